@@ -1,0 +1,327 @@
+"""The command line: a thin caller of the workflows. ``cro --help`` lists the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Optional
+
+import typer
+
+from cro_core.clock import parse_time
+from cro_core.domain import to_json
+from cro_core.errors import Busy, CroError, InvalidInput, RunFailed
+from cro_core.home import Home, create_home, open_home
+
+EXIT_ERROR, EXIT_USAGE, EXIT_BUSY = 1, 2, 75
+
+app = typer.Typer(
+    name="cro",
+    help="CRO Intelligence: an experimentation autopilot. Every command takes --home (or CRO_HOME) and --json.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+HomeOption = Annotated[
+    Optional[Path],  # noqa: UP045  typer reads the annotation at run time
+    typer.Option("--home", help="The site's folder of settings, data and reports.  [default: CRO_HOME, else here]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+RunIdOption = Annotated[Optional[str], typer.Option("--run-id", hidden=True)]  # noqa: UP045
+
+
+def main() -> NoReturn:
+    """Runs the command line; named errors become one line and an exit code (75: the job is running already)."""
+    try:
+        app(standalone_mode=True)
+    except CroError as error:
+        _fail(error, as_json="--json" in sys.argv)
+    sys.exit(0)
+
+
+def _fail(error: CroError, *, as_json: bool) -> NoReturn:
+    if as_json:
+        field = error.field if isinstance(error, InvalidInput) else None
+        print(json.dumps({"error": {"code": error.code, "message": str(error), "field": field}}))
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    if isinstance(error, RunFailed):
+        sys.exit(EXIT_ERROR)
+    sys.exit(EXIT_BUSY if isinstance(error, Busy) else EXIT_USAGE)
+
+
+def _say(value: Any, as_json: bool, text: Callable[[Any], str]) -> None:
+    data = to_json(value)
+    print(json.dumps(data, indent=2, ensure_ascii=False) if as_json else text(data))
+
+
+@app.command(epilog="Example: cro init --home ~/my-site")
+def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Make a home: settings that ship, an empty store, new secrets."""
+    made = create_home(home)
+    answer = {"home": str(made.path), "config": str(made.path / "cro-config.json"), "admin_key": made.admin_key}
+    _say(
+        answer,
+        as_json,
+        lambda a: f"Home made in {a['home']}\nSettings: {a['config']}\nAdmin key (also in data/secrets.json): {a['admin_key']}\n"
+        "Next: `cro serve`, then post events; or `cro generate 3 500` for synthetic traffic.",
+    )
+
+
+@app.command(epilog="Example: cro demo --home demo-home")
+def demo(
+    home: Annotated[Path, typer.Option("--home", help="Folder of the demo; a former demo there is removed.")] = Path("demo-home"),
+    days: Annotated[int, typer.Option(min=1, max=60, help="Simulated days.")] = 14,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic visitors.")] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch experiments live their whole life: a real service, simulated visitors and 14 days of hourly cycles."""
+    from cro_core.workflows.demo import run_demo
+
+    result = run_demo(home, days=days, seed=seed, quiet=as_json)
+    _say(result, as_json, lambda _: result.text)
+
+
+@app.command(epilog="Example: cro serve --port 3000")
+def serve(
+    home: HomeOption = None,
+    host: Annotated[Optional[str], typer.Option(help="Address to bind.  [default: from the settings, loopback]")] = None,  # noqa: UP045
+    port: Annotated[Optional[int], typer.Option(min=1, max=65535, help="Port.  [default: from the settings, 3000]")] = None,  # noqa: UP045
+) -> None:
+    """Run the web service that takes events and answers assignments."""
+    from importlib import import_module
+
+    # The service is an entry of its own: nothing imports it, this command only starts it.
+    server = import_module("service.server")
+    opened = open_home(home)
+    server.serve(opened, host or opened.config.service.host, port or opened.config.service.port)
+
+
+@app.command(name="import", epilog="Example: cro import visitors.csv.gz --mapping ab_data")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV, CSV.gz, Parquet or NDJSON.")],
+    mapping: Annotated[str, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")],
+    home: HomeOption = None,
+    as_live: Annotated[bool, typer.Option("--as-live", help="Replay hour by hour under the configured horizon.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Turn a table of visitors or an event log into an experiment with events."""
+    from cro_core.workflows.import_file import import_file
+
+    opened = open_home(home)
+    report = import_file(opened, file, mapping, now=opened.clock(), as_live=as_live, progress=not as_json)
+    _say(report.as_dict(), as_json, lambda _: report.text)
+
+
+@app.command(epilog="Example: cro evaluate ab_data --json")
+def evaluate(
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
+    home: HomeOption = None,
+    as_of: Annotated[Optional[str], typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,  # noqa: UP045
+    as_json: JsonOption = False,
+) -> None:
+    """Print what would be decided, with every input; changes nothing."""
+    from cro_core.rendering.text import decision_text
+    from cro_core.workflows.evaluate import evaluate as judge
+
+    opened = open_home(home)
+    decision = judge(opened, experiment, as_of=parse_time(as_of) if as_of else opened.clock())
+    _say(decision, as_json, lambda _: decision_text(decision))
+
+
+@app.command(epilog="Example: cro orchestrate --dry-run")
+def orchestrate(
+    home: HomeOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which experiments would end now.")] = False,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Without the notebook: faster, leaves no page.")] = False,
+    run_id: RunIdOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one cycle: evaluate, decide, ship, plan shares, start experiments."""
+    opened = open_home(home)
+    if dry_run or in_process:
+        from cro_core.workflows import orchestrate as cycle
+
+        if dry_run:
+            foreseen = cycle.foresee(opened, now=opened.clock())
+            _say(foreseen, as_json, lambda ds: "\n".join(d["text"] for d in ds) or "No experiment would end now.")
+            return
+        outcome: Mapping[str, Any] = cycle.orchestrate(opened, now=opened.clock()).as_dict()
+    else:
+        outcome = _run(opened, "orchestrate", run_id)
+    _say(outcome, as_json, _cycle_text)
+    if outcome.get("failures"):
+        sys.exit(EXIT_ERROR)
+
+
+@app.command(epilog="Example: cro train --json")
+def train(home: HomeOption = None, run_id: RunIdOption = None, as_json: JsonOption = False) -> None:
+    """Train the prediction model on archived experiments, through its notebook."""
+    _say(_run(open_home(home), "train", run_id), as_json, _outcome_text)
+
+
+@app.command(epilog="Example: cro report")
+def report(home: HomeOption = None, run_id: RunIdOption = None, as_json: JsonOption = False) -> None:
+    """Write the weekly report (HTML, text, JSON), through its notebook."""
+    _say(_run(open_home(home), "weekly_report", run_id), as_json, _outcome_text)
+
+
+@app.command(epilog="Example: cro dashboard --port 8866")
+def dashboard(
+    home: HomeOption = None, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8866
+) -> None:
+    """Serve the interactive dashboard with Voila."""
+    import os
+
+    from cro_core.rendering.dashboard import dashboard_command
+
+    command, environment = dashboard_command(open_home(home), port)
+    os.execvpe(command[0], command, environment)
+
+
+@app.command(epilog="Example: cro status --json")
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Show what runs, what was decided, what waits for you, and how the last jobs went."""
+    from cro_core.storage import journal
+    from cro_core.workflows import overview
+
+    opened = open_home(home)
+    now = opened.clock()
+    with opened.db.read() as connection:
+        runs = journal.runs(connection, limit=5)
+    state = {
+        "overview": overview.overview(opened, now=now),
+        "active_tests": overview.active_tests(opened, now=now),
+        **overview.decision_list(opened, limit=5),
+        "runs": runs,
+        "warnings": list(opened.loaded.warnings),
+    }
+    _say(state, as_json, _status_text)
+
+
+@app.command(epilog="Example: CRO_AUTOMATION__ENABLED=false cro config")
+def config(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Print every effective setting and where it came from."""
+    from cro_core.config import leaves
+
+    loaded = open_home(home).loaded
+    settings = {
+        key: {"value": value, "source": loaded.sources[key]} for key, value in leaves(loaded.config.model_dump(mode="json"))
+    }
+    answer = {"settings": settings, "warnings": list(loaded.warnings)}
+
+    def text(data: Any) -> str:
+        lines = [f"{key} = {json.dumps(s['value'])}  ({s['source']})" for key, s in data["settings"].items()]
+        return "\n".join(lines + [f"warning: {w}" for w in data["warnings"]])
+
+    _say(answer, as_json, text)
+
+
+@app.command(epilog="Example: cro generate 3 500")
+def generate(
+    experiments: Annotated[int, typer.Argument(min=1, max=100, help="How many experiments.")] = 3,
+    visitors: Annotated[int, typer.Argument(min=1, max=1_000_000, help="Visitors of each.")] = 500,
+    home: HomeOption = None,
+    uplift: Annotated[float, typer.Option(help="True relative uplift planted in each variant b.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic visitors.")] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Make synthetic experiments with a planted uplift."""
+    import numpy as np
+
+    from cro_core.workflows.generate import generate as make
+
+    opened = open_home(home)
+    made = make(opened, experiments, visitors, now=opened.clock(), rng=np.random.default_rng(seed), uplift=uplift)
+    _say(
+        made.as_dict(),
+        as_json,
+        lambda m: f"Made {', '.join(m['experiments'])}: {m['visitors']} visitors each, {m['events']} events, "
+        f"true uplift of b {m['uplift']:+.0%}. Try `cro evaluate {m['experiments'][0]}`.",
+    )
+
+
+@app.command(epilog="Example: cro approve ship:hero-video-1")
+def approve(
+    recommendation: Annotated[str, typer.Argument(help="Id as `cro status` shows it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry out what the autopilot proposed."""
+    from cro_core.workflows import manage
+
+    opened = open_home(home)
+    _say({"done": manage.approve(opened, recommendation, now=opened.clock(), actor="cli")}, as_json, lambda d: str(d["done"]))
+
+
+@app.command(epilog="Example: cro reject ship:hero-video-1")
+def reject(
+    recommendation: Annotated[str, typer.Argument(help="Id as `cro status` shows it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decline what the autopilot proposed."""
+    from cro_core.workflows import manage
+
+    opened = open_home(home)
+    _say({"done": manage.reject(opened, recommendation, now=opened.clock(), actor="cli")}, as_json, lambda d: str(d["done"]))
+
+
+@app.command(epilog="Example: cro rollback --list; cro rollback; cro rollback 42")
+def rollback(
+    change: Annotated[Optional[int], typer.Argument(help="Number of the change.  [default: the newest automatic one]")] = None,  # noqa: UP045
+    home: HomeOption = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Only list what can be undone.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Undo an automatic change."""
+    from cro_core.workflows import manage
+
+    opened = open_home(home)
+    if list_only:
+        with opened.db.read() as connection:
+            changes = manage.undoable(connection)
+        _say(changes, as_json, lambda cs: "\n".join(f"{c['id']:>5}  {c['at']}  {c['action']}  {c['subject']}" for c in cs) or "Nothing to undo.")
+        return
+    done = manage.rollback(opened, change, now=opened.clock(), actor="cli")
+    _say({"done": done}, as_json, lambda d: str(d["done"]))
+
+
+def _run(home: Home, job: str, run_id: str | None) -> Mapping[str, Any]:
+    from cro_core.workflows.jobs import run_job
+
+    return run_job(home, job, {}, now=home.clock(), run_id=run_id)
+
+
+def _cycle_text(outcome: Mapping[str, Any]) -> str:
+    if outcome.get("skipped"):
+        return str(outcome["skipped"])
+    lines = [f"Cycle of {outcome['at']}: {outcome['evaluated']} running experiment(s) looked at."]
+    lines += [f"  {change}" for change in outcome["changes"]] or ["  Nothing had to be changed."]
+    lines += [f"  FAILED {f['experiment']}: {f['error']}" for f in outcome["failures"]]
+    return "\n".join(lines)
+
+
+def _outcome_text(outcome: Mapping[str, Any]) -> str:
+    return "\n".join(f"{key}: {value}" for key, value in outcome.items() if not isinstance(value, (dict, list)))
+
+
+def _status_text(state: Mapping[str, Any]) -> str:
+    view = state["overview"]
+    counts = ", ".join(f"{n} {name}" for name, n in view["experiments"].items() if n) or "no experiments yet"
+    lines = [f"{view['site']} at {view['as_of']}: {counts}"]
+    for test in state["active_tests"]:
+        arms = "; ".join(f"{v['variant_id']} {v['conversions']}/{v['units']}" for v in test["variants"])
+        lines.append(f"  running {test['test_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({arms})")
+    lines += [f"  decided {d['as_of']} {d['test_id']}: {d['verdict']}" for d in state["decisions"]]
+    lines += [f"  waiting {p['id']}: {p['text']}" for p in state["pending"]]
+    lines += [f"  run     {r['job']} {r['started_at']}: {r['status']}" for r in state["runs"]]
+    return "\n".join(lines + [f"  warning {w}" for w in state["warnings"]])
+
+
+if __name__ == "__main__":
+    main()

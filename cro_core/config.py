@@ -1,0 +1,340 @@
+"""The settings: ``cro-config.json``, overridden by the environment, validated as one.
+
+``CRO_<SECTION>__<KEY>`` overrides a key (``CRO_AUTOMATION__MAX_CONCURRENT_TESTS=3``); the value is read as
+JSON where it is JSON, else as text. Every effective value knows where it came from, and an explicit
+setting always wins; where it costs validity or power, :func:`load` says so in ``warnings``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cro_core.clock import zone
+from cro_core.domain import KEY, Goal
+from cro_core.errors import ConfigError, InvalidInput
+
+ENV_PREFIX = "CRO_"
+FILE_NAME = "cro-config.json"
+
+Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are refused, values are immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Automation(Section):
+    """What the autopilot may do by itself, and the thresholds of a decision."""
+
+    enabled: bool = Field(True, description="Master switch: when false, no cycle changes anything.")
+    min_sample_size: int = Field(100, ge=1, le=10_000_000, description="Least counted visitors per variant.")
+    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="1 - two-sided false-positive rate of an experiment.")
+    max_concurrent_tests: int = Field(5, ge=1, le=100, description="Most experiments running at once.")
+    test_duration_max_days: int = Field(14, ge=1, le=365, description="Day on which the last look is taken.")
+    min_conversion_difference: float = Field(
+        0.10, ge=0, le=10, description="Relative uplift worth shipping; also the MDE of the plan unless that is set."
+    )
+    auto_declare_winners: bool = Field(True, description="Ship without asking; when false, propose.")
+    auto_start_new_tests: bool = Field(True, description="Start without asking; when false, propose.")
+
+
+class Statistics(Section):
+    """How experiments are planned and judged."""
+
+    power: float = Field(0.8, gt=0.5, lt=1, description="Planned probability of finding the MDE.")
+    minimum_detectable_uplift: float | None = Field(
+        None, gt=0, le=10, description="MDE of the plan, relative; null takes min_conversion_difference."
+    )
+    base_rate: float = Field(0.03, gt=0, lt=1, description="Conversion rate assumed until the site has its own.")
+    min_uplift_gate: Literal["not_excluded", "point", "proven"] = Field(
+        "not_excluded",
+        description="A win needs the interval's upper end / the estimate / its lower end at min_conversion_difference.",
+    )
+    at_horizon: Literal["keep_control", "pick_leader"] = Field(
+        "keep_control", description="What is shown after an undecided last look; pick_leader is an unproven pick."
+    )
+    conversion_window_hours: float = Field(24, gt=0, le=24 * 90, description="How long after exposure a goal counts.")
+    traffic_per_day: float | None = Field(
+        None, gt=0, description="Visitors a day the plan may count on; null measures the site's own."
+    )
+
+
+class SmartAllocation(Section):
+    """Moving traffic towards the leader, one day at a time."""
+
+    enabled: bool = Field(True, description="False keeps equal shares for the whole experiment.")
+    min_traffic_to_loser: float = Field(
+        30, ge=1, le=50, description="Least share of any of two variants, in percent (three or more: a third of it)."
+    )
+
+
+class Reporting(Section):
+    """When the weekly report is made and who hears of it."""
+
+    weekly_report: bool = Field(True, description="Make the weekly report.")
+    report_day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] = Field(
+        "monday", description="Day of the report, in the site's zone."
+    )
+    report_time: str = Field(
+        "09:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Time of the report, HH:MM in the site's zone."
+    )
+    notification_channels: tuple[Literal["email", "slack"], ...] = Field(
+        (), description="Channels that are told; their addresses come from the environment."
+    )
+
+
+class Site(Section):
+    """The website itself."""
+
+    name: str = Field("My site", min_length=1, max_length=200, description="Name on reports.")
+    time_zone: str = Field("UTC", description="IANA zone: days, and so epochs, end at its midnights.")
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            return zone(value).key
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+
+
+class Privacy(Section):
+    """Whom not to count."""
+
+    honour_global_privacy_control: bool = Field(
+        True, description="A visitor with Sec-GPC: 1 gets the control, and nothing is stored."
+    )
+
+
+class Service(Section):
+    """The HTTP service."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="Address to bind; loopback unless you say otherwise.")
+    port: int = Field(3000, ge=1, le=65535, description="Port to bind.")
+    threads: int = Field(16, ge=1, le=512, description="Requests handled at once.")
+    max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body.")
+    max_events_per_request: int = Field(5_000, ge=1, le=100_000, description="Most events in one request.")
+
+
+DEFAULT_GOALS: Mapping[str, float] = {
+    "contact_form_submit": 100,
+    "phone_click": 80,
+    "whatsapp_click": 75,
+    "video_complete": 30,
+    "video_play": 20,
+    "gallery_interaction": 15,
+    "time_on_page_60s": 12,
+    "scroll_depth_75": 10,
+}
+
+
+class Config(Section):
+    """All settings; ``Config()`` is what ships."""
+
+    site: Site = Site()
+    automation: Automation = Automation()
+    optimization_goals: dict[str, Weight] = Field(
+        default_factory=lambda: dict(DEFAULT_GOALS), min_length=1, description="Weight of each goal in the engagement score."
+    )
+    primary_goals: tuple[str, ...] = Field(
+        ("contact_form_submit",), min_length=1, description="Any of these makes a visitor converted."
+    )
+    statistics: Statistics = Statistics()
+    smart_traffic_allocation: SmartAllocation = SmartAllocation()
+    reporting: Reporting = Reporting()
+    privacy: Privacy = Privacy()
+    service: Service = Service()
+
+    @field_validator("optimization_goals")
+    @classmethod
+    def _keys(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            if not KEY.fullmatch(name):
+                raise ValueError(f"goal {name!r} is not a key: use only A-Z a-z 0-9 . _ : -")
+        return value
+
+    @model_validator(mode="after")
+    def _primary_goals_exist(self) -> Config:
+        for name in self.primary_goals:
+            if name not in self.optimization_goals:
+                raise ValueError(
+                    f"primary_goals names {name!r}, which optimization_goals does not have: "
+                    f"choose from {', '.join(self.optimization_goals)}"
+                )
+        return self
+
+    @property
+    def alpha(self) -> float:
+        """Two-sided false-positive rate of one experiment."""
+        return round(1 - self.automation.confidence_level, 12)
+
+    @property
+    def mde(self) -> float:
+        """Relative uplift that plans are made for."""
+        chosen = self.statistics.minimum_detectable_uplift
+        return chosen if chosen is not None else self.automation.min_conversion_difference or 0.10
+
+    @property
+    def window(self) -> timedelta:
+        """How long after its first exposure a unit may convert."""
+        return timedelta(hours=self.statistics.conversion_window_hours)
+
+    def floor(self, variants: int) -> float:
+        """Least share of a variant, as a fraction: a third of the two-variant floor for three or more."""
+        share = self.smart_traffic_allocation.min_traffic_to_loser / 100
+        return share if variants == 2 else share / 3
+
+    def goals(self) -> tuple[Goal, ...]:
+        """The goals with their weights, primary ones marked."""
+        return tuple(Goal(name, weight, name in self.primary_goals) for name, weight in self.optimization_goals.items())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A validated configuration and where it came from."""
+
+    config: Config
+    sources: Mapping[str, str]
+    """Dotted key -> ``default``, ``file`` or the environment variable's name."""
+    warnings: tuple[str, ...]
+    """What explicit settings cost in validity or power."""
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Reads the file (none: defaults only), lays the environment over it, validates the whole.
+
+    Raises:
+        ConfigError: the file is not JSON, a key is unknown, or a value is out of range. The message names
+            every offending key, what it got and what is allowed; ``field`` is the first of them.
+    """
+    from_file = _read(path) if path else {}
+    merged: dict[str, Any] = json.loads(json.dumps(from_file))
+    sources = {key: "file" for key, _ in leaves(from_file)}
+    for name, keys, value in _overrides(environ):
+        _put(merged, keys, value, name)
+        sources[".".join(keys)] = name
+    config = validate(merged)
+    effective = {key: sources.get(key, "default") for key, _ in leaves(config.model_dump(mode="json"))}
+    return Loaded(config, effective, tuple(_costs(config, effective)))
+
+
+def validate(data: Any) -> Config:
+    """The configuration in ``data``.
+
+    Raises:
+        ConfigError: naming every key that is unknown or out of range.
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        complaints = [(".".join(map(str, e["loc"])) or "primary_goals", e) for e in error.errors()]
+        lines = [f"{key}: {_complaint(e)}" for key, e in complaints]
+        raise ConfigError("configuration refused: " + "; ".join(lines), field=complaints[0][0]) from None
+
+
+def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every ``(dotted key, value)`` of nested settings; lists are values."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path.name} is not JSON (line {error.lineno}, column {error.colno}): {error.msg}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path.name} holds {type(data).__name__}: it must be an object with sections")
+    return data
+
+
+def _overrides(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str], Any]]:
+    """``CRO_A__B`` variables; plain ones such as CRO_HOME belong to the home, not to the settings."""
+    top_level = {name for name in Config.model_fields if name in {"primary_goals", "optimization_goals"}}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENV_PREFIX):
+            continue
+        keys = name.removeprefix(ENV_PREFIX).lower().split("__")
+        if len(keys) == 1 and keys[0] not in top_level:
+            continue
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        yield name, keys, value
+
+
+def _put(data: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
+    for key in keys[:-1]:
+        child = data.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{source} sets a key inside {key}, which is a single value", field=key)
+        data = child
+    data[keys[-1]] = value
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return "no such setting: see `cro config` for those there are"
+    bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
+    if kind in bounds:
+        allowed = _range_of(error["loc"]) or f"{bounds[kind]} {next(iter(context.values()))}"
+        return f"got {got!r}, allowed is {allowed}"
+    if kind == "literal_error":
+        return f"got {got!r}, allowed is {context['expected']}"
+    if kind == "value_error":
+        return str(context["error"])
+    return f"got {got!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _range_of(location: tuple[Any, ...]) -> str:
+    """The whole allowed range of a field, e.g. ``>= 1 and <= 50``, from its declaration."""
+    model: type[BaseModel] = Config
+    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    for part in location:
+        info = model.model_fields.get(str(part))
+        if info is None:
+            return ""
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            model = info.annotation
+            continue
+        bounds = [f"{sign} {getattr(m, name)}" for m in info.metadata for name, sign in signs.items() if hasattr(m, name)]
+        return " and ".join(bounds)
+    return ""
+
+
+def _costs(config: Config, sources: Mapping[str, str]) -> Iterator[str]:
+    explicit = {key for key, source in sources.items() if source != "default"}
+    floor = config.smart_traffic_allocation.min_traffic_to_loser
+    if config.smart_traffic_allocation.enabled and floor < 30:
+        yield (
+            f"smart_traffic_allocation.min_traffic_to_loser is {floor:g} %: at 10 % the power to find a real +10 % falls "
+            "from about 77 % to 51 %, and less is gained over six weeks than with 30 %"
+        )
+    if config.statistics.at_horizon == "pick_leader":
+        yield (
+            "statistics.at_horizon is pick_leader: after an undecided last look the leader is shown without proof; "
+            "it is labelled an unproven pick and never counted as a winner"
+        )
+    if config.statistics.min_uplift_gate != "not_excluded":
+        yield (
+            f"statistics.min_uplift_gate is {config.statistics.min_uplift_gate}: a true uplift of just "
+            f"{config.automation.min_conversion_difference:.0%} is then found at most half of the time, whatever the sample"
+        )
+    if config.automation.confidence_level < 0.95:
+        yield f"automation.confidence_level is {config.automation.confidence_level:g}: {config.alpha:.0%} of tests without effect will declare one"
+    if config.automation.min_sample_size < 100 and "automation.min_sample_size" in explicit:
+        yield f"automation.min_sample_size is {config.automation.min_sample_size}: the test is only approximate below 100 per variant"

@@ -1,0 +1,311 @@
+"""The words of the field, as plain immutable values.
+
+Nothing here reads a file, a clock or a database. Times are aware UTC datetimes, rates and shares are
+fractions, and ``None`` means "not known", never zero.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from cro_core.clock import iso
+from cro_core.errors import InvalidInput
+
+KEY = re.compile(r"[A-Za-z0-9._:-]{1,100}")
+"""What experiment, variant and goal keys may look like (OpenFeature clients put them raw into URLs)."""
+
+EXPOSURE = "exposure"
+"""The event type that says a unit really met its variant: the denominator of every rate."""
+
+Json = Mapping[str, Any]
+
+
+class Status(StrEnum):
+    """Where an experiment is in its life."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    ARCHIVED = "archived"
+
+
+class Verdict(StrEnum):
+    """What a decision says."""
+
+    SHIP = "ship"
+    KEEP_CONTROL = "keep_control"
+    CONTINUE = "continue"
+    INCONCLUSIVE = "inconclusive"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One arm of an experiment.
+
+    ``config`` is what the website applies (hero asset, CTA text ...); ``features`` describe the arm to
+    the prediction model and never reach the website.
+    """
+
+    key: str
+    name: str
+    config: Json = field(default_factory=dict)
+    asset_id: str | None = None
+    is_control: bool = False
+    features: Json = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A thing a visitor may do.
+
+    ``weight`` enters the engagement score; any *primary* goal makes the unit converted.
+    """
+
+    name: str
+    weight: float = 1.0
+    primary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was fixed before the first visitor came; a running experiment never changes it."""
+
+    goals: tuple[Goal, ...]
+    alpha: float = 0.05
+    """Two-sided false-positive rate of the whole experiment."""
+    power: float = 0.8
+    base_rate: float | None = None
+    """Conversion rate expected of the control."""
+    mde: float = 0.1
+    """Relative uplift the plan can detect."""
+    units: int | None = None
+    """Planned sample over all variants; ``None`` where only the horizon ends the experiment."""
+    horizon: timedelta = timedelta(days=14)
+    window: timedelta = timedelta(hours=24)
+    """How long after its first exposure a unit may convert."""
+    min_units: int = 100
+    """Per variant, before anything is decided."""
+    min_uplift: float = 0.1
+    """What is worth shipping, relative."""
+    gate: str = "not_excluded"
+    """How ``min_uplift`` is asked: ``not_excluded``, ``point`` or ``proven``."""
+    at_horizon: str = "keep_control"
+    zone: str = "UTC"
+    """The site's time zone: epochs end at its midnights."""
+    adaptive: bool = False
+    """Whether shares may move from day to day."""
+    floor: float = 0.3
+    """Least share of any variant under smart allocation."""
+    shares_known: bool = True
+    """False for imported data whose planned shares nobody recorded: no SRM check is possible."""
+    goal_at_exposure: bool = True
+    """Whether a goal at the very time of the exposure counts (tables with a single time)."""
+    finished: bool = False
+    """True for an imported file that is evaluated once, as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A period of frozen shares: one calendar day of the site, or the whole experiment."""
+
+    number: int
+    starts_at: datetime
+    ends_at: datetime
+    shares: Mapping[str, float]
+    """Planned share by variant key; sums to 1."""
+    weight: float
+    """Planned fraction of the experiment's traffic, fixed before the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A question put to the visitors of one page region."""
+
+    id: str
+    name: str
+    variants: tuple[Variant, ...]
+    plan: Plan
+    status: Status = Status.DRAFT
+    slot: str = "page"
+    """The page region it changes; one running experiment per slot."""
+    seed: str = ""
+    """Enters the assignment hash; distinct seeds make experiments independent."""
+    kind: str = "custom"
+    hypothesis: str = ""
+    reasoning: str = ""
+    priority: float = 0.0
+    occasion: str | None = None
+    """Wedding, party, corporate ...: shown to people as "event type"."""
+    source: str = "api"
+    """Who made it: ``autopilot``, ``api``, ``import`` or ``generate``."""
+    parent_id: str | None = None
+    """The experiment whose winner this one challenges."""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    winner: str | None = None
+    epochs: tuple[Epoch, ...] = ()
+
+    @property
+    def control(self) -> Variant:
+        """The variant the others are compared with."""
+        return next(v for v in self.variants if v.is_control)
+
+    @property
+    def challengers(self) -> tuple[Variant, ...]:
+        """Every variant but the control, in order."""
+        return tuple(v for v in self.variants if not v.is_control)
+
+    @property
+    def horizon_ends_at(self) -> datetime | None:
+        """When the last look is due; ``None`` before the start."""
+        return self.started_at + self.plan.horizon if self.started_at else None
+
+    @property
+    def enrolment_ends_at(self) -> datetime | None:
+        """After this nobody new is counted, so that the last look has only mature units."""
+        end = self.horizon_ends_at
+        return None if end is None else end - (timedelta(0) if self.plan.finished else self.plan.window)
+
+    def variant(self, key: str) -> Variant | None:
+        """The variant of that key, or ``None``."""
+        return next((v for v in self.variants if v.key == key), None)
+
+    def epoch_at(self, moment: datetime) -> Epoch | None:
+        """The epoch that contains ``moment``, or ``None`` outside the schedule."""
+        return next((e for e in self.epochs if e.starts_at <= moment < e.ends_at), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, cleaned and pseudonymous."""
+
+    id: str
+    type: str
+    unit: str
+    """Keyed hash of the visitor id; the id itself is never stored."""
+    occurred_at: datetime
+    received_at: datetime
+    experiment_id: str | None = None
+    """``None`` for a goal that counts for every experiment its unit was exposed to."""
+    variant: str | None = None
+    session: str | None = None
+    device: str | None = None
+    city: str | None = None
+    country: str | None = None
+    value: float | None = None
+    asset_id: str | None = None
+    occasion: str | None = None
+    url: str | None = None
+    properties: Json | None = None
+    epoch: int | None = None
+    propensity: float | None = None
+    bot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The counted units of one variant in one epoch: all that a decision ever sees."""
+
+    epoch: int
+    variant: str
+    units: int
+    conversions: int
+    score_sum: float = 0.0
+    score_sumsq: float = 0.0
+    value_sum: float = 0.0
+    value_sumsq: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One step of the argument: a stable ``code`` for programs, ``text`` for people."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict on one experiment at one moment, with everything it rests on."""
+
+    experiment_id: str
+    as_of: datetime
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+    cells: tuple[Cell, ...]
+    winner: str | None = None
+    """The variant to show from now on; the control for ``keep_control``."""
+    unproven: bool = False
+    """True when policy, not evidence, picked the winner."""
+    evidence: Json = field(default_factory=dict)
+    """The numbers: plan, totals, test, effects, SRM, waterfall."""
+    fingerprint: str = ""
+    """SHA-256 of the cells, so that a replay can tell whether the data are the same."""
+    versions: Json = field(default_factory=dict)
+    text: str = ""
+    """The decision in one paragraph, for people."""
+    id: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether the experiment ends with this decision."""
+        return self.verdict is not Verdict.CONTINUE
+
+
+def check_key(value: str, what: str) -> str:
+    """Returns ``value`` if it may be a key.
+
+    Raises:
+        InvalidInput: empty, too long, or with a character that would not survive a URL.
+    """
+    if not KEY.fullmatch(value):
+        raise InvalidInput(
+            f"{what} {value[:120]!r} is not a key: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -", field=what
+        )
+    return value
+
+
+def check_experiment(experiment: Experiment) -> Experiment:
+    """Returns the experiment if it can run at all.
+
+    Raises:
+        InvalidInput: bad or repeated keys, fewer than two variants, or not exactly one control.
+    """
+    check_key(experiment.id, "test_id")
+    keys = [check_key(v.key, "variant_id") for v in experiment.variants]
+    if len(keys) < 2:
+        raise InvalidInput(f"experiment {experiment.id} has {len(keys)} variant(s): give at least 2", field="variants")
+    if len(set(keys)) < len(keys):
+        raise InvalidInput(f"experiment {experiment.id} repeats a variant key in {keys}: make them distinct", field="variants")
+    controls = [v.key for v in experiment.variants if v.is_control]
+    if len(controls) != 1:
+        raise InvalidInput(
+            f"experiment {experiment.id} has {len(controls)} controls: mark exactly 1 variant as the control", field="variants"
+        )
+    if not any(goal.primary for goal in experiment.plan.goals):
+        raise InvalidInput(f"experiment {experiment.id} has no primary goal: mark at least 1", field="goals")
+    return experiment
+
+
+def to_json(value: Any) -> Any:
+    """Any value of this module as what ``json.dumps`` takes: times as ISO text, durations as hours, NaN as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(v) for v in value]
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds() / 3600
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

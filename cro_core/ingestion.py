@@ -1,0 +1,234 @@
+"""From what a website posts to clean events: pure, so that the service and imports share one set of rules."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from cro_core.agents import Agent
+from cro_core.clock import EPOCH, parse_time
+from cro_core.domain import EXPOSURE, KEY, Event, Experiment, Status
+from cro_core.errors import InvalidInput
+
+IMPRESSION = "impression"
+"""The older name of an exposure; accepted, stored as ``exposure``."""
+
+FUTURE = timedelta(minutes=10)
+"""How far a client's clock may run ahead of ours."""
+
+PERSONAL = ("user", "visitor", "session", "mail", "phone", "ip", "name")
+"""Field names that may hold a person's id: their values are hashed before they reach the quarantine."""
+
+MAX_PAYLOAD = 4_000
+"""Characters of a rejected item that the quarantine keeps, and of an event's properties."""
+
+Key = Field(default=None, pattern=f"^{KEY.pattern}$")
+
+
+class EventIn(BaseModel):
+    """One event as a website posts it."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, str_strip_whitespace=True)
+
+    event_type: str = Field(pattern=f"^{KEY.pattern}$", description="`exposure` (or `impression`), or the name of a goal.")
+    user_id: str = Field(min_length=1, max_length=200, description="The visitor; stored only as a keyed hash.")
+    test_id: str | None = Field(
+        default=None,
+        pattern=f"^{KEY.pattern}$",
+        description="The experiment. An exposure needs it; a goal without it counts for every experiment the visitor met.",
+    )
+    variant_id: str | None = Field(default=None, pattern=f"^{KEY.pattern}$", description="The variant that was shown.")
+    id: str | None = Field(
+        default=None, min_length=1, max_length=100, description="Makes the event count once however often it is posted."
+    )
+    session_id: str | None = Field(default=None, max_length=200)
+    timestamp: str | int | None = Field(
+        default=None, description="ISO 8601 with a zone, or milliseconds since 1970; without it, the time of arrival."
+    )
+    device_type: str | None = Field(default=None, max_length=40)
+    city: str | None = Field(default=None, max_length=120)
+    country: str | None = Field(default=None, max_length=120)
+    value: float | None = Field(default=None, description="Money or another amount that belongs to the goal.")
+    asset_id: str | None = Field(default=None, max_length=100)
+    occasion: str | None = Field(default=None, max_length=60, description="Wedding, party, corporate ...")
+    url: str | None = Field(default=None, max_length=2000, description="Kept without its query, which may hold personal data.")
+    properties: dict[str, Any] | None = None
+    epoch: int | None = Field(default=None, ge=0, description="As the assignment gave it.")
+    propensity: float | None = Field(default=None, gt=0, le=1, description="As the assignment gave it.")
+
+    @field_validator("timestamp", mode="before")
+    @classmethod
+    def _no_bool(cls, value: Any) -> Any:
+        if isinstance(value, (bool, float)):
+            raise ValueError("give ISO 8601 text with a zone, or whole milliseconds since 1970")
+        return value
+
+    @field_validator("properties")
+    @classmethod
+    def _small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and len(json.dumps(value)) > MAX_PAYLOAD:
+            raise ValueError(f"properties are longer than {MAX_PAYLOAD} characters as JSON")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What an item is checked against, and how it is made pseudonymous."""
+
+    experiments: Mapping[str, Experiment]
+    now: datetime
+    hash: Callable[[str], str]
+    agent: Agent = Agent()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why the item at ``index`` of what was posted is not an event."""
+
+    index: int
+    error: str
+    payload: str
+    """What the quarantine keeps: the item as JSON, with anything personal hashed."""
+    experiment_id: str | None = None
+
+
+def clean(items: Sequence[Any], rules: Rules) -> tuple[list[Event], list[Rejection]]:
+    """Sorts what was posted into events and rejections; every item is in exactly one of them."""
+    events: list[Event] = []
+    rejections: list[Rejection] = []
+    for index, item in enumerate(items):
+        try:
+            events.append(_event(item, rules))
+        except InvalidInput as error:
+            rejections.append(Rejection(index, str(error), _payload(item, rules), _experiment_of(item, rules)))
+    return events, rejections
+
+
+def new_id(now: datetime) -> str:
+    """A UUID of version 7 (RFC 9562): time-ordered, so that the index of the event table grows at its end."""
+    milliseconds = (now - EPOCH) // timedelta(milliseconds=1)
+    value = (milliseconds << 80 | secrets.randbits(80)) & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    text = f"{value:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def _event(item: Any, rules: Rules) -> Event:
+    data = _parse(item)
+    kind = EXPOSURE if data.event_type == IMPRESSION else data.event_type
+    _check_target(data, kind, rules.experiments)
+    return Event(
+        id=data.id or new_id(rules.now),
+        type=kind,
+        unit=rules.hash(data.user_id),
+        occurred_at=_time(data.timestamp, rules.now),
+        received_at=rules.now,
+        experiment_id=data.test_id,
+        variant=data.variant_id,
+        session=rules.hash(data.session_id) if data.session_id else None,
+        device=data.device_type.lower() if data.device_type else rules.agent.device,
+        city=data.city or None,
+        country=data.country or None,
+        value=data.value,
+        asset_id=data.asset_id or None,
+        occasion=data.occasion or None,
+        url=_without_query(data.url),
+        properties=data.properties,
+        epoch=data.epoch,
+        propensity=data.propensity,
+        bot=rules.agent.bot,
+    )
+
+
+def _parse(item: Any) -> EventIn:
+    if not isinstance(item, dict):
+        raise InvalidInput(f"an event must be an object, got {type(item).__name__}")
+    try:
+        return EventIn.model_validate(item)
+    except ValidationError as error:
+        raise InvalidInput("; ".join(_complaint(e) for e in error.errors())) from None
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"][:1])) or "event"
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not a field of an event: put it into properties"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name} is {str(error['input'])[:60]!r}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name}: {message[0].lower()}{message[1:]}"
+
+
+def _check_target(data: EventIn, kind: str, experiments: Mapping[str, Experiment]) -> None:
+    if data.test_id is None:
+        if kind == EXPOSURE:
+            raise InvalidInput("test_id is missing: an exposure names its experiment")
+        return
+    experiment = experiments.get(data.test_id)
+    if experiment is None:
+        raise InvalidInput(f"test_id {data.test_id!r} is not an experiment of this site")
+    if experiment.status is Status.DRAFT:
+        raise InvalidInput(f"test_id {data.test_id!r} has not started")
+    if data.variant_id is None and kind == EXPOSURE:
+        raise InvalidInput("variant_id is missing: an exposure names the variant that was shown")
+    if data.variant_id is not None and experiment.variant(data.variant_id) is None:
+        known = ", ".join(v.key for v in experiment.variants)
+        raise InvalidInput(f"variant_id {data.variant_id!r} is not one of {known}")
+
+
+def _time(stamp: str | int | None, now: datetime) -> datetime:
+    if stamp is None:
+        return now
+    try:
+        moment = EPOCH + timedelta(milliseconds=stamp) if isinstance(stamp, int) else parse_time(stamp)
+    except OverflowError:
+        raise InvalidInput(f"timestamp {stamp} is out of range: give milliseconds since 1970") from None
+    if moment > now + FUTURE:
+        raise InvalidInput(f"timestamp {moment.isoformat()} is in the future: it is {now.isoformat()} here")
+    if moment.year < 2000:
+        raise InvalidInput(f"timestamp {moment.isoformat()} is before the year 2000: are these seconds, not milliseconds?")
+    return moment
+
+
+def _without_query(url: str | None) -> str | None:
+    if not url:
+        return None
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidInput(f"url {url[:80]!r} cannot be read") from None
+    return parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _experiment_of(item: Any, rules: Rules) -> str | None:
+    named = item.get("test_id") if isinstance(item, dict) else None
+    return named if isinstance(named, str) and named in rules.experiments else None
+
+
+def _payload(item: Any, rules: Rules) -> str:
+    """The item for the quarantine: people's ids hashed, wherever a field name suggests one."""
+    return json.dumps(_scrub(item, rules), ensure_ascii=False, default=str)[:MAX_PAYLOAD]
+
+
+def _scrub(item: Any, rules: Rules) -> Any:
+    if isinstance(item, dict):
+        return {str(k): _scrub_field(str(k), v, rules) for k, v in item.items()}
+    if isinstance(item, list):
+        return [_scrub(value, rules) for value in item]
+    return item
+
+
+def _scrub_field(name: str, value: Any, rules: Rules) -> Any:
+    if any(word in name.lower() for word in PERSONAL) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return rules.hash(str(value))
+    if name == "url" and isinstance(value, str):
+        return value.partition("?")[0].partition("#")[0]
+    return _scrub(value, rules)

@@ -1,0 +1,385 @@
+"""The parts of the weekly report and the dashboard, each as a block for one notebook cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cro_core.domain import Status, Verdict
+from cro_core.rendering import plots
+from cro_core.rendering.html import (
+    Block,
+    Html,
+    badge,
+    bullets,
+    card,
+    fold,
+    grid,
+    join,
+    named,
+    paragraph,
+    table,
+    tag,
+    tiles,
+)
+from cro_core.reporting import words
+from cro_core.reporting.sheets import lead_so_far
+from cro_core.reporting.values import Change, Report, Sheet
+
+TONES: dict[Verdict | None, str] = {
+    Verdict.SHIP: "good",
+    Verdict.KEEP_CONTROL: "calm",
+    Verdict.CONTINUE: "busy",
+    Verdict.INCONCLUSIVE: "warn",
+    Verdict.INVALID: "bad",
+    None: "calm",
+}
+
+
+def top(report: Report) -> Block:
+    """The ten seconds: what was decided, on what evidence, what it is worth, what to do."""
+    period = f"{words.day(report.period_start, report.zone)} to {words.day(report.generated_at, report.zone)}"
+    notice = "Demo: these visitors and this calendar are simulated." if report.simulated else ""
+    header = tag(
+        "header",
+        tag("h1", named(report.site), ": weekly test report"),
+        paragraph(period, f" · times are {report.zone}", cls="cro-quiet"),
+        paragraph(badge("Demo", "warn"), " ", notice.removeprefix("Demo: "), cls="cro-demo")
+        if notice
+        else Html(""),
+    )
+    lines = tag("dl", *(_line(*line) for line in _ten_seconds(report)), cls="cro-brief")
+    lead = tag(
+        "section", tag("p", report.headline, cls="cro-headline"), lines, cls="cro-lead", aria_label="In short"
+    )
+    return Block(join([header, lead, _numbers(report)]), report.headline)
+
+
+def decided(report: Report) -> Block:
+    """One card for each experiment that ended in the period."""
+    return _cards(map(_verdict, report.decided), "Nothing was decided in this period.")
+
+
+def changes(report: Report) -> Block:
+    """What was changed and why, what was not and why not."""
+    told = [_change(c, report.zone) for c in report.changes]
+    refused = [join([tag("strong", r.text + "."), _why(r.why)]) for r in report.refusals]
+    return Block(
+        join(
+            [
+                tag("h3", "Changed"),
+                bullets(told) if told else _nothing("Nothing was changed."),
+                tag("h3", "Not done, on purpose"),
+                bullets(refused) if refused else _nothing("It refused nothing."),
+            ]
+        ),
+        "\n".join([*(c.text for c in report.changes), *(r.text for r in report.refusals)]),
+    )
+
+
+def running(report: Report) -> Block:
+    """One card for each running experiment: how far it is and what it shows so far."""
+    return _cards((_running(page, report.zone) for page in report.running), "No test is running.")
+
+
+def winners(report: Report) -> Block:
+    """Proven winners; below them, apart, what is shown without proof."""
+    proven = _winners_table("Proven winners", report.winners, report.zone)
+    picks = _winners_table("Unproven picks", report.unproven, report.zone)
+    parts = [proven or _nothing("No test has had a proven winner yet.")]
+    if picks:
+        parts += [
+            tag("h3", "Unproven picks"),
+            _nothing(words.sentence(words.GLOSSARY["Unproven pick"])),
+            picks,
+        ]
+    return Block(join(parts), "\n".join(f"{p.winner} in {p.name}" for p in report.winners))
+
+
+def numbers(report: Report) -> Block:
+    """For each experiment, how every received event was counted or why it was not."""
+    known = [page for page in report.sheets if page.waterfall]
+    return _cards(map(_reconciliation, known), "No events have been received yet.")
+
+
+def assets(report: Report) -> Block:
+    """Pictures and clips, best first, and what the prediction model is worth."""
+    rows = [
+        (
+            named(a.asset_id),
+            words.count(a.units),
+            words.percent(a.rate),
+            words.signed(a.uplift) if a.uplift is not None else "was the control",
+        )
+        for a in report.assets
+    ]
+    ranking = table("Pictures and clips, best first", ("Asset", "Visitors", "Rate", "Over its control"), rows)
+    model = card(tag("h3", "Prediction model"), paragraph(report.model.text))
+    first = ranking if rows else _nothing("No picture or clip has been shown in a test yet.")
+    return Block(join([first, model]), report.model.text)
+
+
+def production(report: Report) -> Block:
+    """What the site shows now."""
+    rows = [
+        (
+            named(s.slot),
+            join([named(s.variant), " ", badge("unproven pick", "warn")]) if s.unproven else named(s.variant),
+            named(s.experiment),
+            words.day(s.since, report.zone),
+        )
+        for s in report.production
+    ]
+    shown = table("On the site now", ("Place", "Shows", "Result of", "Since"), rows, text_columns=4)
+    return Block(shown if rows else _nothing("The site shows its own versions: no test has changed it."), "")
+
+
+def todo(report: Report) -> Block:
+    """What waits for a person, and the next steps."""
+    steps = [join([a.text, " ", tag("code", a.command)] if a.command else [a.text]) for a in report.actions]
+    body = bullets(steps, ordered=True) if steps else _nothing("Nothing is needed from you.")
+    meanings = tag(
+        "dl", *(tag("div", tag("dt", w), tag("dd", m)) for w, m in words.GLOSSARY.items()), cls="cro-words"
+    )
+    text = "\n".join(a.text for a in report.actions) or "Nothing is needed from you."
+    return Block(join([body, fold("What the words mean", meanings)]), text)
+
+
+def choices(report: Report) -> list[tuple[str, str]]:
+    """Experiments for a filter: ``(label, id)``, all of them first."""
+    return [("All tests", "")] + [(words.clean(p.name), p.id) for p in report.sheets]
+
+
+def experiments(report: Report, experiment: str) -> Block:
+    """The sheet of one experiment; all of them for an empty id."""
+    chosen = [p for p in report.sheets if experiment in ("", p.id)]
+    cards = (_running(p, report.zone) if p.status is Status.RUNNING else _verdict(p) for p in chosen)
+    return _cards(cards, "No test has started yet.")
+
+
+def reconciliation(report: Report, experiment: str) -> Block:
+    """The waterfall of one experiment; all of them for an empty id."""
+    chosen = [p for p in report.sheets if experiment in ("", p.id) and p.waterfall]
+    return _cards(map(_reconciliation, chosen), "No events have been received yet.")
+
+
+def _ten_seconds(report: Report) -> list[tuple[str, str]]:
+    """The four questions of a busy reader."""
+    todo = report.actions[0].text if report.actions else "Nothing is needed from you."
+    more = (
+        f" (and {words.some(len(report.actions) - 1, 'more step')} below)" if len(report.actions) > 1 else ""
+    )
+    ended = report.decided
+    first = next((p for p in ended if p.verdict is Verdict.SHIP), ended[0] if ended else None)
+    if first is None:
+        return [("To do", todo + more)]
+    tally = ", ".join(f"{words.VERDICTS[p.verdict].lower()} in “{p.name}”" for p in ended[:3])
+    others = f", and {len(ended) - 3} more" if len(ended) > 3 else ""
+    lines = [("Decided", words.sentence(tally) + others), ("Evidence", _evidence(first))]
+    lines.append(("Worth", _worth(first) or "No gain was proven."))
+    return [*lines, ("To do", todo + more)]
+
+
+def _line(label: str, text: str) -> Html:
+    return tag("div", tag("dt", label), tag("dd", text))
+
+
+def _numbers(report: Report) -> Html:
+    o = report.overview
+    return tiles(
+        [
+            ("tests running", words.count(o.running)),
+            ("decided this period", words.count(o.decided)),
+            ("visitors counted", words.count(o.counted)),
+            ("of them converted", words.percent(o.rate) if o.rate is not None else "–"),
+        ]
+    )
+
+
+def _verdict(page: Sheet) -> Html:
+    """The card of an experiment that has ended."""
+    return card(
+        _title(page),
+        paragraph(page.summary),
+        _uplift_plot(page),
+        paragraph(tag("strong", "Evidence: "), _evidence(page)),
+        paragraph(tag("strong", "Worth: "), _worth(page)) if page.worth else Html(""),
+        fold("Rates, checks and reasons", _arms(page), paragraph(page.split_text), bullets(page.reasons)),
+        tone=TONES[page.verdict],
+    )
+
+
+def _running(page: Sheet, zone: str) -> Html:
+    progress = page.progress
+    alarm = paragraph(badge("Check this", "bad"), " ", page.split_text) if page.split == "alarm" else Html("")
+    if progress is None:
+        return card(_title(page), paragraph(page.summary))
+    return card(
+        _title(page),
+        alarm,
+        paragraph(words.sentence(lead_so_far(page)), ". This may still turn."),
+        _progress_plot(page),
+        _threshold_plot(page),
+        _rates_plot(page),
+        _arms(page),
+        paragraph(
+            f"Decides when the planned visitors are counted, at the latest on {words.day(progress.ends_at, zone)}."
+        ),
+    )
+
+
+def _title(page: Sheet) -> Html:
+    event_type = (
+        tag("span", f" event type: {page.event_type}", cls="cro-quiet") if page.event_type else Html("")
+    )
+    label = badge(words.VERDICTS[page.verdict], TONES[page.verdict])
+    pick = join([" ", badge("unproven pick", "warn")]) if page.unproven else Html("")
+    return tag("div", tag("h3", named(page.name)), paragraph(label, pick, event_type), cls="cro-title")
+
+
+def _evidence(page: Sheet) -> str:
+    best = page.best
+    if best is None or best.relative is None:
+        return f"{words.count(page.units)} visitors; {(best.reason if best else '') or 'no comparison is possible'}."
+    span = words.interval(best.relative_low, best.relative_high)
+    return (
+        f"{best.name} converts {words.signed(best.relative)} against the control "
+        f"({words.level(page.confidence)} interval {span}), {words.count(page.units)} visitors, "
+        f"p = {words.probability(best.p_value)}."
+    )
+
+
+def _worth(page: Sheet) -> str:
+    worth = page.worth
+    if worth is None:
+        return ""
+    text = f"{words.more(worth.per_thousand)} conversions per 1,000 visitors"
+    if worth.per_week is None:
+        return text + "."
+    low, high = words.more(worth.per_week_low), words.more(worth.per_week_high)
+    return f"{text}: about {words.more(worth.per_week)} a week at this traffic (between {low} and {high})."
+
+
+def _arms(page: Sheet) -> Html:
+    rows = [
+        (
+            join([named(a.name), " (control)"]) if a.is_control else named(a.name),
+            words.count(a.units),
+            words.count(a.conversions),
+            words.percent(a.rate) if a.rate is not None else "–",
+        )
+        for a in page.arms
+    ]
+    return (
+        table("What each version's visitors did", ("Version", "Visitors", "Converted", "Rate"), rows)
+        if rows
+        else Html("")
+    )
+
+
+def _colours(page: Sheet) -> dict[str, int]:
+    """The control is always grey; challengers take the other colours in order."""
+    challengers = [a.variant for a in page.arms if not a.is_control]
+    last = len(plots.COLOURS) - 1
+    return {a.variant: 0 for a in page.arms if a.is_control} | {
+        key: 1 + i % last for i, key in enumerate(challengers)
+    }
+
+
+def _rates_plot(page: Sheet) -> Html:
+    colours = _colours(page)
+    ranges = [plots.Range(a.name, a.rate, a.rate_low, a.rate_high, colours[a.variant]) for a in page.arms]
+    said = "; ".join(f"{r.label} {words.percent(r.estimate)}" for r in ranges)
+    return plots.rates(ranges, f"Conversion rate with {words.level(page.confidence)} interval: {said}")
+
+
+def _uplift_plot(page: Sheet) -> Html:
+    colours = _colours(page)
+    ranges = [
+        plots.Range(c.name, c.relative, c.relative_low, c.relative_high, colours.get(c.variant, 1))
+        for c in page.contrasts
+    ]
+    said = "; ".join(
+        f"{r.label} {words.signed(r.estimate)} ({words.interval(r.low, r.high)})" for r in ranges
+    )
+    return plots.uplifts(ranges, f"Uplift over the control: {said}")
+
+
+def _progress_plot(page: Sheet) -> Html:
+    progress = page.progress
+    if progress is None or progress.fraction is None:
+        return Html("")
+    text = f"{words.count(progress.counted)} of {words.count(progress.planned)} planned visitors counted"
+    return join(
+        [
+            paragraph(f"{text} ({progress.fraction:.0%})", cls="cro-plot-title"),
+            plots.progress(progress.fraction, text),
+        ]
+    )
+
+
+def _threshold_plot(page: Sheet) -> Html:
+    """How far the statistic is from deciding; drawn only while each look can decide."""
+    progress = page.progress
+    if progress is None or progress.chi_square is None or progress.critical_chi_square is None:
+        return Html("")
+    text = f"Chi-square {progress.chi_square:.2f}; a decision needs {progress.critical_chi_square:.2f}"
+    if not progress.due:
+        return paragraph(f"{text}, and counts only when the planned visitors are in.", cls="cro-quiet")
+    return plots.threshold(progress.chi_square, progress.critical_chi_square, text)
+
+
+def _reconciliation(page: Sheet) -> Html:
+    """The waterfall: what arrived, what was set aside and why, what was counted."""
+    received = sum(s.count for s in page.waterfall if s.step == "received")
+    kept = [s for s in page.waterfall if s.step.startswith("counted")]
+    left = sorted(
+        (s for s in page.waterfall if s.count and s not in kept and s.step != "received"),
+        key=lambda s: -s.count,
+    )
+    bars = [("Received", float(received), "left"), ("Set aside", float(sum(s.count for s in left)), "left")]
+    bars += [(words.STEPS.get(s.step, s.step), float(s.count), "kept") for s in kept]
+    rows = [(words.sentence(words.STEPS.get(s.step, s.text)), words.count(s.count)) for s in left]
+    detail = (
+        table("Events set aside, and why", ("Reason", "Events"), rows)
+        if rows
+        else _nothing("Every event was counted.")
+    )
+    return card(
+        tag("h3", named(page.name)),
+        plots.bars(bars, f"Of {words.count(received)} events received, how many were counted"),
+        fold("Set aside, and why", detail),
+    )
+
+
+def _change(change: Change, zone: str) -> Html:
+    by = "" if change.actor == "autopilot" else f" (by {change.actor})"
+    undo = join([" Undo: ", tag("code", change.undo)]) if change.undo else Html("")
+    when = tag("span", words.minute(change.at, zone), cls="cro-quiet")
+    return join([when, " ", tag("strong", change.text), by, _why(change.why), undo])
+
+
+def _why(why: str) -> Html:
+    return join([" ", tag("span", why, cls="cro-why")]) if why else Html("")
+
+
+def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
+    rows = []
+    for page in pages:
+        best = page.best
+        gain, span = (
+            (words.signed(best.relative), words.interval(best.relative_low, best.relative_high))
+            if best
+            else ("–", "–")
+        )
+        rows.append((named(page.winner or ""), named(page.name), words.day(page.ended_at, zone), gain, span))
+    headers = ("Version", "Test", "Decided", "Uplift", "Interval")
+    return table(caption, headers, rows, text_columns=3) if rows else Html("")
+
+
+def _cards(cards: Iterable[Html], empty: str) -> Block:
+    found = list(cards)
+    return Block(grid(found) if found else _nothing(empty), "" if found else empty)
+
+
+def _nothing(text: str) -> Html:
+    return paragraph(text, cls="cro-quiet")

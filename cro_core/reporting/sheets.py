@@ -1,0 +1,171 @@
+"""From an experiment and its decision to what the report shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from cro_core.domain import Decision, Experiment, Json, Status, Verdict
+from cro_core.reporting import words
+from cro_core.reporting.values import Arm, Asset, Contrast, Progress, Sheet, Step, Worth
+
+SPLIT: Mapping[str, str] = {
+    "ok": "Visitors were divided between the versions as planned.",
+    "alarm": "Visitors were NOT divided as planned, so something breaks the measurement and no result can be trusted.",
+    "unknown_shares": "Nobody recorded how visitors were meant to be divided, so this cannot be checked.",
+    "no_data": "Too few visitors yet to check how they were divided.",
+}
+
+
+def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence[Step] = ()) -> Sheet:
+    """One experiment for the report.
+
+    Args:
+        experiment: what was asked.
+        decision: the stored one where the experiment has ended, else what would be decided now; ``None``
+            before the start or where it was ended by hand.
+        waterfall: the reconciliation; taken from the decision where that holds it.
+    """
+    evidence: Json = decision.evidence if decision else {}
+    names = {v.key: v.name or v.key for v in experiment.variants}
+    contrasts = tuple(_contrast(c, names) for c in evidence.get("comparisons", ()))
+    split = str(evidence.get("srm", {}).get("status", "no_data"))
+    winner = decision.winner if decision else experiment.winner
+    verdict = decision.verdict if decision else None
+    progress = _progress(experiment, evidence, contrasts) if decision else None
+    return Sheet(
+        id=experiment.id,
+        name=experiment.name or experiment.id,
+        status=experiment.status,
+        kind=experiment.kind,
+        event_type=experiment.occasion,
+        hypothesis=experiment.hypothesis,
+        started_at=experiment.started_at,
+        ended_at=experiment.ended_at,
+        as_of=decision.as_of if decision else None,
+        decision_id=decision.id if decision else "",
+        verdict=verdict,
+        summary=decision.text if decision else _no_decision(experiment),
+        reasons=tuple(r.text for r in decision.reasons) if decision else (),
+        winner=names.get(winner, winner) if winner else None,
+        winner_key=winner,
+        unproven=bool(decision and decision.unproven),
+        confidence=1 - experiment.plan.alpha,
+        arms=tuple(_arm(t, names) for t in evidence.get("totals", ())),
+        contrasts=contrasts,
+        progress=progress,
+        split=split,
+        split_text=SPLIT.get(split, split),
+        waterfall=_steps(evidence.get("waterfall", ())) or tuple(waterfall),
+        worth=_worth(contrasts, winner, progress) if verdict is Verdict.SHIP else None,
+    )
+
+
+def assets(pairs: Iterable[tuple[Experiment, Sheet]]) -> tuple[Asset, ...]:
+    """Every asset that was shown, best uplift first; those without one, by visitors, last."""
+    shown: dict[str, list[tuple[Arm, Contrast | None]]] = {}
+    for experiment, page in pairs:
+        contrasts = {c.variant: c for c in page.contrasts}
+        for arm in page.arms:
+            variant = experiment.variant(arm.variant)
+            if variant is not None and variant.asset_id and arm.units:
+                shown.setdefault(variant.asset_id, []).append((arm, contrasts.get(arm.variant)))
+    ranked = [_asset(asset_id, met) for asset_id, met in shown.items()]
+    return tuple(sorted(ranked, key=lambda a: (a.uplift is None, -(a.uplift or 0.0), -a.units, a.asset_id)))
+
+
+def _asset(asset_id: str, met: Sequence[tuple[Arm, Contrast | None]]) -> Asset:
+    units = sum(arm.units for arm, _ in met)
+    conversions = sum(arm.conversions for arm, _ in met)
+    known = [(arm.units, c.relative) for arm, c in met if c is not None and c.relative is not None]
+    weight = sum(n for n, _ in known)
+    uplift = sum(n * r for n, r in known) / weight if weight else None
+    return Asset(asset_id, len(met), units, conversions, conversions / units, uplift)
+
+
+def _arm(total: Json, names: Mapping[str, str]) -> Arm:
+    return Arm(
+        variant=total["variant"],
+        name=total.get("name") or names.get(total["variant"], total["variant"]),
+        is_control=bool(total["is_control"]),
+        units=int(total["units"]),
+        conversions=int(total["conversions"]),
+        rate=total.get("rate"),
+        rate_low=total.get("rate_low"),
+        rate_high=total.get("rate_high"),
+        score_mean=total.get("score_mean"),
+        value_sum=total.get("value_sum"),
+    )
+
+
+def _contrast(comparison: Json, names: Mapping[str, str]) -> Contrast:
+    numbers = (
+        "relative",
+        "relative_low",
+        "relative_high",
+        "absolute",
+        "low",
+        "high",
+        "chi_square",
+        "p_value",
+    )
+    return Contrast(
+        comparison["variant"],
+        names.get(comparison["variant"], comparison["variant"]),
+        *(comparison.get(name) for name in numbers),
+        reason=comparison.get("reason") or "",
+    )
+
+
+def _progress(experiment: Experiment, evidence: Json, contrasts: Sequence[Contrast]) -> Progress:
+    look: Json = evidence.get("look", {})
+    return Progress(
+        counted=int(look.get("counted_units") or 0),
+        planned=look.get("planned_units", experiment.plan.units),
+        days=look.get("days"),
+        horizon_days=experiment.plan.horizon / timedelta(days=1),
+        ends_at=experiment.horizon_ends_at,
+        due=bool(look.get("due")),
+        why=look.get("why") or "",
+        chi_square=max((c.chi_square for c in contrasts if c.chi_square is not None), default=None),
+        critical_chi_square=look.get("critical_chi_square"),
+    )
+
+
+def _steps(rows: Iterable[Json]) -> tuple[Step, ...]:
+    return tuple(Step(row["step"], int(row["count"]), row.get("text", "")) for row in rows)
+
+
+def _worth(contrasts: Sequence[Contrast], winner: str | None, progress: Progress | None) -> Worth | None:
+    """What the winner adds to 1,000 visitors, and to a week at the traffic that was counted."""
+    won = next((c for c in contrasts if c.variant == winner), None)
+    if won is None or won.absolute is None:
+        return None
+    gains = (won.absolute, won.low, won.high)
+    weekly = progress.counted / progress.days * 7 if progress and progress.days else None
+    thousand = [None if g is None else g * 1000 for g in gains]
+    week = [None if g is None or weekly is None else g * weekly for g in gains]
+    return Worth(won.absolute * 1000, thousand[1], thousand[2], *week)
+
+
+def _no_decision(experiment: Experiment) -> str:
+    if experiment.status is Status.DRAFT:
+        return "Not started."
+    return (
+        f"Ended by hand{f'; shows {experiment.winner}' if experiment.winner else ''}. No verdict was reached."
+    )
+
+
+def ended_between(page: Sheet, start: datetime, end: datetime) -> bool:
+    """Whether the experiment ended after ``start`` and not after ``end``."""
+    return page.ended_at is not None and start < page.ended_at <= end
+
+
+def lead_so_far(page: Sheet) -> str:
+    """``Film leads by +12.0 % (interval −3.0 % to +28.0 %)``."""
+    best = page.best
+    if best is None or best.relative is None:
+        return "no comparison is possible yet"
+    direction = "is ahead by" if best.relative >= 0 else "is behind at"
+    span = words.interval(best.relative_low, best.relative_high)
+    return f"{best.name} {direction} {words.signed(best.relative)} (interval {span})"

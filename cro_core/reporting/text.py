@@ -1,0 +1,259 @@
+"""The report as plain text: 80 columns, for a terminal and an e-mail."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+from cro_core.reporting import words
+from cro_core.reporting.sheets import lead_so_far
+from cro_core.reporting.values import Report, Sheet
+
+COLUMNS = 80
+BAR = 30
+
+
+def as_text(report: Report) -> str:
+    """The whole report in lines of at most 80 columns."""
+    return "\n".join(line.rstrip() for line in _lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield from _top(report)
+    yield from _section("Decided since the last report", _decided(report), "Nothing was decided.")
+    yield from _section("What the autopilot changed, and why", _changes(report), "Nothing was changed.")
+    yield from _section("What it refused to do, and why", _refusals(report), "It refused nothing.")
+    yield from _section("Running tests", _running(report), "No test is running.")
+    yield from _section("Winners", _winners(report.winners), "No test has had a proven winner yet.")
+    if report.unproven:
+        yield from _section("Unproven picks (shown without proof)", _winners(report.unproven), "")
+    yield from _section("On the site now", _production(report), "The site's own versions.")
+    yield from _section("Where the numbers come from", _waterfalls(report), "No events have been received.")
+    yield from _section("Pictures and clips", _assets(report), "None has been shown in a test yet.")
+    yield from _section("Prediction model", _wrap(report.model.text), "")
+    yield from _section("Waiting for you", _pending(report), "Nothing waits for your approval.")
+    yield from _section("What to do next", _actions(report), "Nothing is needed from you.")
+    yield from _section("Words used here", _glossary(), "")
+
+
+def _top(report: Report) -> Iterator[str]:
+    period = f"{words.day(report.period_start, report.zone)} to {words.day(report.generated_at, report.zone)}"
+    yield from _wrap(f"{words.clean(report.site)}: weekly test report")
+    yield "=" * COLUMNS
+    yield f"{period} ({report.zone})"
+    if report.simulated:
+        yield from _wrap("DEMO: these visitors and this calendar are simulated.")
+    yield ""
+    yield from _wrap(words.clean(report.headline))
+    first = report.actions[0].text if report.actions else "Nothing is needed from you."
+    yield from _wrap(f"To do: {words.clean(first)}")
+    yield ""
+    o = report.overview
+    yield from _wrap(
+        f"{words.some(o.running, 'test')} running, {words.some(o.decided, 'test')} decided since the last report, "
+        f"{words.count(o.counted)} visitors counted, {words.count(o.conversions)} converted ({words.percent(o.rate)})."
+    )
+
+
+def _section(title: str, body: Iterable[str], empty: str) -> Iterator[str]:
+    lines = list(body) or [empty]
+    yield ""
+    yield title
+    yield "-" * words.width(title)
+    yield from lines
+
+
+def _decided(report: Report) -> Iterator[str]:
+    for page in report.decided:
+        yield from _item(f"{words.VERDICTS[page.verdict]}: {page.name}")
+        yield from _wrap(page.summary, "    ")
+        yield from _evidence(page)
+
+
+def _evidence(page: Sheet) -> Iterator[str]:
+    best = page.best
+    if best is not None and best.relative is not None:
+        yield from _wrap(
+            f"Evidence: {best.name} converts {words.signed(best.relative)} "
+            f"({words.level(page.confidence)} interval {words.interval(best.relative_low, best.relative_high)}), "
+            f"{words.count(page.units)} visitors, p = {words.probability(best.p_value)}.",
+            "    ",
+        )
+    if page.worth is not None:
+        w = page.worth
+        weekly = f", about {words.more(w.per_week)} a week at this traffic" if w.per_week is not None else ""
+        yield from _wrap(
+            f"Worth: {words.more(w.per_thousand)} conversions per 1,000 visitors{weekly}.", "    "
+        )
+
+
+def _changes(report: Report) -> Iterator[str]:
+    for change in report.changes:
+        by = "" if change.actor == "autopilot" else f" (by {change.actor})"
+        yield from _item(f"{words.minute(change.at, report.zone)}: {change.text}{by}")
+        if change.why:
+            yield from _wrap(f"Why: {change.why}", "    ")
+        if change.undo:
+            yield from _wrap(f"Undo: {change.undo}", "    ")
+
+
+def _refusals(report: Report) -> Iterator[str]:
+    for refusal in report.refusals:
+        yield from _item(f"{refusal.text}.")
+        yield from _wrap(f"Why: {refusal.why}", "    ")
+
+
+def _running(report: Report) -> Iterator[str]:
+    for page in report.running:
+        event_type = f" (event type: {page.event_type})" if page.event_type else ""
+        yield from _item(f"{page.name}{event_type}")
+        yield from _wrap(words.sentence(lead_so_far(page)) + ".", "    ")
+        yield from _arms(page)
+        yield from _progress(page, report.zone)
+        if page.split == "alarm":
+            yield from _wrap(f"WARNING: {page.split_text}", "    ")
+
+
+def _arms(page: Sheet) -> Iterator[str]:
+    if not page.arms:
+        return
+    yield "    " + _columns(
+        ("version", "visitors", "converted", "rate", f"{words.level(page.confidence)} interval"), ARM_WIDTHS
+    )
+    for arm in page.arms:
+        name = f"{arm.name} (control)" if arm.is_control else arm.name
+        span = (
+            f"{words.percent(arm.rate_low)} - {words.percent(arm.rate_high)}"
+            if arm.rate_low is not None
+            else words.UNKNOWN
+        )
+        yield "    " + _columns(
+            (name, words.count(arm.units), words.count(arm.conversions), words.percent(arm.rate), span),
+            ARM_WIDTHS,
+        )
+
+
+def _progress(page: Sheet, zone: str) -> Iterator[str]:
+    progress = page.progress
+    if progress is None:
+        return
+    if progress.fraction is not None:
+        filled = round(progress.fraction * BAR)
+        yield f"    [{'#' * filled}{'.' * (BAR - filled)}] {words.count(progress.counted)} of {words.count(progress.planned)} visitors"
+    if progress.chi_square is not None and progress.critical_chi_square is not None:
+        yield from _wrap(
+            f"Chi-square {progress.chi_square:.2f}; to decide it must reach {progress.critical_chi_square:.2f}.",
+            "    ",
+        )
+    if progress.ends_at is not None:
+        yield from _wrap(
+            f"Decides when these are counted, at the latest on {words.day(progress.ends_at, zone)}.",
+            "    ",
+        )
+
+
+def _winners(pages: Sequence[Sheet]) -> Iterator[str]:
+    for page in pages:
+        best = page.best
+        gain = ""
+        if best is not None and best.relative is not None:
+            gain = (
+                f": {words.signed(best.relative)} ({words.interval(best.relative_low, best.relative_high)})"
+            )
+        yield from _item(f"{page.winner} in {page.name}{gain}")
+
+
+def _production(report: Report) -> Iterator[str]:
+    for shown in report.production:
+        label = ", unproven pick" if shown.unproven else ""
+        yield from _item(
+            f"{shown.variant} since {words.day(shown.since, report.zone)}{label} (from {shown.experiment})"
+        )
+
+
+def _waterfalls(report: Report) -> Iterator[str]:
+    for page in report.sheets:
+        if page.waterfall:
+            yield from _item(page.name)
+            for step in page.waterfall:
+                if step.count or step.step == "received":
+                    yield from _counted(step.count, step.step, step.text)
+
+
+def _counted(number: int, step: str, text: str) -> Iterator[str]:
+    sign = " " if step == "received" else "=" if step.startswith("counted") else "-"
+    label = words.STEPS.get(step, text or step)
+    yield from _wrap(f"{words.count(number):>11} {label}", f"    {sign}", " " * 17)
+
+
+def _assets(report: Report) -> Iterator[str]:
+    if report.assets:
+        yield "  " + _columns(("asset", "visitors", "rate", "over its control"), ASSET_WIDTHS)
+    for asset in report.assets:
+        uplift = words.signed(asset.uplift) if asset.uplift is not None else "was the control"
+        yield "  " + _columns(
+            (asset.asset_id, words.count(asset.units), words.percent(asset.rate), uplift), ASSET_WIDTHS
+        )
+
+
+def _pending(report: Report) -> Iterator[str]:
+    for proposal in report.pending:
+        yield from _item(proposal.text)
+        yield from _wrap(f"cro approve {proposal.id}   or   cro reject {proposal.id}", "    ")
+
+
+def _actions(report: Report) -> Iterator[str]:
+    for number, action in enumerate(report.actions, 1):
+        yield from _wrap(action.text, f"{number}. ", "   ")
+        if action.command:
+            yield from _wrap(action.command, "   $ ", "     ")
+
+
+def _glossary() -> Iterator[str]:
+    for word, meaning in words.GLOSSARY.items():
+        yield from _wrap(f"{word}: {meaning}", "  ", "    ")
+
+
+ARM_WIDTHS = (26, 10, 10, 9, 17)
+ASSET_WIDTHS = (34, 12, 10, 18)
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells in columns; the first is left-aligned and shortened, the others are numbers on the right."""
+    first = _fit(words.clean(cells[0]), widths[0])
+    return (
+        first
+        + " " * (widths[0] - words.width(first))
+        + "".join(f"{cell:>{w}}" for cell, w in zip(cells[1:], widths[1:], strict=True))
+    )
+
+
+def _fit(text: str, columns: int) -> str:
+    if words.width(text) <= columns:
+        return text
+    while words.width(text) > columns - 1:
+        text = text[:-1]
+    return text + "…"
+
+
+def _item(text: str) -> Iterator[str]:
+    yield from _wrap(text, "  * ", "    ")
+
+
+def _wrap(text: str, first: str = "", rest: str | None = None) -> Iterator[str]:
+    """Lines of at most 80 columns; a word that is longer is cut, wide characters count as two."""
+    rest = first if rest is None else rest
+    line, empty = first, True
+    for word in words.clean(text).split():
+        for piece in _pieces(word, COLUMNS - len(rest)):
+            if not empty and words.width(line) + 1 + words.width(piece) > COLUMNS:
+                yield line
+                line, empty = rest, True
+            line, empty = line + piece if empty else f"{line} {piece}", False
+    yield line
+
+
+def _pieces(word: str, columns: int) -> list[str]:
+    if words.width(word) <= columns:
+        return [word]
+    return textwrap.wrap(word, max(columns // 2, 1))

@@ -1,0 +1,296 @@
+"""What a report holds. Rates, shares and uplifts are fractions, times are UTC, ``None`` is "cannot be said"."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cro_core.domain import Status, Verdict, to_json
+
+SCHEMA = "cro-report/1"
+"""Name and version of the JSON form; the number changes when a key is renamed, removed or changes meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One variant's counted visitors."""
+
+    variant: str
+    name: str
+    is_control: bool
+    units: int
+    conversions: int
+    rate: float | None
+    rate_low: float | None
+    rate_high: float | None
+    score_mean: float | None = None
+    value_sum: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A challenger against the control."""
+
+    variant: str
+    name: str
+    relative: float | None
+    """Uplift: challenger's rate over the control's, minus 1."""
+    relative_low: float | None
+    relative_high: float | None
+    absolute: float | None
+    """Difference of the rates."""
+    low: float | None
+    high: float | None
+    chi_square: float | None
+    p_value: float | None
+    reason: str = ""
+    """Why something could not be computed; empty where all could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How many received events ended up in one place."""
+
+    step: str
+    count: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an experiment is on its way to a decision."""
+
+    counted: int
+    planned: int | None
+    """Sample the plan asks for, over all variants."""
+    days: float | None
+    horizon_days: float
+    ends_at: datetime | None
+    """When the last look is taken, whatever the sample."""
+    due: bool
+    why: str
+    chi_square: float | None
+    """Largest of the challengers'."""
+    critical_chi_square: float | None
+    """What it must reach at this look."""
+
+    @property
+    def fraction(self) -> float | None:
+        """Counted of planned, at most 1."""
+        return min(1.0, self.counted / self.planned) if self.planned else None
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """What the winner adds, at the traffic the experiment had."""
+
+    per_thousand: float
+    """More conversions per 1,000 visitors."""
+    per_thousand_low: float | None
+    per_thousand_high: float | None
+    per_week: float | None
+    """More conversions a week."""
+    per_week_low: float | None
+    per_week_high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One experiment as the report shows it."""
+
+    id: str
+    name: str
+    status: Status
+    kind: str
+    event_type: str | None
+    hypothesis: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    as_of: datetime | None
+    decision_id: str
+    verdict: Verdict | None
+    """``None`` while there is nothing to judge."""
+    summary: str
+    reasons: tuple[str, ...]
+    winner: str | None
+    """Name of the variant to show."""
+    winner_key: str | None
+    unproven: bool
+    confidence: float
+    arms: tuple[Arm, ...]
+    contrasts: tuple[Contrast, ...]
+    progress: Progress | None
+    split: str
+    """``ok``, ``alarm``, ``unknown_shares`` or ``no_data``: whether visitors were split as planned."""
+    split_text: str
+    waterfall: tuple[Step, ...]
+    worth: Worth | None
+
+    @property
+    def best(self) -> Contrast | None:
+        """The winning challenger's comparison, else the one with the largest uplift."""
+        known = [c for c in self.contrasts if c.relative is not None]
+        won = [c for c in known if c.variant == self.winner_key]
+        return max(won or known, key=lambda c: c.relative or 0.0, default=None)
+
+    @property
+    def units(self) -> int:
+        """Counted visitors over all variants."""
+        return sum(arm.units for arm in self.arms)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that was changed since the last report."""
+
+    number: int
+    at: datetime
+    actor: str
+    text: str
+    why: str
+    undo: str
+    """Command that takes it back; empty where nothing is to be taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something the autopilot could have done and did not."""
+
+    subject: str
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the site shows in one place now."""
+
+    slot: str
+    experiment: str
+    variant: str
+    since: datetime
+    unproven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A picture or clip, over every experiment that showed it."""
+
+    asset_id: str
+    experiments: int
+    units: int
+    conversions: int
+    rate: float | None
+    uplift: float | None
+    """Over the control shown beside it, weighted by visitors; ``None`` for an asset that was only a control."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTrack:
+    """How well the prediction model does."""
+
+    status: str
+    """``untrained``, ``not_enough_history``, ``no_better`` or ``trained``."""
+    trained_at: datetime | None
+    examples: int | None
+    accuracy: float | None
+    """Cross-validated share of right answers."""
+    baseline: float | None
+    """The same for always saying the commoner answer."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A proposal that waits for a person."""
+
+    id: str
+    kind: str
+    text: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A next step for the reader."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The home in numbers."""
+
+    running: int
+    drafts: int
+    finished: int
+    decided: int
+    """Finished since the last report."""
+    received: int
+    """Events posted, ever."""
+    counted: int
+    """Visitors counted by the experiments below; one who is in two of them counts in each."""
+    conversions: int
+
+    @property
+    def rate(self) -> float | None:
+        """Conversions per counted visitor."""
+        return self.conversions / self.counted if self.counted else None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A week of the autopilot, complete: every form is made from this and nothing else."""
+
+    site: str
+    zone: str
+    """IANA zone in which people read the times."""
+    simulated: bool
+    """Whether visitors and clock are made up."""
+    period_start: datetime
+    generated_at: datetime
+    headline: str
+    overview: Overview
+    sheets: tuple[Sheet, ...]
+    """Experiments that are running, ended since the last report, or were won; newest first."""
+    changes: tuple[Change, ...]
+    refusals: tuple[Refusal, ...]
+    production: tuple[Shown, ...]
+    assets: tuple[Asset, ...]
+    model: ModelTrack
+    pending: tuple[Pending, ...]
+    actions: tuple[Action, ...]
+
+    @property
+    def running(self) -> tuple[Sheet, ...]:
+        """Experiments that are collecting visitors."""
+        return tuple(s for s in self.sheets if s.status is Status.RUNNING)
+
+    @property
+    def decided(self) -> tuple[Sheet, ...]:
+        """Experiments that ended in the period."""
+        return tuple(
+            s for s in self.sheets if s.ended_at and self.period_start < s.ended_at <= self.generated_at
+        )
+
+    @property
+    def winners(self) -> tuple[Sheet, ...]:
+        """Experiments whose challenger won on evidence."""
+        return tuple(s for s in self.sheets if s.verdict is Verdict.SHIP and not s.unproven and s.ended_at)
+
+    @property
+    def unproven(self) -> tuple[Sheet, ...]:
+        """Experiments whose variant was picked by policy, without proof."""
+        return tuple(s for s in self.sheets if s.unproven and s.ended_at)
+
+
+def as_json(report: Report) -> str:
+    """The report as a JSON document; see ``docs/notebooks.md`` for its keys."""
+    groups = {
+        name: [s.id for s in getattr(report, name)] for name in ("running", "decided", "winners", "unproven")
+    }
+    document: Mapping[str, object] = {"schema": SCHEMA, **to_json(report), **groups}
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,195 @@
+"""Experiments with their variants and epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from cro_core.assignment import check_shares
+from cro_core.domain import Epoch, Experiment, Goal, Plan, Status, Variant, to_json
+from cro_core.errors import Conflict, NotFound
+from cro_core.storage import schema
+
+REVISION = "revision"
+
+
+def add(connection: sa.Connection, experiment: Experiment) -> None:
+    """Stores a new experiment.
+
+    Raises:
+        Conflict: the id is taken.
+    """
+    if connection.scalar(sa.select(schema.experiments.c.id).where(schema.experiments.c.id == experiment.id)):
+        raise Conflict(f"experiment {experiment.id} exists already: choose another test_id")
+    connection.execute(sa.insert(schema.experiments).values(**_row(experiment)))
+    connection.execute(
+        sa.insert(schema.variants),
+        [
+            {
+                "experiment_id": experiment.id,
+                "key": v.key,
+                "position": position,
+                "name": v.name,
+                "is_control": v.is_control,
+                "asset_id": v.asset_id,
+                "config": to_json(v.config),
+                "features": to_json(v.features),
+            }
+            for position, v in enumerate(experiment.variants)
+        ],
+    )
+    _add_epochs(connection, experiment)
+    bump_revision(connection)
+
+
+def start(connection: sa.Connection, experiment: Experiment) -> None:
+    """Stores a draft's start: status, times and its schedule of epochs."""
+    update(connection, experiment)
+    _add_epochs(connection, experiment)
+
+
+def update(connection: sa.Connection, experiment: Experiment) -> None:
+    """Stores what may change in an experiment's life: status, times, winner, plan."""
+    values = _row(experiment)
+    connection.execute(sa.update(schema.experiments).where(schema.experiments.c.id == experiment.id).values(**values))
+    bump_revision(connection)
+
+
+def get(connection: sa.Connection, experiment_id: str) -> Experiment:
+    """The experiment of that id.
+
+    Raises:
+        NotFound: there is none; the message names those there are.
+    """
+    found = select(connection, schema.experiments.c.id == experiment_id)
+    if not found:
+        known = connection.scalars(sa.select(schema.experiments.c.id).order_by(schema.experiments.c.created_at.desc()).limit(10))
+        raise NotFound(f"experiment {experiment_id!r} does not exist here: choose from {', '.join(known) or '(there are none yet)'}")
+    return found[0]
+
+
+def with_status(connection: sa.Connection, *statuses: Status) -> list[Experiment]:
+    """Every experiment in one of the states (all without any), oldest first."""
+    condition = schema.experiments.c.status.in_([s.value for s in statuses]) if statuses else sa.true()
+    return select(connection, condition)
+
+
+def select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Experiment]:
+    """The experiments that meet a condition on the experiments table, oldest first."""
+    table = schema.experiments
+    rows = connection.execute(sa.select(table).where(condition).order_by(table.c.created_at, table.c.id)).mappings().all()
+    ids = [row["id"] for row in rows]
+    variants = _children(connection, schema.variants, ids, schema.variants.c.position)
+    epochs = _children(connection, schema.epochs, ids, schema.epochs.c.number)
+    return [_experiment(row, variants.get(row["id"], []), epochs.get(row["id"], [])) for row in rows]
+
+
+def set_future_shares(connection: sa.Connection, experiment: Experiment, shares: Mapping[str, float], now: datetime) -> bool:
+    """Gives every epoch that has not begun these shares; returns whether that changed anything.
+
+    Raises:
+        Conflict: no epoch lies ahead. The shares of an epoch that has begun are frozen: moving them inside
+            a day would cost the test its validity.
+    """
+    check_shares([shares[v.key] for v in experiment.variants])
+    ahead = [e for e in experiment.epochs if e.starts_at > now]
+    if not ahead:
+        raise Conflict(f"experiment {experiment.id} has no epoch after {now.isoformat()}: shares are frozen inside an epoch")
+    if all(dict(e.shares) == dict(shares) for e in ahead):
+        return False
+    table = schema.epochs
+    connection.execute(
+        sa.update(table)
+        .where(table.c.experiment_id == experiment.id, table.c.number >= ahead[0].number)
+        .values(shares=dict(shares))
+    )
+    bump_revision(connection)
+    return True
+
+
+def bump_revision(connection: sa.Connection) -> None:
+    """Marks that what assignment depends on has changed."""
+    updated = connection.execute(
+        sa.update(schema.home)
+        .where(schema.home.c.key == REVISION)
+        .values(value=sa.cast(sa.cast(schema.home.c.value, sa.BigInteger) + 1, sa.Text))
+    )
+    if updated.rowcount == 0:
+        connection.execute(sa.insert(schema.home).values(key=REVISION, value="1"))
+
+
+def revision(connection: sa.Connection) -> int:
+    """Counts the changes to experiments, epochs and production; caches compare it."""
+    return int(connection.scalar(sa.select(schema.home.c.value).where(schema.home.c.key == REVISION)) or 0)
+
+
+def _add_epochs(connection: sa.Connection, experiment: Experiment) -> None:
+    rows = [
+        {
+            "experiment_id": experiment.id,
+            "number": e.number,
+            "starts_at": e.starts_at,
+            "ends_at": e.ends_at,
+            "shares": dict(e.shares),
+            "weight": e.weight,
+        }
+        for e in experiment.epochs
+    ]
+    if rows:
+        connection.execute(sa.insert(schema.epochs), rows)
+
+
+def _children(
+    connection: sa.Connection, table: sa.Table, ids: list[str], order: sa.Column[Any]
+) -> dict[str, list[sa.RowMapping]]:
+    grouped: dict[str, list[sa.RowMapping]] = {}
+    statement = sa.select(table).where(table.c.experiment_id.in_(ids)).order_by(table.c.experiment_id, order)
+    for row in connection.execute(statement).mappings():
+        grouped.setdefault(row["experiment_id"], []).append(row)
+    return grouped
+
+
+COLUMNS = (
+    "id", "name", "slot", "seed", "kind", "hypothesis", "reasoning", "priority", "occasion",
+    "source", "parent_id", "created_at", "started_at", "ended_at", "winner",
+)  # fmt: skip
+
+
+def _row(experiment: Experiment) -> dict[str, Any]:
+    row = {name: getattr(experiment, name) for name in COLUMNS}
+    return row | {"status": experiment.status.value, "plan": plan_to_json(experiment.plan)}
+
+
+def _experiment(row: sa.RowMapping, variants: list[sa.RowMapping], epochs: list[sa.RowMapping]) -> Experiment:
+    return Experiment(
+        status=Status(row["status"]),
+        plan=plan_from_json(row["plan"]),
+        variants=tuple(
+            Variant(v["key"], v["name"], v["config"], v["asset_id"], v["is_control"], v["features"]) for v in variants
+        ),
+        epochs=tuple(Epoch(e["number"], e["starts_at"], e["ends_at"], e["shares"], e["weight"]) for e in epochs),
+        **{name: row[name] for name in COLUMNS},
+    )
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON; durations in hours."""
+    data: dict[str, Any] = to_json(plan)
+    return data
+
+
+def plan_from_json(data: Mapping[str, Any]) -> Plan:
+    """The inverse of :func:`plan_to_json`."""
+    return replace(
+        Plan(goals=()),
+        **{
+            **data,
+            "goals": tuple(Goal(**goal) for goal in data["goals"]),
+            "horizon": timedelta(hours=data["horizon"]),
+            "window": timedelta(hours=data["window"]),
+        },
+    )

@@ -1,0 +1,229 @@
+"""The one schema, for SQLite and PostgreSQL alike. Migrations bring a store to it; a test holds them together.
+
+Times are BIGINT microseconds since 1970 UTC (see :mod:`cro_core.clock`), so that plain SQL compares and
+subtracts them the same way everywhere.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+
+from cro_core.clock import from_micros, to_micros
+
+
+class Moment(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in Python, microseconds since 1970 UTC in the database."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else to_micros(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else from_micros(int(value))
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+home = sa.Table(
+    "home",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    comment="Small facts about this home, e.g. the revision that caches compare.",
+)
+
+experiments = sa.Table(
+    "experiments",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("slot", sa.Text, nullable=False),
+    sa.Column("seed", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("hypothesis", sa.Text, nullable=False),
+    sa.Column("reasoning", sa.Text, nullable=False),
+    sa.Column("priority", sa.Float, nullable=False),
+    sa.Column("occasion", sa.Text),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("parent_id", sa.Text),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("started_at", Moment),
+    sa.Column("ended_at", Moment),
+    sa.Column("winner", sa.Text),
+)
+
+variants = sa.Table(
+    "variants",
+    metadata,
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("is_control", sa.Boolean, nullable=False),
+    sa.Column("asset_id", sa.Text),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("features", sa.JSON, nullable=False),
+)
+
+epochs = sa.Table(
+    "epochs",
+    metadata,
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("starts_at", Moment, nullable=False),
+    sa.Column("ends_at", Moment, nullable=False),
+    sa.Column("shares", sa.JSON, nullable=False),
+    sa.Column("weight", sa.Float, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("experiment_id", sa.Text),
+    sa.Column("variant", sa.Text),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("unit", sa.Text, nullable=False),
+    sa.Column("session", sa.Text),
+    sa.Column("device", sa.Text),
+    sa.Column("city", sa.Text),
+    sa.Column("country", sa.Text),
+    sa.Column("occurred_at", Moment, nullable=False),
+    sa.Column("received_at", Moment, nullable=False),
+    sa.Column("value", sa.Float),
+    sa.Column("asset_id", sa.Text),
+    sa.Column("occasion", sa.Text),
+    sa.Column("url", sa.Text),
+    sa.Column("properties", sa.JSON(none_as_null=True)),
+    sa.Column("epoch", sa.Integer),
+    sa.Column("propensity", sa.Float),
+    sa.Column("bot", sa.Boolean, nullable=False),
+    sa.Index("ix_events_experiment_id_occurred_at", "experiment_id", "occurred_at"),
+)
+
+exposures = sa.Table(
+    "exposures",
+    metadata,
+    sa.Column("unit", sa.Text, primary_key=True),
+    sa.Column("experiment_id", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("variant", sa.Text, nullable=False),
+    sa.Column("epoch", sa.Integer),
+    sa.Column("propensity", sa.Float),
+    sa.Column("exposed_at", Moment, nullable=False),
+    sa.Column("device", sa.Text),
+    sa.Column("city", sa.Text),
+    sa.Column("country", sa.Text),
+    sa.Column("occasion", sa.Text),
+    sa.Column("asset_id", sa.Text),
+    sa.Index("ix_exposures_experiment_id_exposed_at", "experiment_id", "exposed_at"),
+    comment="The earliest exposure of each unit: what is counted, and what makes assignment sticky.",
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("received_at", Moment, nullable=False),
+    sa.Column("experiment_id", sa.Text, index=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("payload", sa.Text, nullable=False),
+    comment="What could not be accepted, with visitor and session ids already hashed.",
+)
+
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("experiment_id", sa.Text, primary_key=True),
+    sa.Column("outcome", sa.Text, primary_key=True),
+    sa.Column("count", sa.BigInteger, nullable=False),
+    comment="How many posted events were accepted, duplicate, rejected: what the event table cannot tell. '' is none.",
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), nullable=False, index=True),
+    sa.Column("as_of", Moment, nullable=False),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+)
+
+production = sa.Table(
+    "production",
+    metadata,
+    sa.Column("slot", sa.Text, primary_key=True),
+    sa.Column("since", Moment, nullable=False),
+    sa.Column("experiment_id", sa.Text, nullable=False),
+    sa.Column("variant", sa.Text, nullable=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("asset_id", sa.Text),
+    sa.Column("unproven", sa.Boolean, nullable=False),
+    sa.Column("decision_id", sa.Text),
+    comment="What the site shows now in each slot; history is in the audit trail.",
+)
+
+recommendations = sa.Table(
+    "recommendations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("status", sa.Text, nullable=False, index=True),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("settled_at", Moment),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    comment="What waits for a person: ship a winner, start an experiment.",
+)
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("trained_at", Moment, nullable=False, index=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("record", sa.JSON, nullable=False),
+)
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False, index=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("started_at", Moment, nullable=False),
+    sa.Column("finished_at", Moment),
+    sa.Column("notebook", sa.Text),
+    sa.Column("outcome", sa.JSON(none_as_null=True)),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False, index=True),
+    sa.Column("before", sa.JSON(none_as_null=True)),
+    sa.Column("after", sa.JSON(none_as_null=True)),
+    sa.Column("undone_by", sa.Integer),
+    comment="Every change: who, when, what, before and after.",
+)

@@ -1,0 +1,181 @@
+"""The hourly cycle: evaluate, decide, ship and archive, plan tomorrow's shares, start what comes next."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from cro_core.allocation import next_shares
+from cro_core.assignment import fnv1a32
+from cro_core.domain import Cell, Decision, Experiment, Status, to_json
+from cro_core.home import Home
+from cro_core.storage import analytics, experiments, journal
+from cro_core.workflows import hypotheses, manage
+from cro_core.workflows.evaluate import judge
+
+log = logging.getLogger(__name__)
+
+PLAN_AHEAD = timedelta(hours=1)
+"""An hourly cycle falls exactly once into the last hour of a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class CycleReport:
+    """What one cycle saw and did."""
+
+    at: datetime
+    evaluated: int = 0
+    decisions: tuple[Decision, ...] = ()
+    """One for each running experiment, most of them ``continue``."""
+    changes: tuple[str, ...] = ()
+    """What was changed, in words."""
+    failures: tuple[dict[str, str], ...] = field(default=())
+    """Experiments that could not be handled, with the error; the others were."""
+    skipped: str | None = None
+    """Why the cycle did nothing at all, where that is so."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON; decisions by id, verdict and text."""
+        brief = [
+            {"id": d.id, "experiment": d.experiment_id, "verdict": d.verdict, "winner": d.winner, "text": d.text}
+            for d in self.decisions
+        ]
+        data: dict[str, Any] = to_json(replace(self, decisions=()))
+        return data | {"decisions": brief}
+
+
+def orchestrate(home: Home, *, now: datetime, actor: str = manage.AUTOPILOT) -> CycleReport:
+    """Runs one cycle. One failing experiment never stops the others.
+
+    Raises:
+        Busy: another cycle is running.
+    """
+    if not home.config.automation.enabled:
+        return CycleReport(now, skipped="automation.enabled is false: nothing was changed")
+    with home.lock("cycle"):
+        cycle = _Cycle(home, now, actor)
+        for experiment in cycle.running():
+            cycle.attempt(experiment.id, lambda c, e=experiment: cycle.advance(c, e))  # type: ignore[misc]
+        cycle.attempt("(new experiments)", cycle.start_next)
+        return cycle.report()
+
+
+def foresee(home: Home, *, now: datetime) -> list[Decision]:
+    """The final decisions that a cycle would take now; changes nothing."""
+    with home.db.read() as connection:
+        running = experiments.with_status(connection, Status.RUNNING)
+        return [d for d in (judge(connection, e, now) for e in running) if d.final]
+
+
+class _Cycle:
+    """The work of one cycle and its growing report."""
+
+    def __init__(self, home: Home, now: datetime, actor: str) -> None:
+        self.home, self.now, self.actor = home, now, actor
+        self.decisions: list[Decision] = []
+        self.changes: list[str] = []
+        self.failures: list[dict[str, str]] = []
+
+    def report(self) -> CycleReport:
+        return CycleReport(
+            self.now, len(self.decisions), tuple(self.decisions), tuple(self.changes), tuple(self.failures)
+        )
+
+    def running(self) -> list[Experiment]:
+        with self.home.db.read() as connection:
+            return experiments.with_status(connection, Status.RUNNING)
+
+    def attempt(self, subject: str, step: Callable[[sa.Connection], list[str]]) -> None:
+        """Runs a step in its own transaction; what it changed stays only if all of it worked."""
+        try:
+            with self.home.db.write() as connection:
+                done = step(connection)
+        except Exception as error:  # the others must go on; the failure is reported, logged and audited
+            log.exception("cycle: %s failed", subject)
+            self.failures.append({"experiment": subject, "error": f"{type(error).__name__}: {error}"})
+            with self.home.db.write() as connection:
+                journal.log(connection, at=self.now, actor=self.actor, action="cycle.failure", subject=subject, after=self.failures[-1])
+        else:
+            self.changes += done
+
+    def advance(self, connection: sa.Connection, experiment: Experiment) -> list[str]:
+        decision = judge(connection, experiment, self.now)
+        self.decisions.append(decision)
+        if decision.final:
+            return manage.conclude(connection, self.home, experiment, decision, now=self.now, actor=self.actor)
+        return self.refresh_allocation(connection, experiment)
+
+    def refresh_allocation(self, connection: sa.Connection, experiment: Experiment) -> list[str]:
+        """In a day's last hour, gives the days to come the shares that the mature units speak for.
+
+        Today's shares are frozen. Where this cycle is missed, tomorrow keeps today's shares.
+        """
+        current = experiment.epoch_at(self.now)
+        if not experiment.plan.adaptive or current is None or current.number + 1 >= len(experiment.epochs):
+            return []
+        if current.ends_at - self.now > PLAN_AHEAD:
+            return []
+        shares = self._shares(connection, experiment, current.number + 1)
+        before = dict(experiment.epochs[current.number + 1].shares)
+        if not experiments.set_future_shares(connection, experiment, shares, self.now):
+            return []
+        journal.log(
+            connection,
+            at=self.now,
+            actor=self.actor,
+            action=manage.ALLOCATE,
+            subject=experiment.id,
+            before={"shares": before},
+            after={"shares": shares, "from_epoch": current.number + 1},
+        )
+        return [f"{experiment.id}: shares from tomorrow are " + ", ".join(f"{k} {s:.0%}" for k, s in shares.items())]
+
+    def _shares(self, connection: sa.Connection, experiment: Experiment, epoch: int) -> dict[str, float]:
+        """Shares for ``epoch`` from what the epochs before it have shown."""
+        cells = {(c.epoch, c.variant): c for c in analytics.cells(connection, experiment, self.now)}
+        keys = [experiment.control.key, *(v.key for v in experiment.challengers)]
+        nothing = Cell(0, "", 0, 0)
+        grid = [[cells.get((e, key), nothing) for key in keys] for e in range(epoch)]
+        units = np.array([[cell.units for cell in row] for row in grid], dtype=float)
+        conversions = np.array([[cell.conversions for cell in row] for row in grid], dtype=float)
+        rng = np.random.default_rng([fnv1a32(experiment.seed), epoch])
+        shares = next_shares(units, conversions, floor=experiment.plan.floor, rng=rng)
+        by_key = dict(zip(keys, map(float, shares), strict=True))
+        return {v.key: by_key[v.key] for v in experiment.variants}
+
+    def start_next(self, connection: sa.Connection) -> list[str]:
+        """Fills free places: drafts first, then the backlog; proposes where a person has to agree."""
+        config = self.home.config.automation
+        running = experiments.with_status(connection, Status.RUNNING)
+        free = config.max_concurrent_tests - len(running)
+        taken = {e.slot for e in running}
+        done: list[str] = []
+        for draft in experiments.with_status(connection, Status.DRAFT):
+            if free > 0 and draft.slot not in taken and config.auto_start_new_tests:
+                manage.start(connection, draft, now=self.now, actor=self.actor)
+                done.append(f"{draft.id}: started")
+                taken.add(draft.slot)
+                free -= 1
+        for hypothesis in hypotheses.open_backlog(connection, self.home):
+            if free <= 0:
+                break
+            if hypothesis.slot in taken:
+                continue
+            taken.add(hypothesis.slot)
+            free -= 1
+            done += self._start_or_propose(connection, hypothesis)
+        return done
+
+    def _start_or_propose(self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis) -> list[str]:
+        if self.home.config.automation.auto_start_new_tests:
+            started = manage.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
+            return [f"{started.id}: started ({hypothesis.statement})"]
+        if manage.propose_start(connection, hypothesis, now=self.now):
+            return [f"{hypothesis.id}: proposed to start, waiting for approval"]
+        return []

@@ -1,0 +1,118 @@
+"""What the dashboard and the API show: counts straight from the store, without statistics libraries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from cro_core import analysis
+from cro_core.clock import iso
+from cro_core.domain import Experiment, Status, to_json
+from cro_core.home import Home
+from cro_core.storage import analytics, decisions, events, experiments, journal
+from cro_core.workflows.catalog import catalog
+
+
+def overview(home: Home, *, now: datetime) -> dict[str, Any]:
+    """The site in a few numbers."""
+    with home.db.read() as connection:
+        known = catalog(home, connection)
+        runs = journal.runs(connection, limit=1)
+        return {
+            "site": home.config.site.name,
+            "as_of": iso(now),
+            "automation_enabled": home.config.automation.enabled,
+            "experiments": {s.value: n for s, n in _by_status(known.experiments.values()).items()},
+            "events": events.totals(connection),
+            "production": [to_json(entry) for entry in known.production.values()],
+            "pending": len(decisions.recommendations(connection)),
+            "last_run": to_json(runs[0]) if runs else None,
+        }
+
+
+def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
+    """Running experiments with their counted units so far."""
+    with home.db.read() as connection:
+        return [_active(connection, e, now) for e in catalog(home, connection).running]
+
+
+def recent_winners(home: Home, limit: int = 20) -> list[dict[str, Any]]:
+    """Decisions that shipped a proven winner, newest first, without those taken back."""
+    with home.db.read() as connection:
+        known = catalog(home, connection).experiments
+        shipped = [
+            d
+            for d in decisions.latest(connection, limit=10 * limit)
+            if d.verdict == "ship" and not d.unproven and known[d.experiment_id].winner == d.winner
+        ]
+    return [
+        {
+            "test_id": d.experiment_id,
+            "name": known[d.experiment_id].name,
+            "slot": known[d.experiment_id].slot,
+            "winner": d.winner,
+            "decided_at": iso(d.as_of),
+            "decision": d.id,
+            "comparison": next((c for c in d.evidence["comparisons"] if c["variant"] == d.winner), None),
+            "text": d.text,
+        }
+        for d in shipped[:limit]
+    ]
+
+
+def decision_list(home: Home, limit: int = 50) -> dict[str, Any]:
+    """The newest decisions, and what waits for a person."""
+    with home.db.read() as connection:
+        taken = decisions.latest(connection, limit=limit)
+        pending = decisions.recommendations(connection)
+    brief = [
+        {
+            "id": d.id,
+            "test_id": d.experiment_id,
+            "as_of": iso(d.as_of),
+            "verdict": d.verdict,
+            "winner": d.winner,
+            "unproven": d.unproven,
+            "text": d.text,
+        }
+        for d in taken
+    ]
+    return {"decisions": brief, "pending": [to_json(p) for p in pending]}
+
+
+def _by_status(known: Any) -> dict[Status, int]:
+    found = Counter(e.status for e in known)
+    return {status: found.get(status, 0) for status in Status}
+
+
+def _active(connection: sa.Connection, experiment: Experiment, now: datetime) -> dict[str, Any]:
+    totals = analysis.totals(experiment, analytics.cells(connection, experiment, now))
+    epoch = experiment.epoch_at(now)
+    return {
+        "test_id": experiment.id,
+        "name": experiment.name,
+        "slot": experiment.slot,
+        "hypothesis": experiment.hypothesis,
+        "event_type": experiment.occasion,
+        "started_at": to_json(experiment.started_at),
+        "ends_at": to_json(experiment.horizon_ends_at),
+        "planned_units": experiment.plan.units,
+        "exposed_units": events.exposed_units(connection, experiment.id),
+        "counted_units": sum(t.units for t in totals),
+        "variants": [
+            {
+                "variant_id": t.variant,
+                "name": t.name,
+                "is_control": t.is_control,
+                "share": epoch.shares[t.variant] if epoch else None,
+                "units": t.units,
+                "conversions": t.conversions,
+                "rate": t.conversions / t.units if t.units else None,
+                "engagement_score": t.score_sum / t.units if t.units else None,
+            }
+            for t in totals
+        ],
+    }

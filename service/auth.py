@@ -1,0 +1,74 @@
+"""Who may do what: three kinds of endpoint and one admin key."""
+
+from __future__ import annotations
+
+import hmac
+from enum import Enum
+from ipaddress import ip_address
+
+from flask import Request
+
+from cro_core.home import Home
+from service.errors import Refusal
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
+
+
+class Access(Enum):
+    """What an endpoint asks of its caller."""
+
+    PUBLIC = "public"
+    """Nothing: the website's visitors call it."""
+    READ = "read"
+    """The admin key, except from the machine the service runs on."""
+    ADMIN = "admin"
+    """The admin key, always."""
+
+
+def check(access: Access, request: Request, home: Home) -> None:
+    """Lets the request through or not.
+
+    Raises:
+        Refusal: 401 without a key where one is needed, 403 with a wrong one.
+    """
+    if access is Access.PUBLIC or (access is Access.READ and is_local(request)):
+        return
+    key = given_key(request)
+    if key is None:
+        raise Refusal(
+            401,
+            "key_missing",
+            "this needs the admin key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; `cro init` made it",
+            headers={"WWW-Authenticate": 'Bearer realm="cro"'},
+        )
+    # Bytes, because compare_digest refuses text outside ASCII.
+    if not hmac.compare_digest(key.encode(), home.admin_key.encode()):
+        raise Refusal(403, "key_wrong", "this is not the admin key of this home")
+
+
+def given_key(request: Request) -> str | None:
+    """The key the request carries, or ``None``."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return request.headers.get("X-API-Key", "").strip() or None
+
+
+def is_local(request: Request) -> bool:
+    """Whether the request comes from this machine, and from no page or proxy that only looks like it.
+
+    A reverse proxy on this machine would make the whole world local, and a web page can point its own
+    host name at 127.0.0.1: so the request must be unforwarded and ask for this machine by name.
+    """
+    if any(name in request.headers for name in FORWARDED):
+        return False
+    host = request.host.rpartition(":")[0] if not request.host.endswith("]") and ":" in request.host else request.host
+    return host in LOCAL_NAMES and _is_loopback(request.remote_addr)
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,127 @@
+"""Reading what a client sent: bounded, strictly JSON, and in types that every store takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, TypeVar
+
+from flask import Request
+from pydantic import BaseModel, ValidationError
+
+from service.errors import Refusal, complaints
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MAX_DEPTH = 32
+"""Objects and lists inside each other; more is refused before anything walks them."""
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL and lone surrogates: JSON can carry them, UTF-8 and PostgreSQL cannot."""
+
+
+def parse_json(request: Request) -> Any:
+    """The body as JSON, whatever its Content-Type says: browsers' beacons arrive as ``text/plain``.
+
+    Raises:
+        Refusal: 400 where it is not JSON (also NaN, numbers beyond a double, too deep), 415 where it is compressed.
+        RequestEntityTooLarge: over the configured size, with or without a Content-Length.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refusal(415, "unsupported_media_type", "a compressed body cannot be read: send it without Content-Encoding")
+    try:
+        text = request.get_data(cache=False).decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except UnicodeDecodeError:
+        raise Refusal(400, "bad_json", "the body is not UTF-8 text") from None
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError as error:
+        raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from None
+    _check_depth(value)
+    return _storable(value) if "\\u" in text else value
+
+
+def parse_body(request: Request, model: type[Model], *, optional: bool) -> Model:
+    """The body of a request that must be JSON and says so.
+
+    Raises:
+        Refusal: 400 no JSON, 415 another Content-Type, 422 the wrong content.
+    """
+    if optional and not _has_body(request):
+        return _validate(model, {}, "body")
+    if not request.is_json:
+        raise Refusal(
+            415,
+            "unsupported_media_type",
+            f"the body is {request.mimetype or 'of no type'}: send JSON with `Content-Type: application/json`",
+        )
+    return _validate(model, parse_json(request), "body")
+
+
+def parse_query(request: Request, model: type[Model]) -> Model:
+    """The query string; every name known and given once.
+
+    Raises:
+        Refusal: 422 naming the parameter.
+    """
+    values = request.args.to_dict(flat=False)
+    for name, given in values.items():
+        if len(given) > 1:
+            raise Refusal(422, "invalid_input", f"{name} is given {len(given)} times: give it once", field=name)
+    return _validate(model, {name: given[0] for name, given in values.items()}, "query")
+
+
+def _validate(model: type[Model], value: Any, whole: str) -> Model:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        message, field = complaints(error, whole)
+        raise Refusal(422, "invalid_input", message, field=field) from None
+
+
+def _has_body(request: Request) -> bool:
+    # A chunked body has no length until it is read.
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number: send null")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _children(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _too_deep() -> Refusal:
+    return Refusal(400, "bad_json", f"the body is nested more than {MAX_DEPTH} levels deep")
+
+
+def _storable(value: Any) -> Any:
+    """The value with U+FFFD for what no store can hold, as browsers themselves do when they send text."""
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(key): _storable(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,149 @@
+"""Every error leaves the service in one shape: ``{"error": {"code", "message", "field"}}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response, g, jsonify, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException
+
+from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, StoreError
+
+log = logging.getLogger(__name__)
+
+STATUSES: Mapping[type[CroError], int] = {InvalidInput: 422, NotFound: 404, Conflict: 409, Busy: 409, StoreError: 503}
+"""HTTP status by kind of error; a subclass answers like its parent, anything else is ours to mend: 500."""
+
+HTTP_CODES: Mapping[int, str] = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+MESSAGES: Mapping[int, str] = {
+    404: "there is nothing at this address: see /api/openapi.json for what there is",
+    413: "the body is larger than {limit} bytes: send less at once",
+}
+
+STORE_MESSAGE = "the store did not answer and nothing was changed: send the same request again in a few seconds"
+SHOWN_COMPLAINTS = 5
+
+
+class Refusal(Exception):
+    """A request that HTTP itself gives a reason to refuse; raised by the service only."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+        self.headers = headers or {}
+
+
+def envelope(
+    status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The one shape of an error."""
+    response = jsonify({"error": {"code": code, "message": message, "field": field}})
+    response.status_code = status
+    response.headers.update(headers or {})
+    return response
+
+
+def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
+    """What pydantic found, in words, and the first field it found it in.
+
+    Args:
+        error: from validating what a client sent.
+        whole: what to call the value itself where no field is at fault, e.g. ``body``.
+    """
+    found = error.errors(include_url=False)
+    lines = [_complaint(e, whole) for e in found[:SHOWN_COMPLAINTS]]
+    if len(found) > SHOWN_COMPLAINTS:
+        lines.append(f"and {len(found) - SHOWN_COMPLAINTS} more")
+    return "; ".join(lines), _path(found[0]) or None
+
+
+def install(app: Flask) -> None:
+    """Makes every error of the app an envelope."""
+    app.register_error_handler(Refusal, _on_refusal)
+    app.register_error_handler(CroError, _on_cro_error)
+    app.register_error_handler(HTTPException, _on_http_error)
+    app.register_error_handler(sa.exc.SQLAlchemyError, _on_store_error)
+    app.register_error_handler(Exception, _on_surprise)
+
+
+def _on_refusal(error: Refusal) -> Response:
+    return envelope(error.status, error.code, str(error), field=error.field, headers=error.headers)
+
+
+def _on_cro_error(error: CroError) -> Response:
+    status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
+    if status == 500:
+        return _on_surprise(error)
+    if status == 503:  # its message may name a database address: for the log, not for a client
+        log.error("request %s: %s", g.request_id, error)
+        return _unavailable(error.code)
+    return envelope(status, error.code, str(error), field=getattr(error, "field", None))
+
+
+def _on_http_error(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status >= 500:
+        return _on_surprise(error)
+    message = MESSAGES.get(status, error.description or error.name).format(limit=request.max_content_length)
+    allow = {name: value for name, value in error.get_headers() if name == "Allow"}
+    if allow:
+        message = f"{request.method} is not possible here: use {allow['Allow']}"
+    return envelope(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
+
+
+def _on_store_error(error: sa.exc.SQLAlchemyError) -> Response:
+    if isinstance(error, sa.exc.StatementError):
+        error.hide_parameters = True  # they may hold what a visitor typed
+    if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
+        log.error("request %s: the store failed: %s", g.request_id, error)
+        return _unavailable(StoreError.code)
+    return _on_surprise(error)
+
+
+def _unavailable(code: str) -> Response:
+    return envelope(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
+
+
+def _on_surprise(error: Exception) -> Response:
+    # The rule, not the path or the query: those may name a visitor.
+    where = request.url_rule.rule if request.url_rule else "(no rule)"
+    log.error("request %s: %s %s failed", g.request_id, request.method, where, exc_info=error)
+    return envelope(500, "internal_error", f"something failed in the service: its log tells what, under {g.request_id}")
+
+
+def _path(error: Mapping[str, Any]) -> str:
+    return ".".join(map(str, error["loc"]))
+
+
+def _complaint(error: Mapping[str, Any], whole: str) -> str:
+    name = _path(error) or whole
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not known here: leave it out or correct its name"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name} is {_shown(error['input'])}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{name} is {_shown(error['input'])}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
