@@ -38,7 +38,10 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         adaptive=config.smart_traffic_allocation.enabled,
         floor=config.floor(variants),
     )
-    return replace(plan, units=variants * sample_size(rate, plan.mde, alpha=plan.alpha / (variants - 1), power=plan.power))
+    return replace(
+        plan,
+        units=variants * sample_size(rate, plan.mde, alpha=plan.alpha / (variants - 1), power=plan.power),
+    )
 
 
 def begin(experiment: Experiment, now: datetime) -> Experiment:
@@ -63,7 +66,10 @@ def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
     if starts_at is None or ends_at is None:
         return ()
     borders = [starts_at]
-    while experiment.plan.adaptive and (midnight := next_midnight(borders[-1], zone(experiment.plan.zone))) < ends_at:
+    while (
+        experiment.plan.adaptive
+        and (midnight := next_midnight(borders[-1], zone(experiment.plan.zone))) < ends_at
+    ):
         borders.append(midnight)
     borders.append(ends_at)
     keys = [v.key for v in experiment.variants]
