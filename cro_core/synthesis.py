@@ -17,9 +17,22 @@ from cro_core.clock import iso
 DEVICES = {"mobile": (0.62, 0.9), "desktop": (0.31, 1.2), "tablet": (0.07, 1.0)}
 """Share of the traffic, and conversion relative to the base rate."""
 
-CITIES = {"Copenhagen": 0.38, "Aarhus": 0.2, "Odense": 0.13, "Aalborg": 0.11, "Roskilde": 0.08, "Esbjerg": 0.1}
+CITIES = {
+    "Copenhagen": 0.38,
+    "Aarhus": 0.2,
+    "Odense": 0.13,
+    "Aalborg": 0.11,
+    "Roskilde": 0.08,
+    "Esbjerg": 0.1,
+}
 OCCASIONS = {"wedding": 0.5, "party": 0.32, "corporate": 0.18}
-ENGAGEMENT = {"scroll_depth_75": 0.42, "time_on_page_60s": 0.3, "gallery_interaction": 0.24, "video_play": 0.18, "video_complete": 0.08}
+ENGAGEMENT = {
+    "scroll_depth_75": 0.42,
+    "time_on_page_60s": 0.3,
+    "gallery_interaction": 0.24,
+    "video_play": 0.18,
+    "video_complete": 0.08,
+}
 HOURLY = 1 + 0.4 * np.sin((np.arange(24) - 9) / 24 * 2 * np.pi)
 """Relative traffic by hour of the day: low at night, high in the afternoon."""
 WEEKDAY, WEEKEND = 0.9, 1.25
@@ -69,7 +82,9 @@ def exposure(visit: Visit, assignment: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def goals(truth: Truth, visit: Visit, shown: Mapping[str, str], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def goals(
+    truth: Truth, visit: Visit, shown: Mapping[str, str], rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
     """What the visitor does after meeting the variants in ``shown`` (experiment -> variant)."""
     rate = truth.base_rate * DEVICES[visit.device][1]
     for pair in shown.items():

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from cro_core.errors import Conflict, CroError
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.media import draw_sample_media
 from cro_core.workflows.jobs import run_job
-from cro_core.workflows.orchestrate import foresee, orchestrate
+from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.overview import recent_winners
 
 START = datetime(2026, 3, 1, 23, tzinfo=UTC)
@@ -91,8 +91,10 @@ def run_demo(path: Path, *, days: int, seed: int, quiet: bool = False) -> DemoRe
     notebooks.append(_notebook(report))
     reports = tuple(Path(report["files"][kind]) for kind in ("html", "text", "json"))
     winners = tuple(f"{w['winner']} of {w['test_id']}" for w in recent_winners(home))
-    result = DemoResult(home.path, stream.posted, tuple(notebooks), reports, winners, time.monotonic() - began)
-    return DemoResult(*(getattr(result, f) for f in result.__slots__ if f != "text"), text=_text(result, days))
+    result = DemoResult(
+        home.path, stream.posted, tuple(notebooks), reports, winners, time.monotonic() - began
+    )
+    return replace(result, text=_text(result, days))
 
 
 class _Stream:
@@ -122,7 +124,10 @@ class _Stream:
             shown[assignment["test_id"]] = assignment["variant_id"]
         appeal = [LIKED.get(entry["config"].get("kind", ""), 0.0) for entry in answer["production"]]
         truth = synthesis.Truth(
-            TRUTH.base_rate * float(np.prod([1 + a for a in appeal])), TRUTH.visitors_per_day, self.likes, TRUTH.delay
+            TRUTH.base_rate * float(np.prod([1 + a for a in appeal])),
+            TRUTH.visitors_per_day,
+            self.likes,
+            TRUTH.delay,
         )
         self.waiting += synthesis.goals(truth, visit, shown, self.rng)
 
@@ -134,8 +139,16 @@ class _Stream:
         happened = [e for e in self.waiting if e["timestamp"] <= iso(now)]
         self.waiting = [e for e in self.waiting if e["timestamp"] > iso(now)]
         again = [e for e in happened if self.rng.random() < 0.03]  # a beacon that was sent twice
-        broken = [{**e, "variant_id": "no-such-variant", "id": f"{e['id']}:broken"} for e in happened if self.rng.random() < 0.002]
-        crawled = [{**e, "id": f"{e['id']}:bot", "user_id": f"bot-{e['user_id']}"} for e in happened if self.rng.random() < 0.01]
+        broken = [
+            {**e, "variant_id": "no-such-variant", "id": f"{e['id']}:broken"}
+            for e in happened
+            if self.rng.random() < 0.002
+        ]
+        crawled = [
+            {**e, "id": f"{e['id']}:bot", "user_id": f"bot-{e['user_id']}"}
+            for e in happened
+            if self.rng.random() < 0.01
+        ]
         self._post([*happened, *again, *broken], AGENT)
         self._post(crawled, CRAWLER)
 
@@ -155,7 +168,9 @@ class _Stream:
     def _ask_all(self, visits: Sequence[synthesis.Visit]) -> list[dict[str, Any]]:
         connection = http.client.HTTPConnection(*self.address, timeout=60)
         try:
-            return [_call(connection, "GET", f"/api/cro/assignments?visitor={v.visitor}", AGENT) for v in visits]
+            return [
+                _call(connection, "GET", f"/api/cro/assignments?visitor={v.visitor}", AGENT) for v in visits
+            ]
         finally:
             connection.close()
 
@@ -176,13 +191,12 @@ def _fresh_home(path: Path, quiet: bool) -> Home:
 
 def _cycle(home: Home, *, midnight: bool) -> list[Path]:
     """A cycle: as an executed notebook each midnight and wherever a decision falls, else in this process."""
-    now = home.clock()
-    if midnight or foresee(home, now=now):
+    if midnight:
         return [_cycle_notebook(home)]
-    report = orchestrate(home, now=now)
+    report = orchestrate(home, now=home.clock(), conclude=False)
     if report.failures:
-        raise CroError(f"the cycle of {iso(now)} failed: {report.failures[0]}")
-    return []
+        raise CroError(f"the cycle of {iso(report.at)} failed: {report.failures[0]}")
+    return [_cycle_notebook(home)] if any(d.final for d in report.decisions) else []
 
 
 def _cycle_notebook(home: Home) -> Path:
@@ -199,7 +213,16 @@ def _service(home: Home) -> Iterator[tuple[str, int]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = ("127.0.0.1", int(probe.getsockname()[1]))
-    command = [sys.executable, "-m", "cro_core.cli", "serve", "--home", str(home.path), "--port", str(address[1])]
+    command = [
+        sys.executable,
+        "-m",
+        "cro_core.cli",
+        "serve",
+        "--home",
+        str(home.path),
+        "--port",
+        str(address[1]),
+    ]
     with open(home.data / "service.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -222,7 +245,9 @@ def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], home: 
     raise CroError(f"the service did not start: see {home.data / 'service.log'}")
 
 
-def _call(connection: http.client.HTTPConnection, method: str, path: str, agent: str, body: str | None = None) -> dict[str, Any]:
+def _call(
+    connection: http.client.HTTPConnection, method: str, path: str, agent: str, body: str | None = None
+) -> dict[str, Any]:
     connection.request(method, path, body, {"User-Agent": agent, "Content-Type": "text/plain"})
     answer = connection.getresponse()
     data = answer.read()

@@ -33,11 +33,22 @@ class Generated:
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON."""
-        return {"experiments": list(self.experiments), "visitors": self.visitors, "events": self.events, "uplift": self.uplift}
+        return {
+            "experiments": list(self.experiments),
+            "visitors": self.visitors,
+            "events": self.events,
+            "uplift": self.uplift,
+        }
 
 
 def generate(
-    home: Home, experiments: int, visitors: int, *, now: datetime, rng: np.random.Generator, uplift: float = 0.3
+    home: Home,
+    experiments: int,
+    visitors: int,
+    *,
+    now: datetime,
+    rng: np.random.Generator,
+    uplift: float = 0.3,
 ) -> Generated:
     """Creates running experiments with this many visitors each over the past week.
 
@@ -68,7 +79,14 @@ def _experiment(home: Home, now: datetime, rng: np.random.Generator) -> Experime
     running = planning.begin(draft, began)
     with home.db.write() as connection:
         store.add(connection, running)
-        journal.log(connection, at=now, actor="generate", action="experiment.create", subject=name, after={"started_at": iso(began)})
+        journal.log(
+            connection,
+            at=now,
+            actor="generate",
+            action="experiment.create",
+            subject=name,
+            after={"started_at": iso(began)},
+        )
     return running
 
 
@@ -83,9 +101,20 @@ def _traffic(
     kept = rng.permutation(len(arrivals))[:visitors]
     events: list[dict[str, Any]] = []
     for visit in (arrivals[int(i)] for i in kept):
-        variant = experiment.variants[assign(visit.visitor, experiment.seed, list(experiment.epochs[0].shares.values()))]
-        assignment = {"test_id": experiment.id, "variant_id": variant.key, "asset_id": None, "epoch": 0, "propensity": 0.5}
+        variant = experiment.variants[
+            assign(visit.visitor, experiment.seed, list(experiment.epochs[0].shares.values()))
+        ]
+        assignment = {
+            "test_id": experiment.id,
+            "variant_id": variant.key,
+            "asset_id": None,
+            "epoch": 0,
+            "propensity": 0.5,
+        }
         events.append(synthesis.exposure(visit, assignment))
-        done = [g | {"test_id": experiment.id} for g in synthesis.goals(truth, visit, {experiment.id: variant.key}, rng)]
+        done = [
+            g | {"test_id": experiment.id}
+            for g in synthesis.goals(truth, visit, {experiment.id: variant.key}, rng)
+        ]
         events += [g for g in done if g["timestamp"] <= iso(now)]
     return events

@@ -23,7 +23,12 @@ from cro_core.storage import decisions, experiments, journal
 
 AUTOPILOT = "autopilot"
 
-START, CONCLUDE, ALLOCATE, PRODUCE = "experiment.start", "experiment.conclude", "allocation.set", "production.set"
+START, CONCLUDE, ALLOCATE, PRODUCE = (
+    "experiment.start",
+    "experiment.conclude",
+    "allocation.set",
+    "production.set",
+)
 
 
 class VariantIn(BaseModel):
@@ -45,11 +50,15 @@ class ExperimentIn(BaseModel):
 
     test_id: str = Field(pattern=f"^{KEY.pattern}$")
     name: str = Field(default="", max_length=200)
-    slot: str | None = Field(default=None, pattern=f"^{KEY.pattern}$", description="Page region; default: the test_id itself.")
+    slot: str | None = Field(
+        default=None, pattern=f"^{KEY.pattern}$", description="Page region; default: the test_id itself."
+    )
     hypothesis: str = Field(default="", max_length=2000)
     occasion: str | None = Field(default=None, max_length=60)
     variants: list[VariantIn] = Field(min_length=2, max_length=20)
-    primary_goals: list[str] | None = Field(default=None, min_length=1, description="Any of these makes a visitor converted.")
+    primary_goals: list[str] | None = Field(
+        default=None, min_length=1, description="Any of these makes a visitor converted."
+    )
     base_rate: float | None = Field(default=None, gt=0, lt=1)
     minimum_detectable_uplift: float | None = Field(default=None, gt=0, le=10)
     start: bool = Field(default=True, description="False leaves a draft that the next cycle may start.")
@@ -66,7 +75,14 @@ def create_experiment(home: Home, payload: Any, *, now: datetime, actor: str) ->
     draft = _draft(home, wanted, now)
     with home.db.write() as connection:
         experiments.add(connection, draft)
-        journal.log(connection, at=now, actor=actor, action="experiment.create", subject=draft.id, after={"name": draft.name})
+        journal.log(
+            connection,
+            at=now,
+            actor=actor,
+            action="experiment.create",
+            subject=draft.id,
+            after={"name": draft.name},
+        )
         return start(connection, draft, now=now, actor=actor) if wanted.start else draft
 
 
@@ -80,7 +96,9 @@ def start(connection: sa.Connection, draft: Experiment, *, now: datetime, actor:
         raise Conflict(f"experiment {draft.id} is {draft.status}: only a draft can be started")
     for other in experiments.with_status(connection, Status.RUNNING):
         if other.slot == draft.slot:
-            raise Conflict(f"experiment {other.id} runs in slot {draft.slot}: end it first, or create this one with start=false")
+            raise Conflict(
+                f"experiment {other.id} runs in slot {draft.slot}: end it first, or create this one with start=false"
+            )
     running = planning.begin(draft, now)
     experiments.start(connection, running)
     journal.log(
@@ -95,14 +113,24 @@ def start(connection: sa.Connection, draft: Experiment, *, now: datetime, actor:
     return running
 
 
-def adopt(connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime, actor: str) -> Experiment:
+def adopt(
+    connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime, actor: str
+) -> Experiment:
     """Makes an experiment of a hypothesis and starts it."""
     draft = hypothesis.to_experiment(home.config, now=now)
     experiments.add(connection, draft)
     return start(connection, draft, now=now, actor=actor)
 
 
-def conclude(connection: sa.Connection, home: Home, experiment: Experiment, decision: Decision, *, now: datetime, actor: str) -> list[str]:
+def conclude(
+    connection: sa.Connection,
+    home: Home,
+    experiment: Experiment,
+    decision: Decision,
+    *,
+    now: datetime,
+    actor: str,
+) -> list[str]:
     """Ends an experiment with its final decision; returns what was done, in words.
 
     A winner is shipped where the settings allow it; else shipping is proposed and the experiment waits,
@@ -120,7 +148,12 @@ def conclude(connection: sa.Connection, home: Home, experiment: Experiment, deci
         action=CONCLUDE,
         subject=experiment.id,
         before={"status": experiment.status},
-        after={"status": status, "verdict": decision.verdict, "winner": decision.winner, "decision": decision.id},
+        after={
+            "status": status,
+            "verdict": decision.verdict,
+            "winner": decision.winner,
+            "decision": decision.id,
+        },
     )
     done = [f"{experiment.id}: {decision.verdict}"]
     if proposes:
@@ -132,11 +165,15 @@ def conclude(connection: sa.Connection, home: Home, experiment: Experiment, deci
     return done
 
 
-def ship(connection: sa.Connection, experiment: Experiment, decision: Decision, *, now: datetime, actor: str) -> None:
+def ship(
+    connection: sa.Connection, experiment: Experiment, decision: Decision, *, now: datetime, actor: str
+) -> None:
     """Shows the decision's winner to everyone from now on."""
     variant = experiment.variant(decision.winner or "")
     if variant is None:
-        raise InvalidInput(f"decision {decision.id} names no variant of {experiment.id} to ship: got {decision.winner!r}")
+        raise InvalidInput(
+            f"decision {decision.id} names no variant of {experiment.id} to ship: got {decision.winner!r}"
+        )
     before = decisions.production(connection).get(experiment.slot)
     entry = {
         "since": now,
@@ -148,7 +185,9 @@ def ship(connection: sa.Connection, experiment: Experiment, decision: Decision, 
         "decision_id": decision.id,
     }
     decisions.set_production(connection, experiment.slot, entry)
-    journal.log(connection, at=now, actor=actor, action=PRODUCE, subject=experiment.slot, before=before, after=entry)
+    journal.log(
+        connection, at=now, actor=actor, action=PRODUCE, subject=experiment.slot, before=before, after=entry
+    )
 
 
 def end_experiment(
@@ -164,12 +203,17 @@ def end_experiment(
     with home.db.write() as connection:
         experiment = experiments.get(connection, experiment_id)
         if experiment.status not in (Status.RUNNING, Status.COMPLETED):
-            raise Conflict(f"experiment {experiment_id} is {experiment.status}: only a running one can be ended")
+            raise Conflict(
+                f"experiment {experiment_id} is {experiment.status}: only a running one can be ended"
+            )
         if winner is not None and experiment.variant(winner) is None:
             raise InvalidInput(
-                f"winner {winner!r} is not one of {', '.join(v.key for v in experiment.variants)}", field="winner"
+                f"winner {winner!r} is not one of {', '.join(v.key for v in experiment.variants)}",
+                field="winner",
             )
-        ended = replace(experiment, status=Status.ARCHIVED, ended_at=experiment.ended_at or now, winner=winner)
+        ended = replace(
+            experiment, status=Status.ARCHIVED, ended_at=experiment.ended_at or now, winner=winner
+        )
         experiments.update(connection, ended)
         _withdraw(connection, experiment_id, now)
         journal.log(
@@ -196,7 +240,9 @@ def approve(home: Home, recommendation_id: str, *, now: datetime, actor: str) ->
     """
     with home.db.write() as connection:
         proposal = decisions.settle(connection, recommendation_id, decisions.APPROVED, now)
-        journal.log(connection, at=now, actor=actor, action="recommendation.approve", subject=recommendation_id)
+        journal.log(
+            connection, at=now, actor=actor, action="recommendation.approve", subject=recommendation_id
+        )
         return _CARRY_OUT[proposal["kind"]](connection, home, proposal, now, actor)
 
 
@@ -209,7 +255,9 @@ def reject(home: Home, recommendation_id: str, *, now: datetime, actor: str) -> 
     """
     with home.db.write() as connection:
         proposal = decisions.settle(connection, recommendation_id, decisions.REJECTED, now)
-        journal.log(connection, at=now, actor=actor, action="recommendation.reject", subject=recommendation_id)
+        journal.log(
+            connection, at=now, actor=actor, action="recommendation.reject", subject=recommendation_id
+        )
         if proposal["kind"] == "ship":
             experiment = experiments.get(connection, proposal["subject"])
             experiments.update(connection, replace(experiment, status=Status.ARCHIVED, winner=None))
@@ -218,7 +266,11 @@ def reject(home: Home, recommendation_id: str, *, now: datetime, actor: str) -> 
 
 def undoable(connection: sa.Connection) -> list[dict[str, Any]]:
     """The automatic changes that can still be undone, newest first."""
-    return [c for c in journal.trail(connection) if c["actor"] == AUTOPILOT and c["action"] in _UNDO and c["undone_by"] is None]
+    return [
+        c
+        for c in journal.trail(connection)
+        if c["actor"] == AUTOPILOT and c["action"] in _UNDO and c["undone_by"] is None
+    ]
 
 
 def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str) -> str:
@@ -237,7 +289,9 @@ def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str
             raise NotFound("there is no automatic change to undo")
         entry = journal.change(connection, change) if change is not None else candidates[0]
         if entry["id"] not in {c["id"] for c in candidates}:
-            raise Conflict(f"change {entry['id']} ({entry['action']} by {entry['actor']}) cannot be undone, or is undone already")
+            raise Conflict(
+                f"change {entry['id']} ({entry['action']} by {entry['actor']}) cannot be undone, or is undone already"
+            )
         said = _UNDO[entry["action"]](connection, entry, now)
         number = journal.log(
             connection,
@@ -257,19 +311,30 @@ def _parse(payload: Any) -> ExperimentIn:
         return ExperimentIn.model_validate(payload)
     except ValidationError as error:
         first = error.errors()[0]
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()]
+        lines = [
+            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'][0].lower()}{e['msg'][1:]}"
+            for e in error.errors()
+        ]
         raise InvalidInput("; ".join(lines), field=".".join(map(str, first["loc"])) or None) from None
 
 
 def _draft(home: Home, wanted: ExperimentIn, now: datetime) -> Experiment:
     marked = any(v.is_control is not None for v in wanted.variants)
     variants = tuple(
-        Variant(v.variant_id, v.name or v.variant_id, v.config, v.asset_id, bool(v.is_control) if marked else index == 0)
+        Variant(
+            v.variant_id,
+            v.name or v.variant_id,
+            v.config,
+            v.asset_id,
+            bool(v.is_control) if marked else index == 0,
+        )
         for index, v in enumerate(wanted.variants)
     )
     config = home.config
     if wanted.minimum_detectable_uplift is not None:
-        statistics = config.statistics.model_copy(update={"minimum_detectable_uplift": wanted.minimum_detectable_uplift})
+        statistics = config.statistics.model_copy(
+            update={"minimum_detectable_uplift": wanted.minimum_detectable_uplift}
+        )
         config = config.model_copy(update={"statistics": statistics})
     plan = planning.new_plan(config, wanted.base_rate, len(variants))
     if wanted.primary_goals is not None:
@@ -297,7 +362,9 @@ def _goals(goals: tuple[Goal, ...], primary: list[str]) -> tuple[Goal, ...]:
     return tuple(replace(goal, primary=goal.name in primary) for goal in goals) + added
 
 
-def _propose_ship(connection: sa.Connection, experiment: Experiment, decision: Decision, now: datetime) -> None:
+def _propose_ship(
+    connection: sa.Connection, experiment: Experiment, decision: Decision, now: datetime
+) -> None:
     decisions.recommend(
         connection,
         {
@@ -334,7 +401,9 @@ def _withdraw(connection: sa.Connection, subject: str, now: datetime) -> None:
             decisions.settle(connection, proposal["id"], decisions.WITHDRAWN, now)
 
 
-def _carry_out_ship(connection: sa.Connection, _home: Home, proposal: Mapping[str, Any], now: datetime, actor: str) -> str:
+def _carry_out_ship(
+    connection: sa.Connection, _home: Home, proposal: Mapping[str, Any], now: datetime, actor: str
+) -> str:
     experiment = experiments.get(connection, proposal["subject"])
     decision = decisions.get(connection, proposal["payload"]["decision"])
     ship(connection, experiment, decision, now=now, actor=actor)
@@ -342,7 +411,9 @@ def _carry_out_ship(connection: sa.Connection, _home: Home, proposal: Mapping[st
     return f"{experiment.slot}: shows {decision.winner} of {experiment.id}"
 
 
-def _carry_out_start(connection: sa.Connection, home: Home, proposal: Mapping[str, Any], now: datetime, actor: str) -> str:
+def _carry_out_start(
+    connection: sa.Connection, home: Home, proposal: Mapping[str, Any], now: datetime, actor: str
+) -> str:
     from cro_core.workflows.hypotheses import find
 
     started = adopt(connection, find(connection, home, proposal["subject"]), home, now=now, actor=actor)
@@ -352,7 +423,9 @@ def _carry_out_start(connection: sa.Connection, home: Home, proposal: Mapping[st
 def _undo_start(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
     experiment = experiments.get(connection, entry["subject"])
     if experiment.status is not Status.RUNNING:
-        raise Conflict(f"experiment {experiment.id} is {experiment.status} already: undo its decision instead")
+        raise Conflict(
+            f"experiment {experiment.id} is {experiment.status} already: undo its decision instead"
+        )
     experiments.update(connection, replace(experiment, status=Status.ARCHIVED, ended_at=now))
     return f"{experiment.id}: ended; its slot shows production again"
 
@@ -384,7 +457,11 @@ def _undo_production(connection: sa.Connection, entry: Mapping[str, Any], _now: 
     if shown is None or shown["decision_id"] != entry["after"]["decision_id"]:
         raise Conflict(f"slot {slot} shows something newer by now: undo that first")
     decisions.set_production(connection, slot, None if before is None else _revive(before))
-    return f"{slot}: shows " + (f"{before['variant']} of {before['experiment_id']} again" if before else "the site's own default again")
+    return f"{slot}: shows " + (
+        f"{before['variant']} of {before['experiment_id']} again"
+        if before
+        else "the site's own default again"
+    )
 
 
 def _revive(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import numpy as np
 import sqlalchemy as sa
 
 from cro_core.allocation import next_shares
-from cro_core.assignment import fnv1a32
 from cro_core.domain import Cell, Decision, Experiment, Status, to_json
 from cro_core.home import Home
 from cro_core.storage import analytics, experiments, journal
@@ -43,15 +42,29 @@ class CycleReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON; decisions by id, verdict and text."""
         brief = [
-            {"id": d.id, "experiment": d.experiment_id, "verdict": d.verdict, "winner": d.winner, "text": d.text}
+            {
+                "id": d.id,
+                "experiment": d.experiment_id,
+                "verdict": d.verdict,
+                "winner": d.winner,
+                "text": d.text,
+            }
             for d in self.decisions
         ]
         data: dict[str, Any] = to_json(replace(self, decisions=()))
         return data | {"decisions": brief}
 
 
-def orchestrate(home: Home, *, now: datetime, actor: str = manage.AUTOPILOT) -> CycleReport:
+def orchestrate(
+    home: Home, *, now: datetime, actor: str = manage.AUTOPILOT, conclude: bool = True
+) -> CycleReport:
     """Runs one cycle. One failing experiment never stops the others.
+
+    Args:
+        home: the site.
+        now: the moment of the cycle.
+        actor: who is named in the audit trail.
+        conclude: False leaves experiments whose decision is final to a cycle that may end them.
 
     Raises:
         Busy: another cycle is running.
@@ -59,7 +72,7 @@ def orchestrate(home: Home, *, now: datetime, actor: str = manage.AUTOPILOT) -> 
     if not home.config.automation.enabled:
         return CycleReport(now, skipped="automation.enabled is false: nothing was changed")
     with home.lock("cycle"):
-        cycle = _Cycle(home, now, actor)
+        cycle = _Cycle(home, now, actor, conclude)
         for experiment in cycle.running():
             cycle.attempt(experiment.id, lambda c, e=experiment: cycle.advance(c, e))  # type: ignore[misc]
         cycle.attempt("(new experiments)", cycle.start_next)
@@ -76,8 +89,8 @@ def foresee(home: Home, *, now: datetime) -> list[Decision]:
 class _Cycle:
     """The work of one cycle and its growing report."""
 
-    def __init__(self, home: Home, now: datetime, actor: str) -> None:
-        self.home, self.now, self.actor = home, now, actor
+    def __init__(self, home: Home, now: datetime, actor: str, conclude: bool) -> None:
+        self.home, self.now, self.actor, self.conclude = home, now, actor, conclude
         self.decisions: list[Decision] = []
         self.changes: list[str] = []
         self.failures: list[dict[str, str]] = []
@@ -100,7 +113,14 @@ class _Cycle:
             log.exception("cycle: %s failed", subject)
             self.failures.append({"experiment": subject, "error": f"{type(error).__name__}: {error}"})
             with self.home.db.write() as connection:
-                journal.log(connection, at=self.now, actor=self.actor, action="cycle.failure", subject=subject, after=self.failures[-1])
+                journal.log(
+                    connection,
+                    at=self.now,
+                    actor=self.actor,
+                    action="cycle.failure",
+                    subject=subject,
+                    after=self.failures[-1],
+                )
         else:
             self.changes += done
 
@@ -108,7 +128,11 @@ class _Cycle:
         decision = judge(connection, experiment, self.now)
         self.decisions.append(decision)
         if decision.final:
-            return manage.conclude(connection, self.home, experiment, decision, now=self.now, actor=self.actor)
+            if not self.conclude:
+                return []
+            return manage.conclude(
+                connection, self.home, experiment, decision, now=self.now, actor=self.actor
+            )
         return self.refresh_allocation(connection, experiment)
 
     def refresh_allocation(self, connection: sa.Connection, experiment: Experiment) -> list[str]:
@@ -134,7 +158,10 @@ class _Cycle:
             before={"shares": before},
             after={"shares": shares, "from_epoch": current.number + 1},
         )
-        return [f"{experiment.id}: shares from tomorrow are " + ", ".join(f"{k} {s:.0%}" for k, s in shares.items())]
+        return [
+            f"{experiment.id}: shares from tomorrow are "
+            + ", ".join(f"{k} {s:.0%}" for k, s in shares.items())
+        ]
 
     def _shares(self, connection: sa.Connection, experiment: Experiment, epoch: int) -> dict[str, float]:
         """Shares for ``epoch`` from what the epochs before it have shown."""
@@ -144,8 +171,7 @@ class _Cycle:
         grid = [[cells.get((e, key), nothing) for key in keys] for e in range(epoch)]
         units = np.array([[cell.units for cell in row] for row in grid], dtype=float)
         conversions = np.array([[cell.conversions for cell in row] for row in grid], dtype=float)
-        rng = np.random.default_rng([fnv1a32(experiment.seed), epoch])
-        shares = next_shares(units, conversions, floor=experiment.plan.floor, rng=rng)
+        shares = next_shares(units, conversions, floor=experiment.plan.floor)
         by_key = dict(zip(keys, map(float, shares), strict=True))
         return {v.key: by_key[v.key] for v in experiment.variants}
 

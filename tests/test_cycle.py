@@ -1,0 +1,389 @@
+"""The cycle and what a person may do instead, on a real home with a simulated clock."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cro_core import planning
+from cro_core.clock import iso
+from cro_core.domain import Experiment, Status, Variant
+from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
+from cro_core.home import Home, create_home, open_home, set_clock
+from cro_core.storage import decisions, experiments, journal
+from cro_core.workflows import manage
+from cro_core.workflows.assign import assignments
+from cro_core.workflows.evaluate import evaluate
+from cro_core.workflows.ingest import ingest
+from cro_core.workflows.orchestrate import foresee, orchestrate
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+SETTINGS: dict[str, Any] = {
+    "statistics": {"base_rate": 0.2, "minimum_detectable_uplift": 0.8},
+    "smart_traffic_allocation": {"enabled": False},
+}
+"""85 visitors per variant at 20 % and +80 %, raised to 100 by the least sample: small enough to post by hand."""
+
+
+def make_home(path: Path, **automation: Any) -> Home:
+    create_home(path, {**SETTINGS, "automation": automation}, environ={})
+    home = open_home(path, environ={})
+    set_clock(home, START)
+    return open_home(path, environ={})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return make_home(tmp_path / "site")
+
+
+def create(home: Home, key: str = "hero", **more: Any) -> Experiment:
+    variants = [
+        {"variant_id": "photo", "config": {"kind": "image"}, "asset_id": "hall.jpg"},
+        {"variant_id": "film", "config": {"kind": "video"}, "asset_id": "dance.mp4"},
+    ]
+    payload = {"test_id": key, "slot": "hero", "variants": variants, **more}
+    return manage.create_experiment(home, payload, now=home.clock(), actor="test")
+
+
+def visit(home: Home, key: str, counts: Sequence[tuple[str, int, int]], at: datetime, epoch: int = 0) -> None:
+    """Posts (variant, visitors, how many of them convert) at one moment."""
+    events: list[dict[str, Any]] = []
+    for variant, visitors, converting in counts:
+        for number in range(visitors):
+            who = {"user_id": f"{key}:{variant}:{at:%d%H}:{number}", "timestamp": iso(at)}
+            shown = {"event_type": "exposure", "test_id": key, "variant_id": variant, "epoch": epoch}
+            events.append({**who, **shown, "propensity": 0.5})
+            if number < converting:
+                events.append({**who, "event_type": "contact_form_submit", "test_id": key})
+    receipt = ingest(home, events, now=max(at, home.clock()))
+    assert receipt.accepted == len(events), receipt.rejected[:3]
+
+
+def get(home: Home, key: str) -> Experiment:
+    with home.db.read() as connection:
+        return experiments.get(connection, key)
+
+
+def trail(home: Home) -> list[tuple[str, str]]:
+    with home.db.read() as connection:
+        return [(entry["action"], entry["subject"]) for entry in journal.trail(connection)]
+
+
+def won(home: Home, key: str = "hero") -> datetime:
+    """An experiment whose film is about to win; returns the moment of the deciding cycle."""
+    create(home, key)
+    visit(home, key, [("photo", 400, 60), ("film", 400, 140)], START + DAY / 2)
+    set_clock(home, START + 2 * DAY)
+    return home.clock()
+
+
+def test_nothing_to_do_changes_nothing(home: Home) -> None:
+    before = trail(home)
+    report = orchestrate(home, now=home.clock())
+    assert (report.evaluated, report.changes, report.failures) == (0, (), ())
+    assert trail(home) == before
+
+
+def test_winner_is_shipped_archived_and_shown(home: Home) -> None:
+    now = won(home)
+    report = orchestrate(home, now=now)
+    assert report.failures == ()
+    assert report.changes[:2] == ("hero: ship", "hero: shows film of hero")
+    ended = get(home, "hero")
+    assert (ended.status, ended.winner, ended.ended_at) == (Status.ARCHIVED, "film", now)
+    shown = assignments(home, "anybody", now=now)
+    assert shown["experiments"] == []
+    assert [(p["slot"], p["variant_id"], p["config"]) for p in shown["production"]] == [
+        ("hero", "film", {"kind": "video"})
+    ]
+    assert {"experiment.conclude", "production.set"} <= {action for action, _ in trail(home)}
+
+
+def test_decision_is_stored_with_its_waterfall(home: Home) -> None:
+    orchestrate(home, now=won(home))
+    with home.db.read() as connection:
+        (stored,) = decisions.latest(connection)
+    steps = {s["step"]: s["count"] for s in stored.evidence["waterfall"]}
+    assert steps["received"] == 800 + 200 == steps["counted_exposure"] + steps["counted_goal"]
+    assert evaluate(home, "hero", as_of=stored.as_of).fingerprint == stored.fingerprint
+
+
+def test_undecided_experiment_goes_on(home: Home) -> None:
+    create(home)
+    visit(home, "hero", [("photo", 40, 6), ("film", 40, 14)], START + DAY / 2)
+    report = orchestrate(home, now=START + 2 * DAY)
+    assert [d.verdict for d in report.decisions] == ["continue"]
+    assert get(home, "hero").status is Status.RUNNING
+    with home.db.read() as connection:
+        assert decisions.latest(connection) == []
+
+
+def test_evaluation_and_foresight_change_nothing(home: Home) -> None:
+    now = won(home)
+    before = trail(home)
+    assert evaluate(home, "hero", as_of=now).verdict == "ship"
+    assert [d.experiment_id for d in foresee(home, now=now)] == ["hero"]
+    assert orchestrate(home, now=now, conclude=False).changes == ()
+    assert (trail(home), get(home, "hero").status) == (before, Status.RUNNING)
+
+
+def test_disabled_automation_changes_nothing_anywhere(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "off", enabled=False)
+    before = [won(home), trail(home)]
+    report = orchestrate(home, now=home.clock())
+    assert report.skipped is not None
+    assert [home.clock(), trail(home)] == before
+    assert get(home, "hero").status is Status.RUNNING
+
+
+def test_one_failing_experiment_never_stops_the_others(home: Home) -> None:
+    now = won(home)
+    create(home, "broken", slot="cta")
+    with home.db.write() as connection:
+        broken = experiments.get(connection, "broken")
+        experiments.update(connection, replace(broken, started_at=None))
+    report = orchestrate(home, now=now)
+    assert [f["experiment"] for f in report.failures] == ["broken"]
+    assert "has not started" in report.failures[0]["error"]
+    assert get(home, "hero").winner == "film"
+    assert ("cycle.failure", "broken") in trail(home)
+
+
+def test_only_one_cycle_at_a_time(home: Home) -> None:
+    with home.lock("cycle"), pytest.raises(Busy, match="nothing was done"):
+        orchestrate(home, now=home.clock())
+
+
+class TestApproval:
+    """With auto_declare_winners off the cycle proposes."""
+
+    @pytest.fixture
+    def proposed(self, tmp_path: Path) -> Home:
+        home = make_home(tmp_path / "careful", auto_declare_winners=False)
+        report = orchestrate(home, now=won(home))
+        assert report.changes[1] == "hero: proposed to ship film, waiting for approval"
+        assert get(home, "hero").status is Status.COMPLETED
+        assert assignments(home, "anybody", now=home.clock())["production"] == []
+        return home
+
+    def test_approve_ships(self, proposed: Home) -> None:
+        assert (
+            manage.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+            == "hero: shows film of hero"
+        )
+        assert get(proposed, "hero").status is Status.ARCHIVED
+        assert assignments(proposed, "anybody", now=proposed.clock())["production"][0]["variant_id"] == "film"
+        with pytest.raises(Conflict, match="approved already"):
+            manage.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+
+    def test_reject_keeps_what_is_shown(self, proposed: Home) -> None:
+        manage.reject(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+        assert (get(proposed, "hero").status, get(proposed, "hero").winner) == (Status.ARCHIVED, None)
+        assert assignments(proposed, "anybody", now=proposed.clock())["production"] == []
+
+    def test_unknown_proposal_names_those_there_are(self, proposed: Home) -> None:
+        with pytest.raises(NotFound, match="pending are ship:hero"):
+            manage.approve(proposed, "ship:nothing", now=proposed.clock(), actor="ann")
+
+    def test_ending_by_hand_withdraws_the_proposal(self, proposed: Home) -> None:
+        manage.end_experiment(proposed, "hero", now=proposed.clock(), actor="ann")
+        with pytest.raises(Conflict, match="withdrawn"):
+            manage.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+
+
+class TestRollback:
+    """Every automatic change is undone by one command."""
+
+    def test_shipping_and_deciding(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        said = manage.rollback(home, now=home.clock(), actor="ann")
+        assert said == "hero: shows the site's own default again"
+        assert assignments(home, "anybody", now=home.clock())["production"] == []
+        manage.rollback(home, now=home.clock(), actor="ann")
+        assert get(home, "hero").winner is None
+        with pytest.raises(NotFound, match="no automatic change"):
+            manage.rollback(home, now=home.clock(), actor="ann")
+
+    def test_taking_a_decision_back_restores_what_was_shown_before(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        create(home, "hero-2")
+        visit(home, "hero-2", [("photo", 400, 140), ("film", 400, 60)], home.clock() + DAY / 2)
+        set_clock(home, home.clock() + 2 * DAY)
+        report = orchestrate(home, now=home.clock())
+        assert report.changes == ("hero-2: keep_control",)
+        create(home, "hero-3")
+        visit(home, "hero-3", [("photo", 400, 60), ("film", 400, 140)], home.clock() + DAY / 2)
+        set_clock(home, home.clock() + 2 * DAY)
+        orchestrate(home, now=home.clock())
+        with home.db.read() as connection:
+            concluded = next(
+                c
+                for c in manage.undoable(connection)
+                if (c["action"], c["subject"]) == (manage.CONCLUDE, "hero-3")
+            )
+        manage.rollback(home, concluded["id"], now=home.clock(), actor="ann")
+        with home.db.read() as connection:
+            assert decisions.production(connection)["hero"]["experiment_id"] == "hero"
+
+    def test_only_automatic_changes_and_only_once(self, home: Home) -> None:
+        create(home)
+        with pytest.raises(NotFound):
+            manage.rollback(home, now=home.clock(), actor="ann")
+        with home.db.read() as connection:
+            by_hand = journal.trail(connection)[0]["id"]
+        with pytest.raises(Conflict, match="cannot be undone"):
+            manage.rollback(home, by_hand, now=home.clock(), actor="ann")
+
+
+class TestEndingByHand:
+    """A person may end any running experiment."""
+
+    def test_with_a_pick_it_is_shown_as_unproven(self, home: Home) -> None:
+        create(home)
+        manage.end_experiment(home, "hero", now=home.clock(), actor="ann", winner="film", reason="launch")
+        with home.db.read() as connection:
+            shown = decisions.production(connection)["hero"]
+        assert (shown["variant"], shown["unproven"]) == ("film", True)
+
+    def test_without_one_the_slot_is_free(self, home: Home) -> None:
+        create(home)
+        manage.end_experiment(home, "hero", now=home.clock(), actor="ann")
+        assert create(home, "hero-2").status is Status.RUNNING
+
+    def test_refusals(self, home: Home) -> None:
+        create(home)
+        with pytest.raises(InvalidInput, match="not one of photo, film"):
+            manage.end_experiment(home, "hero", now=home.clock(), actor="ann", winner="poster")
+        with pytest.raises(NotFound, match="choose from hero"):
+            manage.end_experiment(home, "heroes", now=home.clock(), actor="ann")
+        manage.end_experiment(home, "hero", now=home.clock(), actor="ann")
+        with pytest.raises(Conflict, match="only a running one can be ended"):
+            manage.end_experiment(home, "hero", now=home.clock(), actor="ann")
+
+
+class TestCreating:
+    """What a person or a program may ask for."""
+
+    def test_defaults_come_from_the_settings(self, home: Home) -> None:
+        made = create(home, base_rate=0.05, minimum_detectable_uplift=0.5)
+        assert (made.plan.base_rate, made.plan.mde, made.control.key) == (0.05, 0.5, "photo")
+        assert (made.started_at, made.status) == (START, Status.RUNNING)
+
+    @pytest.mark.parametrize(
+        ("change", "field"),
+        [
+            ({"test_id": "a b"}, "test_id"),
+            ({"variants": [{"variant_id": "a"}]}, "variants"),
+            ({"variants": [{"variant_id": "a"}, {"variant_id": "a"}]}, "variants"),
+            ({"base_rate": 2}, "base_rate"),
+            ({"colour": "red"}, "colour"),
+            ({"primary_goals": ["no key!"]}, "primary_goals"),
+        ],
+    )
+    def test_bad_descriptions_are_refused_by_field(
+        self, home: Home, change: dict[str, Any], field: str
+    ) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            create(home, **{"key": "hero", **change} if "test_id" not in change else change)
+        assert caught.value.field == field
+        assert trail(home) == []
+
+    def test_one_experiment_per_slot_and_id(self, home: Home) -> None:
+        create(home)
+        with pytest.raises(Conflict, match="runs in slot hero"):
+            create(home, "hero-2")
+        with pytest.raises(Conflict, match="exists already"):
+            create(home, slot="elsewhere")
+
+    def test_draft_waits_for_its_slot(self, home: Home) -> None:
+        now = won(home)
+        create(home, "next", start=False)
+        assert get(home, "next").status is Status.DRAFT
+        report = orchestrate(home, now=now)
+        assert "next: started" in report.changes
+        assert get(home, "next").started_at == now
+
+    def test_no_more_than_allowed_run_at_once(self, tmp_path: Path) -> None:
+        home = make_home(tmp_path / "few", max_concurrent_tests=1)
+        create(home)
+        create(home, "cta", slot="cta", start=False)
+        orchestrate(home, now=home.clock())
+        assert get(home, "cta").status is Status.DRAFT
+
+
+class TestAllocation:
+    """Shares move once a day, towards what did better, and never inside a day."""
+
+    @pytest.fixture
+    def moving(self, tmp_path: Path) -> Home:
+        settings = {**SETTINGS, "smart_traffic_allocation": {"enabled": True}}
+        settings["statistics"] = {"base_rate": 0.2, "minimum_detectable_uplift": 0.1}
+        create_home(tmp_path / "moving", settings, environ={})
+        home = open_home(tmp_path / "moving", environ={})
+        set_clock(home, START)
+        home = open_home(tmp_path / "moving", environ={})
+        create(home)
+        visit(home, "hero", [("photo", 300, 40), ("film", 300, 90)], START + DAY / 4)
+        return home
+
+    def test_tomorrow_is_planned_in_the_last_hour(self, moving: Home) -> None:
+        before = get(moving, "hero").epochs
+        assert orchestrate(moving, now=START + 1.9 * DAY).changes == ()
+        report = orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
+        after = get(moving, "hero").epochs
+        assert "shares from tomorrow" in report.changes[0]
+        assert [e.shares for e in after[:2]] == [e.shares for e in before[:2]]
+        assert [e.shares["film"] for e in after[2:]] == pytest.approx(
+            [0.7] * len(after[2:])
+        )  # the floor is 30 %
+        assert (
+            orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=20)).changes == ()
+        )  # same counts, same shares
+
+    def test_exposed_visitors_keep_their_variant(self, moving: Home) -> None:
+        names = [f"visitor-{n}" for n in range(300)]
+        early = {n: assignments(moving, n, now=START + DAY)["experiments"][0] for n in names}
+        for name in names[:150]:
+            shown = {k: early[name][k] for k in ("test_id", "variant_id", "epoch", "propensity")}
+            event = {"event_type": "exposure", "user_id": name, "timestamp": iso(START + DAY), **shown}
+            ingest(moving, [event], now=START + DAY)
+        orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
+        late = {n: assignments(moving, n, now=START + 3 * DAY)["experiments"][0] for n in names}
+        moved = {n for n in names if late[n]["variant_id"] != early[n]["variant_id"]}
+        assert moved
+        assert moved <= set(names[150:])
+        assert {late[n]["reason"] for n in names[:150]} == {"exposed"}
+
+    def test_rollback_restores_the_shares_of_the_coming_days(self, moving: Home) -> None:
+        orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
+        manage.rollback(moving, now=START + 2 * DAY - timedelta(minutes=20), actor="ann")
+        assert {e.shares["film"] for e in get(moving, "hero").epochs} == {0.5}
+
+    def test_shares_of_a_day_that_has_begun_are_frozen(self, moving: Home) -> None:
+        experiment = get(moving, "hero")
+        with moving.db.write() as connection, pytest.raises(Conflict, match="frozen"):
+            experiments.set_future_shares(
+                connection, experiment, {"photo": 0.4, "film": 0.6}, experiment.epochs[-1].starts_at
+            )
+
+    def test_fixed_shares_never_move(self, home: Home) -> None:
+        create(home)
+        visit(home, "hero", [("photo", 40, 4), ("film", 40, 12)], START + DAY / 4)
+        orchestrate(home, now=START + 2 * DAY - timedelta(minutes=30))
+        assert len(get(home, "hero").epochs) == 1
+
+
+def test_experiment_values_survive_the_store(home: Home) -> None:
+    variants = (Variant("a", "A", {"kind": "image"}, "x.jpg", True, {"wide": 1.5}), Variant("b", "B"))
+    plan = planning.new_plan(home.config)
+    made = planning.begin(
+        Experiment("x", "X", variants, plan, hypothesis="why", occasion="wedding", created_at=START), START
+    )
+    with home.db.write() as connection:
+        experiments.add(connection, made)
+    assert get(home, "x") == made
