@@ -28,7 +28,9 @@ app = typer.Typer(
 
 HomeOption = Annotated[
     Optional[Path],  # noqa: UP045  typer reads the annotation at run time
-    typer.Option("--home", help="The site's folder of settings, data and reports.  [default: CRO_HOME, else here]"),
+    typer.Option(
+        "--home", help="The site's folder of settings, data and reports.  [default: CRO_HOME, else here]"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 RunIdOption = Annotated[Optional[str], typer.Option("--run-id", hidden=True)]  # noqa: UP045
@@ -63,18 +65,26 @@ def _say(value: Any, as_json: bool, text: Callable[[Any], str]) -> None:
 def init(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Make a home: settings that ship, an empty store, new secrets."""
     made = create_home(home)
-    answer = {"home": str(made.path), "config": str(made.path / "cro-config.json"), "admin_key": made.admin_key}
+    answer = {
+        "home": str(made.path),
+        "config": str(made.path / "cro-config.json"),
+        "admin_key": made.admin_key,
+    }
     _say(
         answer,
         as_json,
-        lambda a: f"Home made in {a['home']}\nSettings: {a['config']}\nAdmin key (also in data/secrets.json): {a['admin_key']}\n"
-        "Next: `cro serve`, then post events; or `cro generate 3 500` for synthetic traffic.",
+        lambda a: (
+            f"Home made in {a['home']}\nSettings: {a['config']}\nAdmin key (also in data/secrets.json): {a['admin_key']}\n"
+            "Next: `cro serve`, then post events; or `cro generate 3 500` for synthetic traffic."
+        ),
     )
 
 
 @app.command(epilog="Example: cro demo --home demo-home")
 def demo(
-    home: Annotated[Path, typer.Option("--home", help="Folder of the demo; a former demo there is removed.")] = Path("demo-home"),
+    home: Annotated[
+        Path, typer.Option("--home", help="Folder of the demo; a former demo there is removed.")
+    ] = Path("demo-home"),
     days: Annotated[int, typer.Option(min=1, max=60, help="Simulated days.")] = 14,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic visitors.")] = 7,
     as_json: JsonOption = False,
@@ -89,8 +99,12 @@ def demo(
 @app.command(epilog="Example: cro serve --port 3000")
 def serve(
     home: HomeOption = None,
-    host: Annotated[Optional[str], typer.Option(help="Address to bind.  [default: from the settings, loopback]")] = None,  # noqa: UP045
-    port: Annotated[Optional[int], typer.Option(min=1, max=65535, help="Port.  [default: from the settings, 3000]")] = None,  # noqa: UP045
+    host: Annotated[
+        Optional[str], typer.Option(help="Address to bind.  [default: from the settings, loopback]")
+    ] = None,  # noqa: UP045
+    port: Annotated[
+        Optional[int], typer.Option(min=1, max=65535, help="Port.  [default: from the settings, 3000]")
+    ] = None,  # noqa: UP045
 ) -> None:
     """Run the web service that takes events and answers assignments."""
     from importlib import import_module
@@ -104,9 +118,13 @@ def serve(
 @app.command(name="import", epilog="Example: cro import visitors.csv.gz --mapping ab_data")
 def import_(
     file: Annotated[Path, typer.Argument(help="CSV, CSV.gz, Parquet or NDJSON.")],
-    mapping: Annotated[str, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")],
+    mapping: Annotated[
+        str, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")
+    ],
     home: HomeOption = None,
-    as_live: Annotated[bool, typer.Option("--as-live", help="Replay hour by hour under the configured horizon.")] = False,
+    as_live: Annotated[
+        bool, typer.Option("--as-live", help="Replay hour by hour under the configured horizon.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a table of visitors or an event log into an experiment with events."""
@@ -136,8 +154,12 @@ def evaluate(
 @app.command(epilog="Example: cro orchestrate --dry-run")
 def orchestrate(
     home: HomeOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which experiments would end now.")] = False,
-    in_process: Annotated[bool, typer.Option("--in-process", help="Without the notebook: faster, leaves no page.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say which experiments would end now.")
+    ] = False,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Without the notebook: faster, leaves no page.")
+    ] = False,
     run_id: RunIdOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -148,7 +170,11 @@ def orchestrate(
 
         if dry_run:
             foreseen = cycle.foresee(opened, now=opened.clock())
-            _say(foreseen, as_json, lambda ds: "\n".join(d["text"] for d in ds) or "No experiment would end now.")
+            _say(
+                foreseen,
+                as_json,
+                lambda ds: "\n".join(d["text"] for d in ds) or "No experiment would end now.",
+            )
             return
         outcome: Mapping[str, Any] = cycle.orchestrate(opened, now=opened.clock()).as_dict()
     else:
@@ -172,7 +198,8 @@ def report(home: HomeOption = None, run_id: RunIdOption = None, as_json: JsonOpt
 
 @app.command(epilog="Example: cro dashboard --port 8866")
 def dashboard(
-    home: HomeOption = None, port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8866
+    home: HomeOption = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8866,
 ) -> None:
     """Serve the interactive dashboard with Voila."""
     import os
@@ -210,7 +237,8 @@ def config(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     loaded = open_home(home).loaded
     settings = {
-        key: {"value": value, "source": loaded.sources[key]} for key, value in leaves(loaded.config.model_dump(mode="json"))
+        key: {"value": value, "source": loaded.sources[key]}
+        for key, value in leaves(loaded.config.model_dump(mode="json"))
     }
     answer = {"settings": settings, "warnings": list(loaded.warnings)}
 
@@ -236,12 +264,16 @@ def generate(
     from cro_core.workflows.generate import generate as make
 
     opened = open_home(home)
-    made = make(opened, experiments, visitors, now=opened.clock(), rng=np.random.default_rng(seed), uplift=uplift)
+    made = make(
+        opened, experiments, visitors, now=opened.clock(), rng=np.random.default_rng(seed), uplift=uplift
+    )
     _say(
         made.as_dict(),
         as_json,
-        lambda m: f"Made {', '.join(m['experiments'])}: {m['visitors']} visitors each, {m['events']} events, "
-        f"true uplift of b {m['uplift']:+.0%}. Try `cro evaluate {m['experiments'][0]}`.",
+        lambda m: (
+            f"Made {', '.join(m['experiments'])}: {m['visitors']} visitors each, {m['events']} events, "
+            f"true uplift of b {m['uplift']:+.0%}. Try `cro evaluate {m['experiments'][0]}`."
+        ),
     )
 
 
@@ -255,7 +287,11 @@ def approve(
     from cro_core.workflows import manage
 
     opened = open_home(home)
-    _say({"done": manage.approve(opened, recommendation, now=opened.clock(), actor="cli")}, as_json, lambda d: str(d["done"]))
+    _say(
+        {"done": manage.approve(opened, recommendation, now=opened.clock(), actor="cli")},
+        as_json,
+        lambda d: str(d["done"]),
+    )
 
 
 @app.command(epilog="Example: cro reject ship:hero-video-1")
@@ -268,12 +304,18 @@ def reject(
     from cro_core.workflows import manage
 
     opened = open_home(home)
-    _say({"done": manage.reject(opened, recommendation, now=opened.clock(), actor="cli")}, as_json, lambda d: str(d["done"]))
+    _say(
+        {"done": manage.reject(opened, recommendation, now=opened.clock(), actor="cli")},
+        as_json,
+        lambda d: str(d["done"]),
+    )
 
 
 @app.command(epilog="Example: cro rollback --list; cro rollback; cro rollback 42")
 def rollback(
-    change: Annotated[Optional[int], typer.Argument(help="Number of the change.  [default: the newest automatic one]")] = None,  # noqa: UP045
+    change: Annotated[
+        Optional[int], typer.Argument(help="Number of the change.  [default: the newest automatic one]")
+    ] = None,  # noqa: UP045
     home: HomeOption = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only list what can be undone.")] = False,
     as_json: JsonOption = False,
@@ -285,7 +327,14 @@ def rollback(
     if list_only:
         with opened.db.read() as connection:
             changes = manage.undoable(connection)
-        _say(changes, as_json, lambda cs: "\n".join(f"{c['id']:>5}  {c['at']}  {c['action']}  {c['subject']}" for c in cs) or "Nothing to undo.")
+        _say(
+            changes,
+            as_json,
+            lambda cs: (
+                "\n".join(f"{c['id']:>5}  {c['at']}  {c['action']}  {c['subject']}" for c in cs)
+                or "Nothing to undo."
+            ),
+        )
         return
     done = manage.rollback(opened, change, now=opened.clock(), actor="cli")
     _say({"done": done}, as_json, lambda d: str(d["done"]))
@@ -307,7 +356,9 @@ def _cycle_text(outcome: Mapping[str, Any]) -> str:
 
 
 def _outcome_text(outcome: Mapping[str, Any]) -> str:
-    return "\n".join(f"{key}: {value}" for key, value in outcome.items() if not isinstance(value, (dict, list)))
+    return "\n".join(
+        f"{key}: {value}" for key, value in outcome.items() if not isinstance(value, (dict, list))
+    )
 
 
 def _status_text(state: Mapping[str, Any]) -> str:
@@ -316,7 +367,9 @@ def _status_text(state: Mapping[str, Any]) -> str:
     lines = [f"{view['site']} at {view['as_of']}: {counts}"]
     for test in state["active_tests"]:
         arms = "; ".join(f"{v['variant_id']} {v['conversions']}/{v['units']}" for v in test["variants"])
-        lines.append(f"  running {test['test_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({arms})")
+        lines.append(
+            f"  running {test['test_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({arms})"
+        )
     lines += [f"  decided {d['as_of']} {d['test_id']}: {d['verdict']}" for d in state["decisions"]]
     lines += [f"  waiting {p['id']}: {p['text']}" for p in state["pending"]]
     lines += [f"  run     {r['job']} {r['started_at']}: {r['status']}" for r in state["runs"]]
