@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from numpy.random import default_rng
 
 from cro_core import planning
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Status, Variant
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
+from cro_core.media import draw_sample_media
 from cro_core.storage import decisions, experiments, journal
 from cro_core.workflows import manage
 from cro_core.workflows.assign import assignments
@@ -387,3 +389,46 @@ def test_experiment_values_survive_the_store(home: Home) -> None:
     with home.db.write() as connection:
         experiments.add(connection, made)
     assert get(home, "x") == made
+
+
+def test_broken_manifest_does_not_keep_drafts_from_starting(home: Home) -> None:
+    create(home, start=False)
+    home.media.mkdir(parents=True, exist_ok=True)
+    (home.media / "media-manifest.json").write_text('{"hero": 7}')
+    report = orchestrate(home, now=home.clock())
+    assert [f["experiment"] for f in report.failures] == ["(backlog)"]
+    assert "hero" in report.failures[0]["error"]
+    assert report.changes == ("hero: started",)
+
+
+def test_backlog_is_proposed_once_where_a_person_has_to_agree(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "careful", auto_start_new_tests=False, max_concurrent_tests=2)
+    draw_sample_media(home.media, default_rng(7))
+    create(home, "mine", slot="footer", start=False)
+    report = orchestrate(home, now=home.clock())
+    assert all("proposed to start" in change for change in report.changes)
+    assert orchestrate(home, now=home.clock()).changes == ()
+    with home.db.read() as connection:
+        assert experiments.with_status(connection, Status.RUNNING) == []
+        waiting = [p["id"] for p in decisions.recommendations(connection)]
+    assert len(waiting) == 2
+    said = manage.approve(home, waiting[0], now=home.clock(), actor="ann")
+    assert said.endswith("started")
+    manage.reject(home, waiting[1], now=home.clock(), actor="ann")
+    again = orchestrate(home, now=home.clock())
+    assert not any(waiting[1].split(":")[1] in change for change in again.changes)
+
+
+def test_winner_is_challenged_by_what_was_not_tried(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "loop", max_concurrent_tests=1)
+    draw_sample_media(home.media, default_rng(7))
+    (started,) = orchestrate(home, now=home.clock()).changes
+    first = get(home, started.split(":")[0])
+    control, challenger = (v.key for v in first.variants)
+    visit(home, first.id, [(control, 400, 60), (challenger, 400, 140)], START + DAY / 2)
+    set_clock(home, START + 2 * DAY)
+    orchestrate(home, now=home.clock())
+    with home.db.read() as connection:
+        (second,) = experiments.with_status(connection, Status.RUNNING)
+    assert (second.control.key, second.parent_id, second.slot) == (challenger, first.id, first.slot)
+    assert second.challengers[0].key not in {control, challenger}

@@ -75,7 +75,8 @@ def orchestrate(
         cycle = _Cycle(home, now, actor, conclude)
         for experiment in cycle.running():
             cycle.attempt(experiment.id, lambda c, e=experiment: cycle.advance(c, e))  # type: ignore[misc]
-        cycle.attempt("(new experiments)", cycle.start_next)
+        cycle.attempt("(drafts)", cycle.start_drafts)
+        cycle.attempt("(backlog)", cycle.start_from_backlog)
         return cycle.report()
 
 
@@ -175,28 +176,35 @@ class _Cycle:
         by_key = dict(zip(keys, map(float, shares), strict=True))
         return {v.key: by_key[v.key] for v in experiment.variants}
 
-    def start_next(self, connection: sa.Connection) -> list[str]:
-        """Fills free places: drafts first, then the backlog; proposes where a person has to agree."""
-        config = self.home.config.automation
-        running = experiments.with_status(connection, Status.RUNNING)
-        free = config.max_concurrent_tests - len(running)
-        taken = {e.slot for e in running}
+    def start_drafts(self, connection: sa.Connection) -> list[str]:
+        """Starts what people have prepared, as far as there are free places."""
+        if not self.home.config.automation.auto_start_new_tests:
+            return []
+        free, taken = self._places(connection)
         done: list[str] = []
         for draft in experiments.with_status(connection, Status.DRAFT):
-            if free > 0 and draft.slot not in taken and config.auto_start_new_tests:
+            if len(done) < free and draft.slot not in taken:
                 manage.start(connection, draft, now=self.now, actor=self.actor)
                 done.append(f"{draft.id}: started")
                 taken.add(draft.slot)
-                free -= 1
-        for hypothesis in hypotheses.open_backlog(connection, self.home):
-            if free <= 0:
-                break
-            if hypothesis.slot in taken:
-                continue
-            taken.add(hypothesis.slot)
-            free -= 1
-            done += self._start_or_propose(connection, hypothesis)
         return done
+
+    def start_from_backlog(self, connection: sa.Connection) -> list[str]:
+        """Fills the places that are left from the backlog; proposes where a person has to agree."""
+        free, taken = self._places(connection)
+        done: list[str] = []
+        for hypothesis in hypotheses.open_backlog(connection, self.home) if free else ():
+            if free and hypothesis.slot not in taken:
+                taken.add(hypothesis.slot)
+                free -= 1
+                done += self._start_or_propose(connection, hypothesis)
+        return done
+
+    def _places(self, connection: sa.Connection) -> tuple[int, set[str]]:
+        """How many more experiments may run, and the slots that are not free."""
+        running = experiments.with_status(connection, Status.RUNNING)
+        most = self.home.config.automation.max_concurrent_tests
+        return max(0, most - len(running)), {e.slot for e in running}
 
     def _start_or_propose(self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis) -> list[str]:
         if self.home.config.automation.auto_start_new_tests:
