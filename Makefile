@@ -2,7 +2,7 @@
 # Say PYTHON=... for another interpreter, UV= to do without uv, JOBS=... for more test processes, ARGS=... for options.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab bench lock clean browser
+.PHONY: help setup demo test lint jupyter lock docs clean browser
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
@@ -35,16 +35,16 @@ lint: $(VENV)/.complete ## ruff, mypy, and that notebooks carry no output
 	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
-lab: $(VENV)/.runtime ## JupyterLab on the notebooks
+jupyter: $(VENV)/.runtime ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
-
-bench: $(VENV)/.complete ## the benchmarks
-	for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
 lock: ## requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade for newer versions)
 	uv pip compile --universal --python-version 3.11 --extra dev --extra postgres --generate-hashes --no-strip-extras \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet $(ARGS) \
 		--output-file requirements.lock pyproject.toml
+
+docs: $(VENV)/.complete ## docs/settings.md anew from the declarations
+	$(BIN)/python tools/settings_page.py > docs/settings.md
 
 clean: ## removes the environment, caches and builds; data/ and reports/ stay
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -8,22 +8,32 @@ setting always wins; where it costs validity or power, :func:`load` says so in `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from cro_core.clock import zone
-from cro_core.domain import KEY, Goal
+from cro_core.domain import KEY, RESERVED_GOALS, Goal
 from cro_core.errors import ConfigError, InvalidInput
 
 ENV_PREFIX = "CRO_"
 FILE_NAME = "cro-config.json"
 
-Weight = Annotated[float, Field(ge=0, le=1_000_000)]
+Weight = Annotated[float, Field(ge=0, le=1_000_000, strict=True)]
 
 
 class Section(BaseModel):
@@ -31,17 +41,29 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise PydanticCustomError("wrong_kind", "true and false are no value of it")
+        return value
+
 
 class Automation(Section):
     """What the autopilot may do by itself, and the thresholds of a decision."""
 
     enabled: bool = Field(True, description="Master switch: when false, no cycle changes anything.")
     min_sample_size: int = Field(100, ge=1, le=10_000_000, description="Least counted visitors per variant.")
-    confidence_level: float = Field(0.95, gt=0.5, lt=1, description="1 - two-sided false-positive rate of an experiment.")
+    confidence_level: float = Field(
+        0.95, gt=0.5, lt=1, description="1 - two-sided false-positive rate of an experiment."
+    )
     max_concurrent_tests: int = Field(5, ge=1, le=100, description="Most experiments running at once.")
     test_duration_max_days: int = Field(14, ge=1, le=365, description="Day on which the last look is taken.")
     min_conversion_difference: float = Field(
-        0.10, ge=0, le=10, description="Relative uplift worth shipping; also the MDE of the plan unless that is set."
+        0.10,
+        ge=0,
+        le=10,
+        description="Relative uplift worth shipping; also the MDE of the plan unless that is set.",
     )
     auto_declare_winners: bool = Field(True, description="Ship without asking; when false, propose.")
     auto_start_new_tests: bool = Field(True, description="Start without asking; when false, propose.")
@@ -54,15 +76,20 @@ class Statistics(Section):
     minimum_detectable_uplift: float | None = Field(
         None, gt=0, le=10, description="MDE of the plan, relative; null takes min_conversion_difference."
     )
-    base_rate: float = Field(0.03, gt=0, lt=1, description="Conversion rate assumed until the site has its own.")
+    base_rate: float = Field(
+        0.03, gt=0, lt=1, description="Conversion rate assumed until the site has its own."
+    )
     min_uplift_gate: Literal["not_excluded", "point", "proven"] = Field(
         "not_excluded",
         description="A win needs the interval's upper end / the estimate / its lower end at min_conversion_difference.",
     )
     at_horizon: Literal["keep_control", "pick_leader"] = Field(
-        "keep_control", description="What is shown after an undecided last look; pick_leader is an unproven pick."
+        "keep_control",
+        description="What is shown after an undecided last look; pick_leader is an unproven pick.",
     )
-    conversion_window_hours: float = Field(24, gt=0, le=24 * 90, description="How long after exposure a goal counts.")
+    conversion_window_hours: float = Field(
+        24, gt=0, le=24 * 90, description="How long after exposure a goal counts."
+    )
     traffic_per_day: float | None = Field(
         None, gt=0, description="Visitors a day the plan may count on; null measures the site's own."
     )
@@ -73,22 +100,27 @@ class SmartAllocation(Section):
 
     enabled: bool = Field(True, description="False keeps equal shares for the whole experiment.")
     min_traffic_to_loser: float = Field(
-        30, ge=1, le=50, description="Least share of any of two variants, in percent (three or more: a third of it)."
+        30,
+        ge=1,
+        le=50,
+        description="Least share of any of two variants, in percent (three or more: a third of it).",
     )
 
 
 class Reporting(Section):
     """When the weekly report is made and who hears of it."""
 
-    weekly_report: bool = Field(True, description="Make the weekly report.")
+    weekly_report: bool = Field(True, description="Whether the schedule makes the weekly report.")
     report_day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"] = Field(
         "monday", description="Day of the report, in the site's zone."
     )
     report_time: str = Field(
-        "09:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="Time of the report, HH:MM in the site's zone."
+        "09:00",
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="Time of the report, HH:MM in the site's zone.",
     )
     notification_channels: tuple[Literal["email", "slack"], ...] = Field(
-        (), description="Channels that are told; their addresses come from the environment."
+        (), description="Channels to tell once notifications exist; nothing is sent yet."
     )
 
 
@@ -118,7 +150,9 @@ class Privacy(Section):
 class Service(Section):
     """The HTTP service."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to bind; loopback unless you say otherwise.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to bind; loopback unless you say otherwise."
+    )
     port: int = Field(3000, ge=1, le=65535, description="Port to bind.")
     threads: int = Field(16, ge=1, le=512, description="Requests handled at once.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body.")
@@ -143,7 +177,9 @@ class Config(Section):
     site: Site = Site()
     automation: Automation = Automation()
     optimization_goals: dict[str, Weight] = Field(
-        default_factory=lambda: dict(DEFAULT_GOALS), min_length=1, description="Weight of each goal in the engagement score."
+        default_factory=lambda: dict(DEFAULT_GOALS),
+        min_length=1,
+        description="Weight of each goal in the engagement score.",
     )
     primary_goals: tuple[str, ...] = Field(
         ("contact_form_submit",), min_length=1, description="Any of these makes a visitor converted."
@@ -159,17 +195,31 @@ class Config(Section):
     def _keys(cls, value: dict[str, float]) -> dict[str, float]:
         for name in value:
             if not KEY.fullmatch(name):
-                raise ValueError(f"goal {name!r} is not a key: use only A-Z a-z 0-9 . _ : -")
+                raise ValueError(f"goal {name!r} is not a key: use 1 to 100 of A-Z a-z 0-9 . _ : -")
+            if name in RESERVED_GOALS:
+                raise ValueError(f"{name!r} cannot be a goal: it says that a visitor met a variant")
         return value
 
     @model_validator(mode="after")
     def _primary_goals_exist(self) -> Config:
         for name in self.primary_goals:
             if name not in self.optimization_goals:
-                raise ValueError(
-                    f"primary_goals names {name!r}, which optimization_goals does not have: "
-                    f"choose from {', '.join(self.optimization_goals)}"
+                raise _refusal(
+                    "primary_goals",
+                    f"names {name!r}, which optimization_goals does not have: "
+                    f"choose from {', '.join(self.optimization_goals)}",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_can_be_enrolled(self) -> Config:
+        hours, days = self.statistics.conversion_window_hours, self.automation.test_duration_max_days
+        if hours >= 24 * days:
+            raise _refusal(
+                "statistics.conversion_window_hours",
+                f"got {hours:g}, allowed is > 0 and < {24 * days} with automation.test_duration_max_days {days}: "
+                "enrolment ends one window before the last look",
+            )
         return self
 
     @property
@@ -189,13 +239,18 @@ class Config(Section):
         return timedelta(hours=self.statistics.conversion_window_hours)
 
     def floor(self, variants: int) -> float:
-        """Least share of a variant, as a fraction: a third of the two-variant floor for three or more."""
+        """Least share of a variant, as a fraction: a third of the two-variant floor for three or more.
+
+        Never more than an equal share, which is all that so many variants can have.
+        """
         share = self.smart_traffic_allocation.min_traffic_to_loser / 100
-        return share if variants == 2 else share / 3
+        return share if variants == 2 else min(share / 3, 1 / variants)
 
     def goals(self) -> tuple[Goal, ...]:
         """The goals with their weights, primary ones marked."""
-        return tuple(Goal(name, weight, name in self.primary_goals) for name, weight in self.optimization_goals.items())
+        return tuple(
+            Goal(name, weight, name in self.primary_goals) for name, weight in self.optimization_goals.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -216,19 +271,27 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
         ConfigError: the file is not JSON, a key is unknown, or a value is out of range. The message names
             every offending key, what it got and what is allowed; ``field`` is the first of them.
     """
-    from_file = _read(path) if path else {}
-    merged: dict[str, Any] = json.loads(json.dumps(from_file))
-    sources = {key: "file" for key, _ in leaves(from_file)}
+    return resolve(_read(path) if path else {}, environ)
+
+
+def resolve(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Loaded:
+    """:func:`load` for settings that are not in a file (yet)."""
+    merged: dict[str, Any] = json.loads(json.dumps(settings))
+    sources = {key: "file" for key, _ in leaves(merged)}
     for name, keys, value in _overrides(environ):
         _put(merged, keys, value, name)
-        sources[".".join(keys)] = name
-    config = validate(merged)
+        sources |= {key: name for key, _ in leaves(_nested(keys, value))}
+    config = validate(merged, sources)
     effective = {key: sources.get(key, "default") for key, _ in leaves(config.model_dump(mode="json"))}
     return Loaded(config, effective, tuple(_costs(config, effective)))
 
 
-def validate(data: Any) -> Config:
+def validate(data: Any, sources: Mapping[str, str] | None = None) -> Config:
     """The configuration in ``data``.
+
+    Args:
+        data: nested settings, as in the file.
+        sources: dotted key -> ``file`` or the environment variable that set it, for the complaint.
 
     Raises:
         ConfigError: naming every key that is unknown or out of range.
@@ -236,8 +299,9 @@ def validate(data: Any) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        complaints = [(".".join(map(str, e["loc"])) or "primary_goals", e) for e in error.errors()]
-        lines = [f"{key}: {_complaint(e)}" for key, e in complaints]
+        complaints = [(_key(e), _complaint(e)) for e in error.errors()]
+        origin = {key: f" (from {name})" for key, name in (sources or {}).items() if name != "file"}
+        lines = [f"{key}{origin.get(key, '')}: {text}" for key, text in complaints]
         raise ConfigError("configuration refused: " + "; ".join(lines), field=complaints[0][0]) from None
 
 
@@ -254,66 +318,131 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path.name} is not JSON (line {error.lineno}, column {error.colno}): {error.msg}") from None
+        raise ConfigError(
+            f"{path.name} is not JSON (line {error.lineno}, column {error.colno}): {error.msg}"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{path.name} holds {type(data).__name__}: it must be an object with sections")
     return data
 
 
 def _overrides(environ: Mapping[str, str]) -> Iterator[tuple[str, list[str], Any]]:
-    """``CRO_A__B`` variables; plain ones such as CRO_HOME belong to the home, not to the settings."""
-    top_level = {name for name in Config.model_fields if name in {"primary_goals", "optimization_goals"}}
+    """``CRO_A__B`` variables and whole sections; plain ones such as CRO_HOME belong to the home."""
     for name, text in sorted(environ.items()):
         if not name.startswith(ENV_PREFIX):
             continue
         keys = name.removeprefix(ENV_PREFIX).lower().split("__")
-        if len(keys) == 1 and keys[0] not in top_level:
-            continue
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        yield name, keys, value
+        if len(keys) > 1 or keys[0] in Config.model_fields:
+            yield name, keys, _value(text, _field(keys))
+
+
+def _value(text: str, info: FieldInfo | None) -> Any:
+    """JSON where it is JSON; but a text setting such as a name may look like a number and stays text."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return text if info is not None and info.annotation is str and not isinstance(value, str) else value
 
 
 def _put(data: dict[str, Any], keys: list[str], value: Any, source: str) -> None:
-    for key in keys[:-1]:
-        child = data.setdefault(key, {})
+    """Sets one key, or several where ``value`` is a part of a section; goals not named keep their weights."""
+    for depth, key in enumerate(keys[:-1], 1):
+        child = data.setdefault(key, dict(DEFAULT_GOALS) if key == "optimization_goals" else {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{source} sets a key inside {key}, which is a single value", field=key)
+            where = ".".join(keys[:depth])
+            raise ConfigError(f"{source} sets a key inside {where}, which is a single value", field=where)
         data = child
-    data[keys[-1]] = value
+    old = data.get(keys[-1])
+    merges = isinstance(value, dict) and isinstance(old, dict) and keys != ["optimization_goals"]
+    data[keys[-1]] = {**old, **value} if merges else value  # type: ignore[dict-item]
+
+
+def _nested(keys: list[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys):
+        value = {key: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _refusal(key: str, text: str) -> PydanticCustomError:
+    """A complaint about a key that only the whole configuration can make."""
+    return PydanticCustomError("refused", "{text}", {"key": key, "text": text})
+
+
+def _key(error: Mapping[str, Any]) -> str:
+    return ".".join(map(str, error["loc"])) or str(error.get("ctx", {}).get("key", "configuration"))
 
 
 def _complaint(error: Mapping[str, Any]) -> str:
     kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
         return "no such setting: see `cro config` for those there are"
-    bounds = {"greater_than": ">", "greater_than_equal": ">=", "less_than": "<", "less_than_equal": "<="}
-    if kind in bounds:
-        allowed = _range_of(error["loc"]) or f"{bounds[kind]} {next(iter(context.values()))}"
-        return f"got {got!r}, allowed is {allowed}"
-    if kind == "literal_error":
-        return f"got {got!r}, allowed is {context['expected']}"
     if kind == "value_error":
         return str(context["error"])
-    return f"got {got!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    if kind == "refused":
+        return str(context["text"])
+    if kind == "literal_error":
+        return f"got {got!r}, allowed is {context['expected']}"
+    info = _field(error["loc"])
+    allowed = "" if info is None else _allowed(info, inside=len(error["loc"]) > 1)
+    return f"got {got!r}, allowed is {allowed}" if allowed else f"got {got!r}: {error['msg'].lower()}"
 
 
-def _range_of(location: tuple[Any, ...]) -> str:
-    """The whole allowed range of a field, e.g. ``>= 1 and <= 50``, from its declaration."""
+def _field(location: Sequence[Any]) -> FieldInfo | None:
+    """The declaration of a setting, or ``None`` where there is none; inside a value, that value's."""
     model: type[BaseModel] = Config
-    signs = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+    info: FieldInfo | None = None
     for part in location:
         info = model.model_fields.get(str(part))
         if info is None:
-            return ""
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            model = info.annotation
-            continue
-        bounds = [f"{sign} {getattr(m, name)}" for m in info.metadata for name, sign in signs.items() if hasattr(m, name)]
-        return " and ".join(bounds)
-    return ""
+            return None
+        if not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+            return info
+        model = info.annotation
+    return info
+
+
+KINDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    float | None: "null or a number",
+    str: "text",
+}
+
+
+def _allowed(info: FieldInfo, *, inside: bool) -> str:
+    """What a setting (or what is ``inside`` it) may be, e.g. ``a whole number >= 1 and <= 50``."""
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+        return f"an object with {', '.join(info.annotation.model_fields)}"
+    if info.annotation == dict[str, Weight]:
+        weight = "a number >= 0 and <= 1000000"
+        return weight if inside else f"an object of at least one goal, each with {weight}"
+    if get_origin(info.annotation) is tuple:
+        return f"a list of {_one_of(get_args(info.annotation)[0])}{_bounds(info)}"
+    if info.annotation is str and any(getattr(m, "pattern", None) for m in info.metadata):
+        return "HH:MM between 00:00 and 23:59"
+    return KINDS.get(info.annotation, "") + _bounds(info)
+
+
+def _one_of(item: Any) -> str:
+    return " or ".join(map(repr, get_args(item))) if get_origin(item) is Literal else "texts"
+
+
+def _bounds(info: FieldInfo) -> str:
+    signs = {
+        "gt": ">",
+        "ge": ">=",
+        "lt": "<",
+        "le": "<=",
+        "min_length": "length >=",
+        "max_length": "length <=",
+    }
+    found = [f"{sign} {getattr(m, k)}" for m in info.metadata for k, sign in signs.items() if hasattr(m, k)]
+    return " " + " and ".join(found) if found else ""
 
 
 def _costs(config: Config, sources: Mapping[str, str]) -> Iterator[str]:
@@ -329,12 +458,18 @@ def _costs(config: Config, sources: Mapping[str, str]) -> Iterator[str]:
             "statistics.at_horizon is pick_leader: after an undecided last look the leader is shown without proof; "
             "it is labelled an unproven pick and never counted as a winner"
         )
-    if config.statistics.min_uplift_gate != "not_excluded":
+    if config.statistics.min_uplift_gate != "not_excluded" and config.automation.min_conversion_difference:
         yield (
             f"statistics.min_uplift_gate is {config.statistics.min_uplift_gate}: a true uplift of just "
             f"{config.automation.min_conversion_difference:.0%} is then found at most half of the time, whatever the sample"
         )
     if config.automation.confidence_level < 0.95:
-        yield f"automation.confidence_level is {config.automation.confidence_level:g}: {config.alpha:.0%} of tests without effect will declare one"
+        yield (
+            f"automation.confidence_level is {config.automation.confidence_level:g}: "
+            f"{config.alpha:.0%} of tests without effect will declare one"
+        )
     if config.automation.min_sample_size < 100 and "automation.min_sample_size" in explicit:
-        yield f"automation.min_sample_size is {config.automation.min_sample_size}: the test is only approximate below 100 per variant"
+        yield (
+            f"automation.min_sample_size is {config.automation.min_sample_size}: "
+            "the test is only approximate below 100 per variant"
+        )

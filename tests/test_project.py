@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,12 @@ def test_runtime_lock_is_the_part_that_running_needs() -> None:
     names = set(re.findall(r"^([a-z0-9.-]+)(?:\[.*?\])?==", printed.stdout, flags=re.MULTILINE))
     assert {"flask", "voila", "papermill", "scikit-learn", "hatchling", "ua-parser-rs"} <= names
     assert not {"pytest", "mypy", "playwright", "schemathesis"} & names
+
+
+def test_settings_page_is_current() -> None:
+    tool = ROOT / "tools" / "settings_page.py"
+    printed = subprocess.run([sys.executable, tool], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "settings.md").read_text() == printed, "run `make docs`"
 
 
 def _tracked() -> list[Path]:

@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def runtime_lock(lock: str, requirements: list[str]) -> str:
     """The entries of ``lock`` that ``requirements`` need, directly or not."""
-    entries = [(_name(text), _askers(text), text) for text in re.split(r"^(?=\w)", lock, flags=re.MULTILINE)[1:]]
+    entries = [
+        (_name(text), _askers(text), text) for text in re.split(r"^(?=\w)", lock, flags=re.MULTILINE)[1:]
+    ]
     needed = {_name(requirement) for requirement in requirements}
     size = 0
     while size < len(needed):
