@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
@@ -35,7 +36,12 @@ class StrictJson(DefaultJSONProvider):
     sort_keys = False
     ensure_ascii = False
 
-    def dumps(self, obj: object, **options: object) -> str:
+    def dumps(self, obj: Any, **options: Any) -> str:
+        """``obj`` as JSON.
+
+        Raises:
+            ValueError: NaN or infinity in it.
+        """
         return super().dumps(obj, **{"allow_nan": False, **options})
 
 

@@ -12,7 +12,17 @@ from cro_core.home import Home
 from service.errors import Refusal
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via")
+FORWARDED = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-Ip",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+)
+"""Headers by which a proxy says that the request is another's."""
 
 
 class Access(Enum):
@@ -63,7 +73,11 @@ def is_local(request: Request) -> bool:
     """
     if any(name in request.headers for name in FORWARDED):
         return False
-    host = request.host.rpartition(":")[0] if not request.host.endswith("]") and ":" in request.host else request.host
+    host = (
+        request.host.rpartition(":")[0]
+        if not request.host.endswith("]") and ":" in request.host
+        else request.host
+    )
     return host in LOCAL_NAMES and _is_loopback(request.remote_addr)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from flask import Request
 from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from service.errors import Refusal, complaints
 
@@ -29,10 +30,16 @@ def parse_json(request: Request) -> Any:
         RequestEntityTooLarge: over the configured size, with or without a Content-Length.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refusal(415, "unsupported_media_type", "a compressed body cannot be read: send it without Content-Encoding")
+        raise Refusal(
+            415,
+            "unsupported_media_type",
+            "a compressed body cannot be read: send it without Content-Encoding",
+        )
     try:
-        text = request.get_data(cache=False).decode("utf-8-sig")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        text = _read(request).decode("utf-8-sig")
+        if not text.strip():
+            raise Refusal(400, "bad_json", "the body is empty: send JSON")
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
     except UnicodeDecodeError:
         raise Refusal(400, "bad_json", "the body is not UTF-8 text") from None
     except RecursionError:
@@ -50,14 +57,14 @@ def parse_body(request: Request, model: type[Model], *, optional: bool) -> Model
         Refusal: 400 no JSON, 415 another Content-Type, 422 the wrong content.
     """
     if optional and not _has_body(request):
-        return _validate(model, {}, "body")
+        return _validate(model, {}, "body", strict=True)
     if not request.is_json:
         raise Refusal(
             415,
             "unsupported_media_type",
             f"the body is {request.mimetype or 'of no type'}: send JSON with `Content-Type: application/json`",
         )
-    return _validate(model, parse_json(request), "body")
+    return _validate(model, parse_json(request), "body", strict=True)
 
 
 def parse_query(request: Request, model: type[Model]) -> Model:
@@ -69,16 +76,33 @@ def parse_query(request: Request, model: type[Model]) -> Model:
     values = request.args.to_dict(flat=False)
     for name, given in values.items():
         if len(given) > 1:
-            raise Refusal(422, "invalid_input", f"{name} is given {len(given)} times: give it once", field=name)
-    return _validate(model, {name: given[0] for name, given in values.items()}, "query")
+            raise Refusal(
+                422, "invalid_input", f"{name} is given {len(given)} times: give it once", field=name
+            )
+    # As in a body, so that one visitor id is the same visitor in both.
+    return _validate(model, {name: _storable(given[0]) for name, given in values.items()}, "query")
 
 
-def _validate(model: type[Model], value: Any, whole: str) -> Model:
+def _validate(model: type[Model], value: Any, whole: str, *, strict: bool = False) -> Model:
+    """The model of the value; ``strict`` where the value has types of its own, as JSON has and a query has not."""
     try:
-        return model.model_validate(value)
+        return model.model_validate(value, strict=strict)
     except ValidationError as error:
         message, field = complaints(error, whole)
         raise Refusal(422, "invalid_input", message, field=field) from None
+
+
+def _read(request: Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        RequestEntityTooLarge: over the configured size.
+    """
+    data = request.get_data(cache=False)
+    # Werkzeug refuses a length that is too large, but cuts a chunked body there without a word.
+    if request.content_length is None and len(data) == request.max_content_length:
+        raise RequestEntityTooLarge
+    return data
 
 
 def _has_body(request: Request) -> bool:
@@ -95,6 +119,13 @@ def _finite(text: str) -> float:
     if math.isinf(value):
         raise ValueError(f"{text[:40]} is too large for a number")
     return value
+
+
+def _whole(text: str) -> float:
+    """A whole number beyond 64 bits becomes a double, as it does in a browser: no store has an integer for it."""
+    # 20 characters hold every 64-bit number, and turning millions of digits into an integer takes for ever.
+    value = int(text) if len(text) <= 20 else 2**64
+    return value if -(2**63) <= value < 2**63 else _finite(text)
 
 
 def _check_depth(value: Any) -> None:

@@ -80,7 +80,6 @@ class Endpoint:
     query: type[BaseModel] = NoQuery
     body: type[BaseModel] | RawBody | None = None
     body_optional: bool = False
-    body_examples: Mapping[str, Any] = field(default_factory=dict)
     path_examples: Mapping[str, str] = field(default_factory=dict)
     cross_origin: bool = False
     """Whether pages of any other origin may call it and read the answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +10,19 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask, Response, g, jsonify, request
 from pydantic import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, StoreError
 
 log = logging.getLogger(__name__)
 
-STATUSES: Mapping[type[CroError], int] = {InvalidInput: 422, NotFound: 404, Conflict: 409, Busy: 409, StoreError: 503}
+STATUSES: Mapping[type[CroError], int] = {
+    InvalidInput: 422,
+    NotFound: 404,
+    Conflict: 409,
+    Busy: 409,
+    StoreError: 503,
+}
 """HTTP status by kind of error; a subclass answers like its parent, anything else is ours to mend: 500."""
 
 HTTP_CODES: Mapping[int, str] = {
@@ -31,15 +38,39 @@ MESSAGES: Mapping[int, str] = {
     413: "the body is larger than {limit} bytes: send less at once",
 }
 
-STORE_MESSAGE = "the store did not answer and nothing was changed: send the same request again in a few seconds"
+STORE_MESSAGE = (
+    "the store did not answer and nothing was changed: send the same request again in a few seconds"
+)
 SHOWN_COMPLAINTS = 5
+
+WANTED: Mapping[str, str] = {
+    "dict_type": "give an object",
+    "model_type": "give an object",
+    "model_attributes_type": "give an object",
+    "list_type": "give a list",
+    "string_type": "give text",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+}
+"""In the words of JSON, where pydantic speaks of Python."""
 
 
 class Refusal(Exception):
     """A request that HTTP itself gives a reason to refuse; raised by the service only."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -49,7 +80,12 @@ class Refusal(Exception):
 
 
 def envelope(
-    status: int, code: str, message: str, *, field: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    message: str,
+    *,
+    field: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """The one shape of an error."""
     response = jsonify({"error": {"code": code, "message": message, "field": field}})
@@ -100,8 +136,9 @@ def _on_http_error(error: HTTPException) -> Response:
     if status >= 500:
         return _on_surprise(error)
     message = MESSAGES.get(status, error.description or error.name).format(limit=request.max_content_length)
-    allow = {name: value for name, value in error.get_headers() if name == "Allow"}
-    if allow:
+    allow = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        allow = {"Allow": ", ".join(sorted(error.valid_methods))}
         message = f"{request.method} is not possible here: use {allow['Allow']}"
     return envelope(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
 
@@ -112,6 +149,10 @@ def _on_store_error(error: sa.exc.SQLAlchemyError) -> Response:
     if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
         log.error("request %s: the store failed: %s", g.request_id, error)
         return _unavailable(StoreError.code)
+    if isinstance(error, sa.exc.DataError):
+        return envelope(
+            422, "invalid_input", "a value is of a size or kind that cannot be stored: nothing was changed"
+        )
     return _on_surprise(error)
 
 
@@ -123,7 +164,9 @@ def _on_surprise(error: Exception) -> Response:
     # The rule, not the path or the query: those may name a visitor.
     where = request.url_rule.rule if request.url_rule else "(no rule)"
     log.error("request %s: %s %s failed", g.request_id, request.method, where, exc_info=error)
-    return envelope(500, "internal_error", f"something failed in the service: its log tells what, under {g.request_id}")
+    return envelope(
+        500, "internal_error", f"something failed in the service: its log tells what, under {g.request_id}"
+    )
 
 
 def _path(error: Mapping[str, Any]) -> str:
@@ -139,11 +182,12 @@ def _complaint(error: Mapping[str, Any], whole: str) -> str:
     if error["type"] == "string_pattern_mismatch":
         return f"{name} is {_shown(error['input'])}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
     message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name} is {_shown(error['input'])}: {message[0].lower()}{message[1:]}"
+    wanted = WANTED.get(error["type"], message[0].lower() + message[1:])
+    return f"{name} is {_shown(error['input'])}: {wanted}"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
-    text = repr(value)
+    text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else text[:59] + "…"

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from cro_core import analysis
 from cro_core.clock import iso
-from cro_core.domain import Experiment, Status, to_json
+from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
-from cro_core.storage import analytics, decisions, events, experiments, journal
+from cro_core.storage import analytics, decisions, events, journal
 from cro_core.workflows.catalog import catalog
 
 
@@ -45,8 +45,8 @@ def recent_winners(home: Home, limit: int = 20) -> list[dict[str, Any]]:
         known = catalog(home, connection).experiments
         shipped = [
             d
-            for d in decisions.latest(connection, limit=10 * limit)
-            if d.verdict == "ship" and not d.unproven and known[d.experiment_id].winner == d.winner
+            for d in decisions.latest(connection, limit=None, verdict=Verdict.SHIP)
+            if not d.unproven and known[d.experiment_id].winner == d.winner
         ]
     return [
         {
@@ -96,7 +96,7 @@ def _active(connection: sa.Connection, experiment: Experiment, now: datetime) ->
         "name": experiment.name,
         "slot": experiment.slot,
         "hypothesis": experiment.hypothesis,
-        "event_type": experiment.occasion,
+        "occasion": experiment.occasion,
         "started_at": to_json(experiment.started_at),
         "ends_at": to_json(experiment.horizon_ends_at),
         "planned_units": experiment.plan.units,

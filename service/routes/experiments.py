@@ -1,0 +1,109 @@
+"""Changing experiments by hand: create, end, approve, reject."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cro_core.domain import Experiment
+from cro_core.home import Home
+from cro_core.workflows import manage
+from service.auth import Access
+from service.endpoints import Answer, Reply, Section
+from service.schemas import DecideAnswer, DecideBody, EndBody, ExperimentAnswer, ExperimentBody
+
+section = Section("experiments", "For people and programs that run experiments. Needs the admin key.")
+
+ACTOR = "api"
+"""Who the audit trail names for what comes over HTTP."""
+
+
+@section.post(
+    "/tests",
+    access=Access.ADMIN,
+    body=ExperimentBody,
+    errors=(409,),
+    replies={
+        201: Reply(
+            ExperimentAnswer,
+            "As it was stored, and running unless `start` was false.",
+            links={"end": {"operationId": "end_test", "parameters": {"test_id": "$response.body#/test_id"}}},
+        )
+    },
+)
+def create_test(home: Home, body: ExperimentBody) -> Answer:
+    """Create an experiment and start it.
+
+    The first variant is the control unless one says `is_control`. What is left out comes from the settings.
+    One experiment runs in a slot at a time.
+    """
+    payload = body.model_dump(exclude_unset=True)
+    return Answer(_present(manage.create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
+
+
+@section.post(
+    "/tests/<test_id>/end",
+    access=Access.ADMIN,
+    body=EndBody,
+    body_optional=True,
+    path_examples={"test_id": "hero-cta"},
+    errors=(409,),
+    replies={200: Reply(ExperimentAnswer, "As it was archived.")},
+)
+def end_test(home: Home, test_id: str, body: EndBody) -> Answer:
+    """End an experiment by hand.
+
+    With `winner`, that variant is shown to everyone from now on, as an unproven pick; without, the site shows
+    what it showed before.
+    """
+    ended = manage.end_experiment(
+        home, test_id, now=home.clock(), actor=ACTOR, winner=body.winner, reason=body.reason
+    )
+    return Answer(_present(ended))
+
+
+@section.post(
+    "/decisions",
+    access=Access.ADMIN,
+    body=DecideBody,
+    errors=(404, 409),
+    replies={200: Reply(DecideAnswer, "What was done.")},
+)
+def decide(home: Home, body: DecideBody) -> Answer:
+    """Approve or reject a recommendation.
+
+    Approving carries it out at once; rejecting a winner archives its experiment.
+    """
+    act = manage.approve if body.action == "approve" else manage.reject
+    done = act(home, body.recommendation, now=home.clock(), actor=ACTOR)
+    return Answer({"recommendation": body.recommendation, "action": body.action, "done": done})
+
+
+def _present(experiment: Experiment) -> dict[str, Any]:
+    """The experiment in the words of the API."""
+    shares = experiment.epochs[0].shares if experiment.epochs else {}
+    return {
+        "test_id": experiment.id,
+        "name": experiment.name,
+        "status": experiment.status,
+        "slot": experiment.slot,
+        "hypothesis": experiment.hypothesis,
+        "occasion": experiment.occasion,
+        "created_at": experiment.created_at,
+        "started_at": experiment.started_at,
+        "ends_at": experiment.horizon_ends_at,
+        "ended_at": experiment.ended_at,
+        "winner": experiment.winner,
+        "planned_units": experiment.plan.units,
+        "primary_goals": [goal.name for goal in experiment.plan.goals if goal.primary],
+        "variants": [
+            {
+                "variant_id": v.key,
+                "name": v.name,
+                "is_control": v.is_control,
+                "share": shares.get(v.key),
+                "config": v.config,
+                "asset_id": v.asset_id,
+            }
+            for v in experiment.variants
+        ],
+    }
