@@ -42,6 +42,11 @@ def own_kernel(folder: Path, cache: Path) -> type[AsyncKernelManager]:
             super().__init__(**options, transport="ipc", connection_file=connection_file)
             self._kernel_spec = spec
 
+        async def _async_interrupt_kernel(self) -> None:
+            # Shutting down interrupts first, for kernels that hang; one that does not complains of it aloud.
+            if not self.shutting_down:
+                await super()._async_interrupt_kernel()
+
     return OwnKernel
 
 

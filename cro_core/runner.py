@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,9 +118,7 @@ def check_parameters(source: Path, parameters: Json) -> None:
             )
 
 
-def run_notebook(
-    home: Home, name: str, parameters: Json, *, run_id: str, now: datetime, timeout: float | None = None
-) -> RunResult:
+def run_notebook(home: Home, name: str, parameters: Json, *, run_id: str, now: datetime) -> RunResult:
     """Runs a notebook and keeps it, executed, with its HTML under ``reports/runs/<name>/``.
 
     Args:
@@ -128,7 +126,6 @@ def run_notebook(
         parameters: for its parameters cell, checked before anything runs.
         run_id: enters the file name: A-Z a-z 0-9 . _ - only.
         now: enters the file name, in UTC.
-        timeout: seconds for one cell; ``None`` waits for ever.
 
     Raises:
         NotFound: no such notebook.
@@ -143,7 +140,7 @@ def run_notebook(
     folder = home.runs / name
     with home.lock(f"job-{name}"), _kernel(home) as kernel:
         folder.mkdir(parents=True, exist_ok=True)
-        execute = _papermill(parameters, home.path, kernel, timeout)
+        execute = _papermill(parameters, home.path, kernel)
         notebook, node = _run_whole(source, folder / f"{stem}.ipynb", execute)
         outcome = _outcome(node, notebook)
         from cro_core.rendering.export import export
@@ -168,7 +165,7 @@ def _kernel(home: Home) -> Iterator[type[Any]]:
         yield own_kernel(Path(folder), home.data / "cache")
 
 
-def _papermill(parameters: Json, folder: Path, kernel: type[Any], timeout: float | None) -> _Execute:
+def _papermill(parameters: Json, folder: Path, kernel: type[Any]) -> _Execute:
     import papermill as pm
 
     def execute(source: Path, output: Path) -> Any:
@@ -181,7 +178,6 @@ def _papermill(parameters: Json, folder: Path, kernel: type[Any], timeout: float
             kernel_manager_class=kernel,
             progress_bar=False,
             start_timeout=120,
-            execution_timeout=timeout,
         )
 
     return execute
@@ -226,24 +222,32 @@ def _failure(error: Exception, source: Path, kept: Path) -> RunFailed:
     """The error with the cell it came from, in words."""
     from papermill.exceptions import PapermillExecutionError
 
+    what = f"{type(error).__name__}: {error}"
     if isinstance(error, PapermillExecutionError):
-        cell, line, what = error.cell_index, error.source, f"{error.ename}: {error.evalue}"
-    else:
-        cell, line, what = *_interrupted_cell(kept), f"{type(error).__name__}: {error}".strip()
-    where = f" in cell {cell + 1} ({_first_line(line)})" if cell is not None else ""
+        what = f"{error.ename}: {error.evalue}"
+    number, line = _failed_cell(kept)
+    where = f" in cell {number} ({_first_line(line)})" if number is not None else ""
     return RunFailed(
-        f"{source.name} failed{where}: {what}. The notebook is kept as {kept}", notebook=kept, cell=cell
+        f"{source.name} failed{where}: {what.strip()}. It is kept as {kept}", notebook=kept, cell=number
     )
 
 
-def _interrupted_cell(notebook: Path) -> tuple[int | None, str]:
-    """The cell that was running when the kernel went away."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    for index, cell in enumerate(cells):
-        status = cell["metadata"].get("papermill", {}).get("status")
-        if status in {"running", "failed"}:
-            return index, "".join(cell["source"])
-    return None, ""
+def _failed_cell(notebook: Path) -> tuple[int | None, str]:
+    """Number and code of the cell that raised, else of the last one begun: there the kernel went away."""
+    last: tuple[int | None, str] = None, ""
+    for number, cell in _code_cells(json.loads(notebook.read_text(encoding="utf-8"))):
+        status = cell["metadata"].get("papermill", {}).get("status", "pending")
+        if status != "pending":
+            last = number, "".join(cell["source"])
+        if status == "failed":
+            break
+    return last
+
+
+def _code_cells(node: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
+    """The cells with code, numbered as Jupyter does beside them."""
+    code = (cell for cell in node["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip())
+    return enumerate(code, 1)
 
 
 def _first_line(source: str) -> str:
@@ -261,22 +265,18 @@ def _outcome(node: Any, notebook: Path) -> Json:
     Raises:
         RunFailed: it recorded nothing.
     """
-    cells = [
-        (index, cell)
-        for index, cell in enumerate(node.cells)
-        if cell.cell_type == "code" and cell.source.strip()
-    ]
-    index, last = cells[-1]
-    found = [output.data[OUTCOME] for output in last.outputs if OUTCOME in output.get("data", {})]
+    number, last = list(_code_cells(node))[-1]
+    found = [output["data"][OUTCOME] for output in last["outputs"] if OUTCOME in output.get("data", {})]
     if found:
         outcome: Json = found[-1]
         return outcome
     kept = notebook.with_suffix(".failed.ipynb")
     os.replace(notebook, kept)
     raise RunFailed(
-        f"{notebook.name} recorded no outcome in cell {index + 1}: end it with record(...). It is kept as {kept}",
+        f"{notebook.name} recorded no outcome in cell {number} ({_first_line(last['source'])}): end it with "
+        f"record(...). It is kept as {kept}",
         notebook=kept,
-        cell=index,
+        cell=number,
     )
 
 
@@ -298,11 +298,3 @@ def _fits(value: Any, wanted: str) -> bool:
     if isinstance(value, bool):  # a bool is an int to Python, not to a person
         return wanted == "bool"
     return isinstance(value, TYPES[wanted])
-
-
-def in_temporary_name(target: Path, write: Callable[[Path], Any]) -> Path:
-    """Writes a file so that a reader sees the old one or the new one, never half of it."""
-    draft = target.with_name(f".{target.name}.tmp")
-    write(draft)
-    os.replace(draft, target)
-    return target

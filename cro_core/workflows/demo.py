@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -154,9 +154,8 @@ class _Stream:
 
     def _post(self, events: Sequence[dict[str, Any]], agent: str) -> None:
         if events:
-            connection = http.client.HTTPConnection(*self.address, timeout=60)
-            _call(connection, "POST", "/api/cro/events", agent, json.dumps({"events": events}))
-            connection.close()
+            with closing(http.client.HTTPConnection(*self.address, timeout=60)) as connection:
+                _call(connection, "POST", "/api/cro/events", agent, json.dumps({"events": events}))
             self.posted += len(events)
 
     def _ask(self, arrivals: Sequence[synthesis.Visit]) -> list[dict[str, Any]]:
@@ -166,13 +165,10 @@ class _Stream:
         return [answers[i % CLIENTS][i // CLIENTS] for i in range(len(arrivals))]
 
     def _ask_all(self, visits: Sequence[synthesis.Visit]) -> list[dict[str, Any]]:
-        connection = http.client.HTTPConnection(*self.address, timeout=60)
-        try:
+        with closing(http.client.HTTPConnection(*self.address, timeout=60)) as connection:
             return [
                 _call(connection, "GET", f"/api/cro/assignments?visitor={v.visitor}", AGENT) for v in visits
             ]
-        finally:
-            connection.close()
 
 
 def _fresh_home(path: Path, quiet: bool) -> Home:
@@ -223,7 +219,7 @@ def _service(home: Home) -> Iterator[tuple[str, int]]:
         "--port",
         str(address[1]),
     ]
-    with open(home.data / "service.log", "w", encoding="utf-8") as log:
+    with (home.data / "service.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             _wait_for(address, process, home)
@@ -237,9 +233,9 @@ def _wait_for(address: tuple[str, int], process: subprocess.Popen[bytes], home: 
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            connection = http.client.HTTPConnection(*address, timeout=5)
-            _call(connection, "GET", "/healthz", AGENT)
-            return
+            with closing(http.client.HTTPConnection(*address, timeout=5)) as connection:
+                _call(connection, "GET", "/healthz", AGENT)
+                return
         except OSError:
             time.sleep(0.1)
     raise CroError(f"the service did not start: see {home.data / 'service.log'}")
