@@ -28,7 +28,7 @@ def executable() -> str | None:
         own = playwright.chromium.executable_path
     for path in [*filter(None, map(shutil.which, NAMES)), own]:
         # On some systems the command is only a stub that says how to install the real one.
-        if Path(path).exists() and subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+        if Path(path).exists() and _works([path, "--version"], output=subprocess.DEVNULL):
             return path
     return None
 
@@ -56,9 +56,13 @@ def install() -> None:
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=True)
 
 
-def _works(command: list[str]) -> bool:
+def _works(command: list[str], output: int | None = None) -> bool:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
-        return subprocess.run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}).returncode == 0
+        return (
+            subprocess.run(command, env=environment, stdout=output, stderr=output, check=False).returncode
+            == 0
+        )
     except FileNotFoundError:
         return False
 
@@ -66,4 +70,4 @@ def _works(command: list[str]) -> bool:
 if __name__ == "__main__":
     if executable() is None:
         install()
-    print(f"browser: {executable()}")
+    sys.stdout.write(f"browser: {executable()}\n")

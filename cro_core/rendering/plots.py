@@ -1,6 +1,6 @@
 """Small plots as inline SVG: a few hundred bytes each, printable, readable without colour, without a script.
 
-Every plot is 340 units wide, so that its text stays readable on a phone, and says in a title what it shows.
+Every plot is 300 units wide, so that its text stays readable on a phone, and says in a title what it shows.
 Colours are classes of the style sheet; the attributes are for places that have none, such as an e-mail.
 """
 
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 from cro_core.rendering.html import Html, safe, tag
 from cro_core.reporting import words
 
-WIDTH = 340
+WIDTH = 300
 LEFT, RIGHT = 8, WIDTH - 8
 ROW = 40
+TICK = 44
+"""Width of the longest label of an axis, such as ``+100 %``."""
+LABEL, LINE = 115, 15
+"""Width of a mark's label, height of a line of text."""
 COLOURS = ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#aa4499")
 """The control's grey, then colours that stay distinct for colour-blind readers."""
 
@@ -48,6 +53,7 @@ class Scale:
     high: float
 
     def __call__(self, value: float) -> float:
+        """The place of a value; values beyond the ends stay at the ends."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return LEFT + share * (RIGHT - LEFT)
 
@@ -83,35 +89,39 @@ def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) ->
 
 def progress(share: float, title: str) -> Html:
     """A bar that is filled to ``share``."""
-    filled = max(0.0, min(1.0, share)) * (RIGHT - LEFT)
-    body = _rect(LEFT, 4, RIGHT - LEFT, 12, "cro-track", "#e7e5e4") + _rect(
-        LEFT, 4, filled, 12, "cro-c1", COLOURS[1]
-    )
-    return _svg(body, 20, title)
+    filled = max(0.0, min(1.0, share)) * WIDTH
+    track = _rect(0, 4, WIDTH, 12, "cro-track", "#e7e5e4")
+    return _svg(track + _rect(0, 4, filled, 12, "cro-c1", COLOURS[1]), 20, title)
 
 
 def threshold(value: float, critical: float, title: str) -> Html:
     """A value on its way to the line that decides."""
-    scale = Scale(0.0, max(value, critical) * 1.15)
-    x = scale(critical)
-    body = _rect(LEFT, 20, RIGHT - LEFT, 12, "cro-track", "#e7e5e4")
-    body += _rect(LEFT, 20, scale(value) - LEFT, 12, "cro-c1", COLOURS[1])
+    unit = WIDTH / (max(value, critical) * 1.15)
+    x = critical * unit
+    body = _rect(0, 20, WIDTH, 12, "cro-track", "#e7e5e4") + _rect(
+        0, 20, value * unit, 12, "cro-c1", COLOURS[1]
+    )
     body += _line(x, 16, x, 36, "cro-target")
     body += _text(x, 12, f"decides at {critical:.2f}", "end" if x > WIDTH / 2 else "start")
-    body += _text(LEFT, 50, f"now {value:.2f}", "start")
+    body += _text(0, 50, f"now {value:.2f}", "start")
     return _svg(body, 56, title)
 
 
-def bars(rows: Sequence[tuple[str, float, str]], title: str) -> Html:
-    """Horizontal bars: label, size, class (``kept`` or ``left``)."""
-    largest = max((size for _, size, _ in rows), default=0) or 1
-    body = ""
-    for index, (label, size, kind) in enumerate(rows):
-        top = index * 34
-        body += _text(LEFT, top + 12, f"{label}: {words.count(size)}", "start")
-        width = max(size / largest * (RIGHT - LEFT), 1.0)
-        body += _rect(LEFT, top + 18, width, 10, f"cro-{kind}", COLOURS[1] if kind == "kept" else COLOURS[0])
-    return _svg(body, len(rows) * 34, title)
+def step(start: float, size: float, whole: float, kind: str) -> Html:
+    """One step of a waterfall: a bar of ``size`` that begins at ``start``, on a line that is ``whole`` long.
+
+    It repeats the number that stands beside it, so it is hidden from those who listen to a page.
+
+    Args:
+        start, size, whole: in the same unit; nothing is drawn where ``whole`` is 0.
+        kind: ``kept`` (coloured) or ``left`` (grey).
+    """
+    if whole <= 0:
+        return Html("")
+    unit = WIDTH / whole
+    long = max(size * unit, 1.0)  # what is counted is seen, however little it is
+    colour = COLOURS[1] if kind == "kept" else COLOURS[0]
+    return _svg(_rect(min(start * unit, WIDTH - long), 1, long, 8, f"cro-{kind}", colour), 10)
 
 
 def _ranges(
@@ -121,25 +131,30 @@ def _ranges(
     say: Callable[[float | None], str],
     marks: Sequence[Mark] = (),
 ) -> Html:
-    top = 18 * bool(marks)
+    heights = _heights(marks, scale)
+    top = max(heights, default=-7) + 7
     height = top + len(ranges) * ROW + 22
-    body = "".join(_mark(mark, scale(mark.at), height - 20) for mark in _apart(marks, scale))
-    body += "".join(_range(r, scale, top + index * ROW, say(r.estimate)) for index, r in enumerate(ranges))
+    body = "".join(
+        _text(scale(m.at), y, m.label, _anchor(scale(m.at))) for m, y in zip(marks, heights, strict=True)
+    )
+    for index, r in enumerate(ranges):
+        begin = top + index * ROW
+        # Not through the label: a line behind a word makes neither readable.
+        body += "".join(_line(scale(m.at), begin + 19, scale(m.at), begin + ROW - 3, m.kind) for m in marks)
+        body += _range(r, scale, begin, say(r.estimate))
     for tick in scale.ticks():
         x = scale(tick)
         body += _line(x, height - 22, x, height - 18, "cro-axis")
-        body += _text(x, height - 6, _tick(tick, signed=say is words.signed), _anchor(x), "cro-tick")
+        middle = min(max(x, TICK / 2), WIDTH - TICK / 2)  # the label stays inside, its line where it belongs
+        body += _text(middle, height - 6, _tick(tick, signed=say is words.signed), "middle", "cro-tick")
     return _svg(body, height, title)
-
-
-def _mark(mark: Mark, x: float, bottom: float) -> str:
-    return _line(x, 16, x, bottom, mark.kind) + _text(x, 11, mark.label, _anchor(x))
 
 
 def _range(r: Range, scale: Scale, top: float, said: str) -> str:
     y = top + 26
     colour = COLOURS[r.colour % len(COLOURS)]
-    body = _text(LEFT, top + 14, f"{_short(r.label)}  {said}", "start", "cro-label")
+    body = _text(0, top + 14, _short(r.label), "start", "cro-label")
+    body += _text(WIDTH, top + 14, said, "end", "cro-label")
     if r.low is not None and r.high is not None:
         body += _line(scale(r.low), y, scale(r.high), y, f"cro-s{r.colour % len(COLOURS)}", colour, 5)
     if r.estimate is not None:
@@ -155,11 +170,11 @@ def _scale(values: Sequence[float], floor: float | None = None) -> Scale:
     return Scale(max(low, floor) if floor is not None else low, high + room)
 
 
-def _apart(marks: Sequence[Mark], scale: Scale) -> list[Mark]:
-    """The marks; where two labels would collide, the first one keeps only its line."""
-    if len(marks) == 2 and abs(scale(marks[0].at) - scale(marks[1].at)) < 130:
-        return [replace(marks[0], label=""), marks[1]]
-    return list(marks)
+def _heights(marks: Sequence[Mark], scale: Scale) -> list[int]:
+    """Where the labels stand; one that would touch the label before it goes a line lower."""
+    places = [scale(mark.at) for mark in marks]
+    close = [False, *(abs(after - before) < LABEL for before, after in pairwise(places))]
+    return [11 + LINE * low for low in close[: len(places)]]
 
 
 def _anchor(x: float) -> str:
@@ -167,29 +182,25 @@ def _anchor(x: float) -> str:
 
 
 def _tick(value: float, *, signed: bool) -> str:
-    text = f"{value * 100:{'+' if signed and abs(value) > 1e-12 else ''}.4g} %"
+    text = f"{value * 100:{'+' if signed and abs(value) > 1e-12 else ''}.4g}{words.NBSP}%"
     return text.replace("-", "−")
 
 
 def _short(label: str) -> str:
     label = words.clean(label)
-    return label if len(label) <= 34 else label[:33] + "…"
+    return label if len(label) <= 28 else label[:27] + "…"
 
 
-def _svg(body: str, height: float, title: str) -> Html:
-    inner = tag("title", title) + body
+def _svg(body: str, height: float, title: str = "") -> Html:
+    seen = f'role="img" aria-label="{safe(title)}"' if title else 'aria-hidden="true"'
     return Html(
-        f'<svg class="cro-plot" viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{safe(title)}" '
-        f'font-family="system-ui, sans-serif" font-size="12" fill="currentColor">{inner}</svg>'
+        f'<svg class="cro-plot" viewBox="0 0 {WIDTH} {height:g}" {seen} font-family="system-ui, sans-serif" '
+        f'font-size="12" fill="currentColor">{tag("title", title) if title else ""}{body}</svg>'
     )
 
 
 def _text(x: float, y: float, text: str, anchor: str, cls: str = "cro-note") -> str:
-    return (
-        f'<text class="{cls}" x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{safe(text)}</text>'
-        if text
-        else ""
-    )
+    return f'<text class="{cls}" x="{x:.1f}" y="{y:g}" text-anchor="{anchor}">{safe(text)}</text>'
 
 
 def _line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cro_core.domain import Status, Verdict
 from cro_core.rendering import plots
@@ -21,9 +21,8 @@ from cro_core.rendering.html import (
     tag,
     tiles,
 )
-from cro_core.reporting import words
-from cro_core.reporting.sheets import lead_so_far
-from cro_core.reporting.values import Change, Report, Sheet
+from cro_core.reporting import summaries, words
+from cro_core.reporting.values import Change, Report, Sheet, Step
 
 TONES: dict[Verdict | None, str] = {
     Verdict.SHIP: "good",
@@ -35,17 +34,14 @@ TONES: dict[Verdict | None, str] = {
 }
 
 
-def top(report: Report) -> Block:
+def top(report: Report, what: str = "weekly test report") -> Block:
     """The ten seconds: what was decided, on what evidence, what it is worth, what to do."""
-    period = f"{words.day(report.period_start, report.zone)} to {words.day(report.generated_at, report.zone)}"
-    notice = "Demo: these visitors and this calendar are simulated." if report.simulated else ""
+    period = words.period(report.period_start, report.generated_at, report.zone)
     header = tag(
         "header",
-        tag("h1", named(report.site), ": weekly test report"),
+        tag("h1", named(report.site), f": {what}"),
         paragraph(period, f" · times are {report.zone}", cls="cro-quiet"),
-        paragraph(badge("Demo", "warn"), " ", notice.removeprefix("Demo: "), cls="cro-demo")
-        if notice
-        else Html(""),
+        paragraph(badge("Demo", "warn"), " ", words.DEMO) if report.simulated else Html(""),
     )
     lines = tag("dl", *(_line(*line) for line in _ten_seconds(report)), cls="cro-brief")
     lead = tag(
@@ -129,7 +125,12 @@ def production(report: Report) -> Block:
         )
         for s in report.production
     ]
-    shown = table("On the site now", ("Place", "Shows", "Result of", "Since"), rows, text_columns=4)
+    shown = table(
+        "What every visitor sees, by place on the page",
+        ("Place", "Shows", "Result of", "Since"),
+        rows,
+        text_columns=4,
+    )
     return Block(shown if rows else _nothing("The site shows its own versions: no test has changed it."), "")
 
 
@@ -149,17 +150,13 @@ def choices(report: Report) -> list[tuple[str, str]]:
     return [("All tests", "")] + [(words.clean(p.name), p.id) for p in report.sheets]
 
 
-def experiments(report: Report, experiment: str) -> Block:
-    """The sheet of one experiment; all of them for an empty id."""
-    chosen = [p for p in report.sheets if experiment in ("", p.id)]
-    cards = (_running(p, report.zone) if p.status is Status.RUNNING else _verdict(p) for p in chosen)
+def chosen(report: Report, test: str) -> Block:
+    """The sheet of one experiment with its reconciliation; every sheet for an empty id."""
+    found = [p for p in report.sheets if test in ("", p.id)]
+    cards = [_running(p, report.zone) if p.status is Status.RUNNING else _verdict(p) for p in found]
+    if test:
+        cards += [_reconciliation(p) for p in found if p.waterfall]
     return _cards(cards, "No test has started yet.")
-
-
-def reconciliation(report: Report, experiment: str) -> Block:
-    """The waterfall of one experiment; all of them for an empty id."""
-    chosen = [p for p in report.sheets if experiment in ("", p.id) and p.waterfall]
-    return _cards(map(_reconciliation, chosen), "No events have been received yet.")
 
 
 def _ten_seconds(report: Report) -> list[tuple[str, str]]:
@@ -174,8 +171,8 @@ def _ten_seconds(report: Report) -> list[tuple[str, str]]:
         return [("To do", todo + more)]
     tally = ", ".join(f"{words.VERDICTS[p.verdict].lower()} in “{p.name}”" for p in ended[:3])
     others = f", and {len(ended) - 3} more" if len(ended) > 3 else ""
-    lines = [("Decided", words.sentence(tally) + others), ("Evidence", _evidence(first))]
-    lines.append(("Worth", _worth(first) or "No gain was proven."))
+    lines = [("Decided", words.sentence(tally) + others), ("Evidence", summaries.evidence(first))]
+    lines.append(("Worth", summaries.worth(first) or "No gain was proven."))
     return [*lines, ("To do", todo + more)]
 
 
@@ -197,13 +194,14 @@ def _numbers(report: Report) -> Html:
 
 def _verdict(page: Sheet) -> Html:
     """The card of an experiment that has ended."""
+    trusted = page.verdict is not Verdict.INVALID
     return card(
         _title(page),
         paragraph(page.summary),
-        _uplift_plot(page),
-        paragraph(tag("strong", "Evidence: "), _evidence(page)),
-        paragraph(tag("strong", "Worth: "), _worth(page)) if page.worth else Html(""),
-        fold("Rates, checks and reasons", _arms(page), paragraph(page.split_text), bullets(page.reasons)),
+        _uplift_plot(page) if trusted else Html(""),
+        paragraph(tag("strong", "Evidence: "), summaries.evidence(page)),
+        paragraph(tag("strong", "Worth: "), summaries.worth(page)) if page.worth else Html(""),
+        fold("Visitors, checks and reasons", _arms(page), paragraph(page.split_text), bullets(page.reasons)),
         tone=TONES[page.verdict],
     )
 
@@ -216,7 +214,7 @@ def _running(page: Sheet, zone: str) -> Html:
     return card(
         _title(page),
         alarm,
-        paragraph(words.sentence(lead_so_far(page)), ". This may still turn."),
+        paragraph(page.summary),
         _progress_plot(page),
         _threshold_plot(page),
         _rates_plot(page),
@@ -233,30 +231,9 @@ def _title(page: Sheet) -> Html:
     )
     label = badge(words.VERDICTS[page.verdict], TONES[page.verdict])
     pick = join([" ", badge("unproven pick", "warn")]) if page.unproven else Html("")
+    if page.taken_back:
+        pick = join([" ", badge("taken back since", "calm")])
     return tag("div", tag("h3", named(page.name)), paragraph(label, pick, event_type), cls="cro-title")
-
-
-def _evidence(page: Sheet) -> str:
-    best = page.best
-    if best is None or best.relative is None:
-        return f"{words.count(page.units)} visitors; {(best.reason if best else '') or 'no comparison is possible'}."
-    span = words.interval(best.relative_low, best.relative_high)
-    return (
-        f"{best.name} converts {words.signed(best.relative)} against the control "
-        f"({words.level(page.confidence)} interval {span}), {words.count(page.units)} visitors, "
-        f"p = {words.probability(best.p_value)}."
-    )
-
-
-def _worth(page: Sheet) -> str:
-    worth = page.worth
-    if worth is None:
-        return ""
-    text = f"{words.more(worth.per_thousand)} conversions per 1,000 visitors"
-    if worth.per_week is None:
-        return text + "."
-    low, high = words.more(worth.per_week_low), words.more(worth.per_week_high)
-    return f"{text}: about {words.more(worth.per_week)} a week at this traffic (between {low} and {high})."
 
 
 def _arms(page: Sheet) -> Html:
@@ -301,20 +278,15 @@ def _uplift_plot(page: Sheet) -> Html:
     said = "; ".join(
         f"{r.label} {words.signed(r.estimate)} ({words.interval(r.low, r.high)})" for r in ranges
     )
-    return plots.uplifts(ranges, f"Uplift over the control: {said}")
+    return plots.uplifts(ranges, f"Uplift over the control: {said}", page.min_uplift)
 
 
 def _progress_plot(page: Sheet) -> Html:
     progress = page.progress
     if progress is None or progress.fraction is None:
         return Html("")
-    text = f"{words.count(progress.counted)} of {words.count(progress.planned)} planned visitors counted"
-    return join(
-        [
-            paragraph(f"{text} ({progress.fraction:.0%})", cls="cro-plot-title"),
-            plots.progress(progress.fraction, text),
-        ]
-    )
+    counted = f"{words.count(progress.counted)} of {words.count(progress.planned)} planned visitors counted"
+    return plots.progress(progress.fraction, f"{counted} ({words.share(progress.fraction)})")
 
 
 def _threshold_plot(page: Sheet) -> Html:
@@ -331,24 +303,36 @@ def _threshold_plot(page: Sheet) -> Html:
 def _reconciliation(page: Sheet) -> Html:
     """The waterfall: what arrived, what was set aside and why, what was counted."""
     received = sum(s.count for s in page.waterfall if s.step == "received")
-    kept = [s for s in page.waterfall if s.step.startswith("counted")]
-    left = sorted(
-        (s for s in page.waterfall if s.count and s not in kept and s.step != "received"),
-        key=lambda s: -s.count,
-    )
-    bars = [("Received", float(received), "left"), ("Set aside", float(sum(s.count for s in left)), "left")]
-    bars += [(words.STEPS.get(s.step, s.step), float(s.count), "kept") for s in kept]
-    rows = [(words.sentence(words.STEPS.get(s.step, s.text)), words.count(s.count)) for s in left]
-    detail = (
-        table("Events set aside, and why", ("Reason", "Events"), rows)
-        if rows
-        else _nothing("Every event was counted.")
-    )
-    return card(
-        tag("h3", named(page.name)),
-        plots.bars(bars, f"Of {words.count(received)} events received, how many were counted"),
-        fold("Set aside, and why", detail),
-    )
+    rows = [
+        (_step(received, start, step), words.count(step.count)) for start, step in _falling(page, received)
+    ]
+    caption = f"What became of the {words.some(received, 'event')} received"
+    return card(tag("h3", named(page.name)), table(caption, ("Step", "Events"), rows))
+
+
+def _falling(page: Sheet, received: int) -> Iterator[tuple[int, Step]]:
+    """The steps in the order of reading, each with where its bar begins; empty ones are left out."""
+    steps = [s for s in page.waterfall if s.count]
+    left = [s for s in steps if s.step != "received" and not _counts(s)]
+    level = received
+    yield from ((0, s) for s in page.waterfall if s.step == "received")
+    for step in sorted(left, key=lambda s: -s.count):
+        level -= step.count
+        yield max(level, 0), step
+    level = 0
+    for step in filter(_counts, steps):
+        yield level, step
+        level += step.count
+
+
+def _counts(step: Step) -> bool:
+    return step.step.startswith("counted")
+
+
+def _step(received: int, start: int, step: Step) -> Html:
+    label = f"{words.sign(step.step)} {words.step(step.step, step.text)}".strip()
+    kind = "kept" if _counts(step) else "left"
+    return join([label, plots.step(start, step.count, received, kind)])
 
 
 def _change(change: Change, zone: str) -> Html:
@@ -363,17 +347,23 @@ def _why(why: str) -> Html:
 
 
 def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
-    rows = []
-    for page in pages:
-        best = page.best
-        gain, span = (
-            (words.signed(best.relative), words.interval(best.relative_low, best.relative_high))
-            if best
-            else ("–", "–")
+    rows = [
+        (
+            join([tag("strong", named(page.winner or "")), tag("span", named(page.name), cls="cro-under")]),
+            _gain(page),
+            words.day(page.ended_at, zone),
         )
-        rows.append((named(page.winner or ""), named(page.name), words.day(page.ended_at, zone), gain, span))
-    headers = ("Version", "Test", "Decided", "Uplift", "Interval")
-    return table(caption, headers, rows, text_columns=3) if rows else Html("")
+        for page in pages
+    ]
+    return table(caption, ("Version and test", "Uplift (interval)", "Decided"), rows) if rows else Html("")
+
+
+def _gain(page: Sheet) -> Html:
+    best = page.best
+    if best is None or best.relative is None:
+        return Html("–")
+    span = words.interval(best.relative_low, best.relative_high)
+    return join([tag("strong", words.signed(best.relative)), tag("span", span, cls="cro-under")])
 
 
 def _cards(cards: Iterable[Html], empty: str) -> Block:

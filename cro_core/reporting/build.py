@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from cro_core.domain import Experiment, Status, Verdict
 from cro_core.reporting import words
-from cro_core.reporting.sheets import ended_between, lead_so_far
+from cro_core.reporting.sheets import ended_between
 from cro_core.reporting.values import Action, ModelTrack, Overview, Pending, Refusal, Report, Sheet
 
 CAUSES = "Look for redirects, caching or robots that treat one version differently."
@@ -46,7 +47,7 @@ def actions(report: Report, warnings: Sequence[str] = ()) -> tuple[Action, ...]:
     invalid = [p for p in report.decided if p.verdict is Verdict.INVALID]
     picked = [p for p in report.unproven if ended_between(p, report.period_start, report.generated_at)]
     steps = [Action(f"Look at “{p.name}” now: its visitors are not divided as planned.") for p in broken]
-    steps += [Action(f"Decide: {p.text}", f"cro approve {p.id}") for p in report.pending]
+    steps += [Action(f"Approve or reject: {p.text}", f"cro approve {p.id}") for p in report.pending]
     steps += [
         Action(f"Find out why “{p.name}” could not be measured before you repeat it. {CAUSES}")
         for p in invalid
@@ -60,6 +61,11 @@ def actions(report: Report, warnings: Sequence[str] = ()) -> tuple[Action, ...]:
         )
     steps += [Action(f"Check a setting: {warning}.", "cro config") for warning in warnings]
     return tuple(steps)
+
+
+def with_actions(report: Report, warnings: Sequence[str] = ()) -> Report:
+    """The report with the next steps that follow from the rest of it."""
+    return replace(report, actions=actions(report, warnings))
 
 
 def headline(pages: Sequence[Sheet], overview: Overview, start: datetime, end: datetime) -> str:
@@ -108,10 +114,14 @@ def model_track(row: Mapping[str, Any] | None) -> ModelTrack:
             "No model has been trained yet: it learns once tests have ended.",
         )
     record = row["record"]
-    accuracy, baseline = record.get("accuracy"), record.get("baseline", record.get("baseline_accuracy"))
-    examples = record.get("examples", record.get("rows"))
-    text = record.get("text") or _model_text(accuracy, baseline, examples)
-    return ModelTrack(row["status"], row["trained_at"], examples, accuracy, baseline, text)
+    return ModelTrack(
+        row["status"],
+        row["trained_at"],
+        record["examples"],
+        record["accuracy"],
+        record["baseline"],
+        record["text"],
+    )
 
 
 def pending(rows: Sequence[Mapping[str, Any]]) -> tuple[Pending, ...]:
@@ -119,21 +129,11 @@ def pending(rows: Sequence[Mapping[str, Any]]) -> tuple[Pending, ...]:
     return tuple(Pending(r["id"], r["kind"], r["text"], r["created_at"]) for r in rows)
 
 
-def _model_text(accuracy: float | None, baseline: float | None, examples: int | None) -> str:
-    if accuracy is None or baseline is None:
-        return (
-            f"There is too little history to learn from ({words.some(examples or 0, 'finished version')}), "
-            "so the model gives no advice yet."
-        )
-    share = f"Right in {words.percent(accuracy)} of the cases it had not seen"
-    if accuracy > baseline:
-        return f"{share}; always giving the commoner answer is right in {words.percent(baseline)}."
-    return f"{share}, no better than always giving the commoner answer ({words.percent(baseline)}): its advice is withheld."
-
-
 def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict is Verdict.INVALID:
         return [Refusal(page.name, f"Did not pick a winner in “{page.name}”", page.summary)]
+    if page.unproven:
+        return [Refusal(page.name, f"Did not call “{page.winner}” in “{page.name}” a winner", page.summary)]
     if page.verdict in (Verdict.INCONCLUSIVE, Verdict.KEEP_CONTROL):
         challengers = " or ".join(f"“{c.name}”" for c in page.contrasts) or "a challenger"
         return [Refusal(page.name, f"Did not ship {challengers} in “{page.name}”", page.summary)]
@@ -154,7 +154,7 @@ def _refused_early(page: Sheet) -> list[Refusal]:
     if not low or page.progress is None or page.progress.due or page.verdict is not Verdict.CONTINUE:
         return []
     why = (
-        f"{lead_so_far(page)}, p = {words.probability(low[0].p_value)}, but only "
+        f"The numbers look clear at this moment ({words.p_value(low[0].p_value)}), but only "
         f"{words.count(page.progress.counted)} of {words.count(page.progress.planned)} planned visitors are counted. "
         "Stopping at the first good moment declares winners that are none."
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cro_core.domain import Decision, Experiment, Verdict
-from cro_core.reporting import words
+from cro_core.reporting import summaries, words
 from cro_core.reporting.values import Change
 
 AUTOPILOT = "autopilot"
@@ -55,11 +55,10 @@ class Storyteller:
         """A test ended with a decision."""
         after = entry["after"]
         decision = self.decisions.get(after["decision"])
-        verdict = words.VERDICTS[Verdict(after["verdict"])]
-        return (
-            f"Ended the test {self.name(entry['subject'])}: {verdict.lower()}.",
-            decision.text if decision else "",
-        )
+        experiment = self.experiments.get(entry["subject"])
+        verdict = words.VERDICTS[Verdict(after["verdict"])].lower()
+        why = summaries.summary(experiment, decision) if experiment and decision else ""
+        return f"Ended the test {self.name(entry['subject'])}: {verdict}.", why
 
     def produced(self, entry: Entry) -> tuple[str, str]:
         """The site shows something else."""
@@ -74,7 +73,8 @@ class Storyteller:
         """Visitors are divided differently from tomorrow."""
         subject = entry["subject"]
         shares = ", ".join(
-            f"{self.variant(subject, key)} {share:.0%}" for key, share in entry["after"]["shares"].items()
+            f"{self.variant(subject, key)} {words.share(part)}"
+            for key, part in entry["after"]["shares"].items()
         )
         times = self.times[entry["action"], subject]
         moved = f"{times} times, last to {shares}" if times > 1 else f"now {shares}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from cro_core.domain import Decision, Experiment, Json, Status, Verdict
-from cro_core.reporting import words
+from cro_core.reporting import summaries
 from cro_core.reporting.values import Arm, Asset, Contrast, Progress, Sheet, Step, Worth
 
 SPLIT: Mapping[str, str] = {
@@ -29,6 +30,7 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
     evidence: Json = decision.evidence if decision else {}
     names = {v.key: v.name or v.key for v in experiment.variants}
     contrasts = tuple(_contrast(c, names) for c in evidence.get("comparisons", ()))
+    arms = tuple(_arm(t, names) for t in evidence.get("totals", ()))
     split = str(evidence.get("srm", {}).get("status", "no_data"))
     winner = decision.winner if decision else experiment.winner
     verdict = decision.verdict if decision else None
@@ -45,19 +47,23 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         as_of=decision.as_of if decision else None,
         decision_id=decision.id if decision else "",
         verdict=verdict,
-        summary=decision.text if decision else _no_decision(experiment),
+        summary=summaries.summary(experiment, decision) if decision else _no_decision(experiment),
         reasons=tuple(r.text for r in decision.reasons) if decision else (),
         winner=names.get(winner, winner) if winner else None,
         winner_key=winner,
         unproven=bool(decision and decision.unproven),
-        confidence=1 - experiment.plan.alpha,
-        arms=tuple(_arm(t, names) for t in evidence.get("totals", ())),
+        taken_back=bool(
+            decision and decision.winner and experiment.ended_at and experiment.winner != decision.winner
+        ),
+        confidence=1 - experiment.plan.alpha / max(len(experiment.challengers), 1),
+        min_uplift=experiment.plan.min_uplift,
+        arms=arms,
         contrasts=contrasts,
         progress=progress,
         split=split,
         split_text=SPLIT.get(split, split),
         waterfall=_steps(evidence.get("waterfall", ())) or tuple(waterfall),
-        worth=_worth(contrasts, winner, progress) if verdict is Verdict.SHIP else None,
+        worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
     )
 
 
@@ -99,20 +105,18 @@ def _arm(total: Json, names: Mapping[str, str]) -> Arm:
 
 
 def _contrast(comparison: Json, names: Mapping[str, str]) -> Contrast:
-    numbers = (
-        "relative",
-        "relative_low",
-        "relative_high",
-        "absolute",
-        "low",
-        "high",
-        "chi_square",
-        "p_value",
-    )
+    z = comparison.get("z")  # what the decision looks at; a pooled table misleads where shares moved
     return Contrast(
-        comparison["variant"],
-        names.get(comparison["variant"], comparison["variant"]),
-        *(comparison.get(name) for name in numbers),
+        variant=comparison["variant"],
+        name=names.get(comparison["variant"], comparison["variant"]),
+        relative=comparison.get("relative"),
+        relative_low=comparison.get("relative_low"),
+        relative_high=comparison.get("relative_high"),
+        absolute=comparison.get("absolute"),
+        low=comparison.get("low"),
+        high=comparison.get("high"),
+        chi_square=comparison.get("chi_square") if z is None else z * z,
+        p_value=comparison.get("p_value") if z is None else math.erfc(abs(z) / math.sqrt(2)),
         reason=comparison.get("reason") or "",
     )
 
@@ -136,16 +140,23 @@ def _steps(rows: Iterable[Json]) -> tuple[Step, ...]:
     return tuple(Step(row["step"], int(row["count"]), row.get("text", "")) for row in rows)
 
 
-def _worth(contrasts: Sequence[Contrast], winner: str | None, progress: Progress | None) -> Worth | None:
-    """What the winner adds to 1,000 visitors, and to a week at the traffic that was counted."""
+def _worth(
+    contrasts: Sequence[Contrast], arms: Sequence[Arm], winner: str | None, progress: Progress | None
+) -> Worth | None:
+    """What the winner adds to 1,000 visitors, and to a week at the traffic that was counted.
+
+    From the relative uplift, because that is standardised where shares moved; the difference of the pooled
+    rates is not.
+    """
     won = next((c for c in contrasts if c.variant == winner), None)
-    if won is None or won.absolute is None:
+    base = next((a.rate for a in arms if a.is_control), None)
+    if won is None or won.relative is None or base is None:
         return None
-    gains = (won.absolute, won.low, won.high)
     weekly = progress.counted / progress.days * 7 if progress and progress.days else None
+    gains = [None if r is None else r * base for r in (won.relative, won.relative_low, won.relative_high)]
     thousand = [None if g is None else g * 1000 for g in gains]
     week = [None if g is None or weekly is None else g * weekly for g in gains]
-    return Worth(won.absolute * 1000, thousand[1], thousand[2], *week)
+    return Worth(won.relative * base * 1000, thousand[1], thousand[2], *week)
 
 
 def _no_decision(experiment: Experiment) -> str:
@@ -159,13 +170,3 @@ def _no_decision(experiment: Experiment) -> str:
 def ended_between(page: Sheet, start: datetime, end: datetime) -> bool:
     """Whether the experiment ended after ``start`` and not after ``end``."""
     return page.ended_at is not None and start < page.ended_at <= end
-
-
-def lead_so_far(page: Sheet) -> str:
-    """``Film leads by +12.0 % (interval −3.0 % to +28.0 %)``."""
-    best = page.best
-    if best is None or best.relative is None:
-        return "no comparison is possible yet"
-    direction = "is ahead by" if best.relative >= 0 else "is behind at"
-    span = words.interval(best.relative_low, best.relative_high)
-    return f"{best.name} {direction} {words.signed(best.relative)} (interval {span})"

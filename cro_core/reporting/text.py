@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.reporting import words
-from cro_core.reporting.sheets import lead_so_far
+from cro_core.reporting import summaries, words
 from cro_core.reporting.values import Report, Sheet
 
 COLUMNS = 80
@@ -15,7 +15,7 @@ BAR = 30
 
 def as_text(report: Report) -> str:
     """The whole report in lines of at most 80 columns."""
-    return "\n".join(line.rstrip() for line in _lines(report)) + "\n"
+    return "\n".join(line.rstrip().replace(words.NBSP, " ") for line in _lines(report)) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -37,21 +37,23 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _top(report: Report) -> Iterator[str]:
-    period = f"{words.day(report.period_start, report.zone)} to {words.day(report.generated_at, report.zone)}"
     yield from _wrap(f"{words.clean(report.site)}: weekly test report")
     yield "=" * COLUMNS
-    yield f"{period} ({report.zone})"
+    yield from _wrap(f"{words.period(report.period_start, report.generated_at, report.zone)} ({report.zone})")
     if report.simulated:
-        yield from _wrap("DEMO: these visitors and this calendar are simulated.")
+        yield from _wrap(f"DEMO. {words.DEMO}")
     yield ""
     yield from _wrap(words.clean(report.headline))
     first = report.actions[0].text if report.actions else "Nothing is needed from you."
     yield from _wrap(f"To do: {words.clean(first)}")
     yield ""
     o = report.overview
+    converted = (
+        f", {words.count(o.conversions)} of them converted ({words.percent(o.rate)})" if o.counted else ""
+    )
     yield from _wrap(
-        f"{words.some(o.running, 'test')} running, {words.some(o.decided, 'test')} decided since the last report, "
-        f"{words.count(o.counted)} visitors counted, {words.count(o.conversions)} converted ({words.percent(o.rate)})."
+        words.sentence(f"{words.some(o.running, 'test')} running, {words.some(o.decided, 'test')} decided, ")
+        + f"{words.some(o.counted, 'visitor')} counted{converted}."
     )
 
 
@@ -71,20 +73,9 @@ def _decided(report: Report) -> Iterator[str]:
 
 
 def _evidence(page: Sheet) -> Iterator[str]:
-    best = page.best
-    if best is not None and best.relative is not None:
-        yield from _wrap(
-            f"Evidence: {best.name} converts {words.signed(best.relative)} "
-            f"({words.level(page.confidence)} interval {words.interval(best.relative_low, best.relative_high)}), "
-            f"{words.count(page.units)} visitors, p = {words.probability(best.p_value)}.",
-            "    ",
-        )
+    yield from _wrap(f"Evidence: {summaries.evidence(page)}", "    ")
     if page.worth is not None:
-        w = page.worth
-        weekly = f", about {words.more(w.per_week)} a week at this traffic" if w.per_week is not None else ""
-        yield from _wrap(
-            f"Worth: {words.more(w.per_thousand)} conversions per 1,000 visitors{weekly}.", "    "
-        )
+        yield from _wrap(f"Worth: {summaries.worth(page)}", "    ")
 
 
 def _changes(report: Report) -> Iterator[str]:
@@ -107,7 +98,7 @@ def _running(report: Report) -> Iterator[str]:
     for page in report.running:
         event_type = f" (event type: {page.event_type})" if page.event_type else ""
         yield from _item(f"{page.name}{event_type}")
-        yield from _wrap(words.sentence(lead_so_far(page)) + ".", "    ")
+        yield from _wrap(page.summary, "    ")
         yield from _arms(page)
         yield from _progress(page, report.zone)
         if page.split == "alarm":
@@ -139,7 +130,8 @@ def _progress(page: Sheet, zone: str) -> Iterator[str]:
         return
     if progress.fraction is not None:
         filled = round(progress.fraction * BAR)
-        yield f"    [{'#' * filled}{'.' * (BAR - filled)}] {words.count(progress.counted)} of {words.count(progress.planned)} visitors"
+        bar = "#" * filled + "." * (BAR - filled)
+        yield f"    [{bar}] {words.count(progress.counted)} of {words.count(progress.planned)} visitors"
     if progress.chi_square is not None and progress.critical_chi_square is not None:
         yield from _wrap(
             f"Chi-square {progress.chi_square:.2f}; to decide it must reach {progress.critical_chi_square:.2f}.",
@@ -166,9 +158,8 @@ def _winners(pages: Sequence[Sheet]) -> Iterator[str]:
 def _production(report: Report) -> Iterator[str]:
     for shown in report.production:
         label = ", unproven pick" if shown.unproven else ""
-        yield from _item(
-            f"{shown.variant} since {words.day(shown.since, report.zone)}{label} (from {shown.experiment})"
-        )
+        since = words.day(shown.since, report.zone)
+        yield from _item(f"{shown.slot}: {shown.variant} since {since}{label} (from {shown.experiment})")
 
 
 def _waterfalls(report: Report) -> Iterator[str]:
@@ -181,9 +172,8 @@ def _waterfalls(report: Report) -> Iterator[str]:
 
 
 def _counted(number: int, step: str, text: str) -> Iterator[str]:
-    sign = " " if step == "received" else "=" if step.startswith("counted") else "-"
-    label = words.STEPS.get(step, text or step)
-    yield from _wrap(f"{words.count(number):>11} {label}", f"    {sign}", " " * 17)
+    sign = words.sign(step).replace("−", "-")
+    yield from _wrap(words.step(step, text), f"    {sign}{words.count(number):>11} ", " " * 17)
 
 
 def _assets(report: Report) -> Iterator[str]:
@@ -199,7 +189,7 @@ def _assets(report: Report) -> Iterator[str]:
 def _pending(report: Report) -> Iterator[str]:
     for proposal in report.pending:
         yield from _item(proposal.text)
-        yield from _wrap(f"cro approve {proposal.id}   or   cro reject {proposal.id}", "    ")
+        yield from _wrap(f"cro approve {proposal.id}, or cro reject {proposal.id}", "    ")
 
 
 def _actions(report: Report) -> Iterator[str]:
@@ -244,13 +234,18 @@ def _wrap(text: str, first: str = "", rest: str | None = None) -> Iterator[str]:
     """Lines of at most 80 columns; a word that is longer is cut, wide characters count as two."""
     rest = first if rest is None else rest
     line, empty = first, True
-    for word in words.clean(text).split():
+    for word in _words(text):
         for piece in _pieces(word, COLUMNS - len(rest)):
             if not empty and words.width(line) + 1 + words.width(piece) > COLUMNS:
                 yield line
                 line, empty = rest, True
             line, empty = line + piece if empty else f"{line} {piece}", False
     yield line
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text; what a no-break space joins is one word."""
+    return re.split(r"[ \t\n]+", words.clean(text).strip(" \t\n"))
 
 
 def _pieces(word: str, columns: int) -> list[str]:

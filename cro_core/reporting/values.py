@@ -44,7 +44,10 @@ class Contrast:
     low: float | None
     high: float | None
     chi_square: float | None
+    """The test statistic, which a decision compares with the critical value; where shares moved from day to
+    day it is combined over the days and differs from a pooled table's."""
     p_value: float | None
+    """Chance of a statistic as large under "no difference", looked at once."""
     reason: str = ""
     """Why something could not be computed; empty where all could."""
 
@@ -118,7 +121,12 @@ class Sheet:
     """Name of the variant to show."""
     winner_key: str | None
     unproven: bool
+    taken_back: bool
+    """Whether the decision was undone since."""
     confidence: float
+    """Level of the challengers' intervals."""
+    min_uplift: float
+    """Uplift that is worth shipping."""
     arms: tuple[Arm, ...]
     contrasts: tuple[Contrast, ...]
     progress: Progress | None
@@ -134,6 +142,11 @@ class Sheet:
         known = [c for c in self.contrasts if c.relative is not None]
         won = [c for c in known if c.variant == self.winner_key]
         return max(won or known, key=lambda c: c.relative or 0.0, default=None)
+
+    @property
+    def control(self) -> str:
+        """Name of the variant that the others are compared with."""
+        return next((arm.name for arm in self.arms if arm.is_control), "the control")
 
     @property
     def units(self) -> int:
@@ -271,20 +284,20 @@ class Report:
 
     @property
     def decided(self) -> tuple[Sheet, ...]:
-        """Experiments that ended in the period."""
-        return tuple(
-            s for s in self.sheets if s.ended_at and self.period_start < s.ended_at <= self.generated_at
-        )
+        """Experiments that ended in the period: winners first, then what cannot be trusted, then the rest."""
+        rank = {Verdict.SHIP: 0, Verdict.INVALID: 1}
+        ended = (s for s in self.sheets if s.ended_at and self.period_start < s.ended_at <= self.generated_at)
+        return tuple(sorted(ended, key=lambda s: rank.get(s.verdict, 2) if s.verdict else 2))
 
     @property
     def winners(self) -> tuple[Sheet, ...]:
         """Experiments whose challenger won on evidence."""
-        return tuple(s for s in self.sheets if s.verdict is Verdict.SHIP and not s.unproven and s.ended_at)
+        return tuple(s for s in self.sheets if s.verdict is Verdict.SHIP and s.ended_at and not s.taken_back)
 
     @property
     def unproven(self) -> tuple[Sheet, ...]:
         """Experiments whose variant was picked by policy, without proof."""
-        return tuple(s for s in self.sheets if s.unproven and s.ended_at)
+        return tuple(s for s in self.sheets if s.unproven and s.ended_at and not s.taken_back)
 
 
 def as_json(report: Report) -> str:

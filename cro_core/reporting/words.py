@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 from cro_core.domain import Verdict
 
 UNKNOWN = "not known"
+NBSP = "\u00a0"
+"""Keeps a number and its unit on one line."""
 
 VERDICTS: dict[Verdict | None, str] = {
     Verdict.SHIP: "Winner found",
@@ -26,21 +28,22 @@ STEPS: dict[str, str] = {
     "bot": "from known robots",
     "after_enrolment": "visitor first seen outside the enrolment period",
     "wrong_epoch": "shown under another day's split",
+    "no_epoch": "did not say which day's split it was shown under",
     "immature": "visitor too recent: may still convert",
     "crossover": "visitor had met another variant before",
     "repeat_exposure": "same visitor, same variant again",
     "unexposed": "goal of a visitor who never met the experiment",
     "before_exposure": "goal before the visitor met the experiment",
-    "out_of_window": "goal too late to be credited",
+    "out_of_window": "goal too late to be credited to the version",
     "repeat_goal": "same goal of the same visitor again",
     "other": "not a goal of this experiment",
     "unexplained": "not explained: please report this",
     "counted_exposure": "Visitors counted",
-    "counted_exposures": "Visitors counted",
     "counted_goal": "Goals counted",
-    "counted_goals": "Goals counted",
 }
 """Every step of the reconciliation, for a reader who has never seen one."""
+
+DEMO = "These visitors and this calendar are simulated."
 
 GLOSSARY: dict[str, str] = {
     "Control": "the version that was there before; every other version (a challenger) is compared with it.",
@@ -55,6 +58,16 @@ GLOSSARY: dict[str, str] = {
 }
 
 
+def sign(step: str) -> str:
+    """How a step of the reconciliation enters the sum: ``−`` set aside, ``=`` counted, a space where it begins."""
+    return " " if step == "received" else "=" if step.startswith("counted") else "−"
+
+
+def step(name: str, text: str = "") -> str:
+    """A step of the reconciliation in words: those of ``text`` where its name is not known."""
+    return STEPS.get(name, text or name)
+
+
 def count(value: float | None) -> str:
     """``12,345``."""
     return UNKNOWN if value is None else f"{value:,.0f}"
@@ -66,7 +79,7 @@ def percent(value: float | None) -> str:
         return UNKNOWN
     size = abs(value)
     digits = 2 if size < 0.0995 else 1 if size < 0.9995 else 0
-    return f"{value * 100:.{digits}f} %"
+    return f"{value * 100:.{digits}f}{NBSP}%"
 
 
 def signed(value: float | None) -> str:
@@ -74,13 +87,18 @@ def signed(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     digits = 1 if abs(value) < 0.9995 else 0
-    shown = f"{value * 100:+.{digits}f} %"
+    shown = f"{value * 100:+.{digits}f}{NBSP}%"
     return shown.replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """``+4.1 % to +21.0 %``."""
     return UNKNOWN if low is None or high is None else f"{signed(low)} to {signed(high)}"
+
+
+def share(value: float) -> str:
+    """A part of a whole in whole percent: ``62 %``."""
+    return f"{value * 100:.0f}{NBSP}%"
 
 
 def more(value: float | None) -> str:
@@ -90,16 +108,17 @@ def more(value: float | None) -> str:
     return f"{value:+,.{1 if abs(value) < 9.95 else 0}f}".replace("-", "−")
 
 
-def probability(p: float | None) -> str:
-    """A p-value: ``.041``, ``under .001``."""
+def p_value(p: float | None) -> str:
+    """``p = .041``, ``p < .001``."""
     if p is None:
-        return UNKNOWN
-    return "under .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+        return f"p {UNKNOWN}"
+    sign, shown = ("<", ".001") if p < 0.001 else ("=", f"{p:.3f}".removeprefix("0"))
+    return f"p{NBSP}{sign}{NBSP}{shown}"
 
 
 def level(confidence: float) -> str:
     """``95 %``."""
-    return f"{confidence * 100:g} %"
+    return f"{confidence * 100:g}{NBSP}%"
 
 
 def day(moment: datetime | None, zone: str) -> str:
@@ -116,6 +135,11 @@ def minute(moment: datetime | None, zone: str) -> str:
         return UNKNOWN
     local = moment.astimezone(ZoneInfo(zone))
     return f"{local:%a} {local.day} {local:%b}, {local:%H:%M}"
+
+
+def period(start: datetime, end: datetime, zone: str) -> str:
+    """``Mon 2 Mar 2026 to Mon 9 Mar 2026, 09:00`` in the site's zone."""
+    return f"{day(start, zone)} to {day(end, zone)}, {end.astimezone(ZoneInfo(zone)):%H:%M}"
 
 
 def some(number: int, one: str, many: str = "") -> str:

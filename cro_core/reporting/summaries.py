@@ -1,0 +1,98 @@
+"""A verdict in two plain sentences, for a reader who has never seen the experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cro_core.domain import Decision, Experiment, Json, Verdict
+from cro_core.reporting import words
+from cro_core.reporting.values import Sheet
+
+WHY: Mapping[str, str] = {
+    "too_few": "Too few visitors came to compare the versions.",
+    "not_computable": "The versions cannot be compared: nobody converted, or everybody did.",
+    "not_significant": "No difference was proven: the versions are no further apart than chance explains.",
+    "gain_excluded": "A gain worth having can be ruled out.",
+    "control_wins": "Every other version did worse, by more than chance explains.",
+    "gain_too_small": "Another version did better, but the gain is too small to be worth a change.",
+}
+"""By the code of the reason that settled it."""
+
+
+def summary(experiment: Experiment, decision: Decision) -> str:
+    """What was decided and what it rests on, without a term of statistics."""
+    control = _name(experiment, experiment.control.key)
+    if decision.verdict is Verdict.SHIP:
+        winner = _name(experiment, decision.winner)
+        return f"{winner} is better than {control}: {_counts(decision, decision.winner, experiment.control.key)}."
+    if decision.verdict is Verdict.INVALID:
+        return f"The numbers cannot be trusted: {_split(decision)}."
+    if decision.verdict is Verdict.CONTINUE:
+        return f"Too early to say. {words.sentence(_look(decision))}."
+    why = " ".join(WHY[r.code] for r in decision.reasons if r.code in WHY) or "Nothing was proven."
+    if decision.unproven:
+        return (
+            f"{why} Your settings ask to show the leader all the same, {_name(experiment, decision.winner)}."
+        )
+    return f"{why} {control} stays."
+
+
+def evidence(page: Sheet) -> str:
+    """What the verdict rests on, in one sentence of numbers."""
+    best = page.best
+    if page.verdict is Verdict.INVALID:
+        return f"{words.some(page.units, 'visitor')}, none of which can be used."
+    if best is None or best.relative is None:
+        return f"{words.some(page.units, 'visitor')}; {(best.reason if best else '') or 'no comparison is possible'}."
+    span = words.interval(best.relative_low, best.relative_high)
+    return (
+        f"{words.signed(best.relative)} conversions with “{best.name}” over “{page.control}” "
+        f"({words.level(page.confidence)} interval {span}), {words.some(page.units, 'visitor')}, {words.p_value(best.p_value)}."
+    )
+
+
+def worth(page: Sheet) -> str:
+    """What the winner adds, in one sentence; empty where nothing won."""
+    gain = page.worth
+    if gain is None:
+        return ""
+    text = f"{words.more(gain.per_thousand)} conversions per 1,000 visitors"
+    if gain.per_week is None:
+        return text + "."
+    low, high = words.more(gain.per_week_low), words.more(gain.per_week_high)
+    return f"{text}: about {words.more(gain.per_week)} a week at this traffic (between {low} and {high})."
+
+
+def _name(experiment: Experiment, key: str | None) -> str:
+    variant = experiment.variant(key or "")
+    return f"“{(variant.name if variant else '') or key}”"
+
+
+def _counts(decision: Decision, winner: str | None, control: str) -> str:
+    totals = {t["variant"]: t for t in decision.evidence.get("totals", ())}
+    if winner not in totals or control not in totals:
+        return "see the evidence"
+    won, base = totals[winner], totals[control]
+    return (
+        f"{words.count(won['conversions'])} of {words.count(won['units'])} visitors converted, "
+        f"against {words.count(base['conversions'])} of {words.count(base['units'])}"
+    )
+
+
+def _split(decision: Decision) -> str:
+    srm: Json = decision.evidence.get("srm", {})
+    seen, expected = srm.get("units"), srm.get("expected")
+    if not seen or not expected:
+        return "visitors were not divided between the versions as planned"
+    came, planned = (" and ".join(words.count(n) for n in numbers) for numbers in (seen, expected))
+    return f"{came} visitors came to the versions where {planned} were planned, far more than chance explains"
+
+
+def _look(decision: Decision) -> str:
+    look: Json = decision.evidence.get("look", {})
+    counted, planned = look.get("counted_units"), look.get("planned_units")
+    if counted is None:
+        return "no visitor is counted yet"
+    if not planned:
+        return f"{words.some(counted, 'visitor is', 'visitors are')} counted so far"
+    return f"{words.count(counted)} of {words.count(planned)} planned visitors are counted"
