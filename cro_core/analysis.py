@@ -14,18 +14,27 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cro_core.clock import to_micros
-from cro_core.domain import EXPOSURE, Cell, Experiment
+from cro_core.domain import EXPOSURE, Cell, Epoch, Experiment
 from cro_core.errors import Conflict
 
 FOREVER = 2**62
 """Later than any time in microseconds."""
 
-STANDING = """CASE
+COUNTED = "counted_exposure"
+"""The standing of a unit that counts."""
+
+STANDING = f"""CASE
                 WHEN e.number IS NULL OR x.exposed_at >= :enrolment_ends_at THEN 'after_enrolment'
                 WHEN x.epoch <> e.number THEN 'wrong_epoch'
-                WHEN x.exposed_at + :window > :as_of THEN 'immature'
-                ELSE 'counted_exposure' END"""
-"""Whether a unit counts: its first exposure ``x`` lies in epoch ``e``, says so itself, and is mature."""
+                WHEN x.epoch IS NULL AND x.exposed_at >= :shares_move_at THEN 'no_epoch'
+                WHEN x.exposed_at + :window >= :as_of THEN 'immature'
+                ELSE '{COUNTED}' END"""
+"""Whether a unit counts: its first exposure ``x`` lies in epoch ``e``, says so itself, and is mature.
+
+An exposure that does not say its epoch may rest on an assignment of another day. As long as the shares have
+never moved that makes no difference; afterwards nobody can tell, and it is left out of every variant alike.
+A unit is mature when its whole window, both ends included, lies before ``as_of``.
+"""
 
 EVENTS = """
 WITH goals(type, weight, is_primary) AS (VALUES {goals}),
@@ -109,15 +118,19 @@ GROUP BY {dimension}, variant
 ORDER BY {dimension}, variant
 """
 
+STORED = "stored"
+"""The row of :data:`STEPS_TAKEN` that counts the events without classifying them."""
+
 STEPS_TAKEN = """
-SELECT step AS taken, COUNT(*) AS events FROM step WHERE step <> 'eligible_goal' GROUP BY step
+SELECT 'stored' AS taken, COUNT(*) AS events FROM relevant
+UNION ALL
+SELECT step, COUNT(*) FROM step WHERE step <> 'eligible_goal' GROUP BY step
 UNION ALL
 SELECT 'counted_goal', COUNT(*) FROM achieved
 UNION ALL
 SELECT 'repeat_goal', COALESCE(SUM(times - 1), 0) FROM achieved
 """
-
-STORED = "SELECT COUNT(*) FROM relevant"
+"""Counts and classification in one statement, so that both see the same events whatever is posted meanwhile."""
 
 CROSSOVER_UNITS = "SELECT COUNT(DISTINCT unit) FROM step WHERE step = 'crossover'"
 
@@ -129,6 +142,7 @@ STEPS: Mapping[str, str] = {
     "bot": "posted by a known bot",
     "after_enrolment": "first seen before the start or after enrolment had ended",
     "wrong_epoch": "shown under another day's shares (an expired assignment)",
+    "no_epoch": "posted without its epoch after the shares had moved: perhaps an expired assignment",
     "immature": "first seen too recently: the time to convert has not passed",
     "crossover": "an exposure to a second variant; the unit stays with its first",
     "repeat_exposure": "a further exposure to the same variant",
@@ -188,12 +202,21 @@ def query(experiment: Experiment, as_of: datetime, select: str) -> tuple[str, di
         "enrolment_ends_at": FOREVER if plan.finished else min(map(to_micros, closes)),
         "window": plan.window // timedelta(microseconds=1),
         "goal_from": 0 if plan.goal_at_exposure else 1,
+        "shares_move_at": _shares_move_at(experiment.epochs),
     }
     rows = []
     for index, goal in enumerate(plan.goals):
-        rows.append(f"(CAST(:g{index} AS TEXT), CAST(:w{index} AS DOUBLE PRECISION), CAST(:p{index} AS INTEGER))")
+        rows.append(
+            f"(CAST(:g{index} AS TEXT), CAST(:w{index} AS DOUBLE PRECISION), CAST(:p{index} AS INTEGER))"
+        )
         parameters |= {f"g{index}": goal.name, f"w{index}": goal.weight, f"p{index}": int(goal.primary)}
     return EVENTS.format(goals=", ".join(rows), exposure=EXPOSURE, standing=STANDING) + select, parameters
+
+
+def _shares_move_at(epochs: Sequence[Epoch]) -> int:
+    """Start of the first epoch whose shares are not those of the first, in microseconds."""
+    moved = (to_micros(e.starts_at) for e in epochs if dict(e.shares) != dict(epochs[0].shares))
+    return next(moved, FOREVER)
 
 
 def totals(experiment: Experiment, cells: Sequence[Cell]) -> list[Totals]:
@@ -229,4 +252,6 @@ def waterfall(stored: int, steps: Mapping[str, int], receipts: Mapping[str, int]
     lines = [Step("received", received, "posted for this experiment, or goals of the site while it ran")]
     lines += [Step(name, found.get(name, 0), text) for name, text in STEPS.items()]
     unexplained = received - sum(line.count for line in lines[1:])
-    return lines + [Step("unexplained", unexplained, "not reconciled: please report this")] * bool(unexplained)
+    return lines + [Step("unexplained", unexplained, "not reconciled: please report this")] * bool(
+        unexplained
+    )

@@ -7,7 +7,6 @@ SDKs therefore agree with this module by construction.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
 
@@ -57,16 +56,24 @@ def check_shares(shares: Sequence[float]) -> None:
     """Raises:
     InvalidInput: shares that are negative or do not sum to 1 within 1e-9.
     """
-    if not shares or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
-        raise InvalidInput(f"shares are {list(shares)}: give non-negative fractions that sum to 1", field="shares")
+    if not shares or min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-9:  # NaN compares as false
+        raise InvalidInput(
+            f"shares are {list(shares)}: give non-negative fractions that sum to 1", field="shares"
+        )
 
 
 def equal_shares(count: int) -> list[float]:
-    """``count`` shares in whole buckets that sum to 1; the first ones take what does not divide."""
+    """``count`` shares in whole buckets that sum to 1; the first ones take what does not divide.
+
+    Raises:
+        InvalidInput: a count below 1, or above the number of buckets.
+    """
+    if not 1 <= count <= BUCKETS:
+        raise InvalidInput(f"count is {count}: give 1 to {BUCKETS} variants", field="count")
     base, extra = divmod(BUCKETS, count)
     return [(base + (index < extra)) / BUCKETS for index in range(count)]
 
 
 def pseudonym(salt: bytes, visitor: str) -> str:
     """The only form in which a visitor (or session) is stored: a keyed hash, 128 bits, as hex."""
-    return hmac.new(salt, visitor.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(salt, visitor.encode("utf-8", "surrogatepass"), "sha256").hex()[:32]

@@ -47,7 +47,10 @@ def parse_time(text: str) -> datetime:
         raise InvalidInput(f"time {text!r} is not ISO 8601: write it like 2026-03-01T09:30:00Z") from None
     if moment.tzinfo is None:
         raise InvalidInput(f"time {text!r} has no zone: write it like 2026-03-01T09:30:00Z")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the first and the last day of the calendar, in another zone
+        raise InvalidInput(f"time {text!r} is out of range: years 1 to 9999 UTC are possible") from None
 
 
 def iso(moment: datetime) -> str:

@@ -6,6 +6,7 @@ fractions, and ``None`` means "not known", never zero.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -21,6 +22,9 @@ KEY = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 
 EXPOSURE = "exposure"
 """The event type that says a unit really met its variant: the denominator of every rate."""
+
+RESERVED_GOALS = frozenset({EXPOSURE, "impression"})
+"""Event types that cannot be goals, because they mean an exposure."""
 
 Json = Mapping[str, Any]
 
@@ -267,7 +271,8 @@ def check_key(value: str, what: str) -> str:
     """
     if not KEY.fullmatch(value):
         raise InvalidInput(
-            f"{what} {value[:120]!r} is not a key: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -", field=what
+            f"{what} {value[:120]!r} is not a key: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -",
+            field=what,
         )
     return value
 
@@ -276,18 +281,32 @@ def check_experiment(experiment: Experiment) -> Experiment:
     """Returns the experiment if it can run at all.
 
     Raises:
-        InvalidInput: bad or repeated keys, fewer than two variants, or not exactly one control.
+        InvalidInput: bad or repeated keys, fewer than two variants, not exactly one control, no primary goal,
+            or a goal that stands twice or means an exposure.
     """
     check_key(experiment.id, "test_id")
     keys = [check_key(v.key, "variant_id") for v in experiment.variants]
     if len(keys) < 2:
-        raise InvalidInput(f"experiment {experiment.id} has {len(keys)} variant(s): give at least 2", field="variants")
+        raise InvalidInput(
+            f"experiment {experiment.id} has {len(keys)} variant(s): give at least 2", field="variants"
+        )
     if len(set(keys)) < len(keys):
-        raise InvalidInput(f"experiment {experiment.id} repeats a variant key in {keys}: make them distinct", field="variants")
+        raise InvalidInput(
+            f"experiment {experiment.id} repeats a variant key in {keys}: make them distinct",
+            field="variants",
+        )
     controls = [v.key for v in experiment.variants if v.is_control]
     if len(controls) != 1:
         raise InvalidInput(
-            f"experiment {experiment.id} has {len(controls)} controls: mark exactly 1 variant as the control", field="variants"
+            f"experiment {experiment.id} has {len(controls)} controls: mark exactly 1 variant as the control",
+            field="variants",
+        )
+    goals = [goal.name for goal in experiment.plan.goals]
+    if len(set(goals)) < len(goals) or RESERVED_GOALS.intersection(goals):
+        raise InvalidInput(
+            f"experiment {experiment.id} has the goals {goals}: name each once, and none of "
+            f"{', '.join(sorted(RESERVED_GOALS))}, which say that a visitor met a variant",
+            field="goals",
         )
     if not any(goal.primary for goal in experiment.plan.goals):
         raise InvalidInput(f"experiment {experiment.id} has no primary goal: mark at least 1", field="goals")
@@ -306,6 +325,6 @@ def to_json(value: Any) -> Any:
         return iso(value)
     if isinstance(value, timedelta):
         return value.total_seconds() / 3600
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

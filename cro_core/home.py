@@ -1,8 +1,8 @@
 """A home: the folder that holds one site's settings, data and reports.
 
-    HOME/cro-config.json     settings
-    HOME/data/               cro.sqlite, secrets.json (mode 600), media/, locks/, clock.json (simulated homes only)
-    HOME/reports/            weekly reports; runs/ holds the executed notebooks
+HOME/cro-config.json     settings
+HOME/data/               cro.sqlite, secrets.json (mode 600), media/, locks/, clock.json (simulated homes only)
+HOME/reports/            weekly reports; runs/ holds the executed notebooks
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from cro_core.clock import Clock, iso, parse_time, system_clock
-from cro_core.config import FILE_NAME, Config, Loaded, load
+from cro_core.config import FILE_NAME, Config, Loaded, load, resolve
 from cro_core.domain import Json
 from cro_core.errors import Busy, ConfigError, Conflict, NotFound
 from cro_core.storage.database import Database
+
+SALT_BYTES = 16
+"""Shortest key of the visitor hash that is accepted; new homes get twice that."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,12 @@ class Home:
 
     path: Path
     loaded: Loaded
-    database_url: str
+    database_url: str = field(repr=False)
+    """May hold a password: never print it."""
     clock: Clock
     """The time of this home: the machine's, or a simulated one that service and cycle share."""
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, compare=False, repr=False)
+    """Where CRO_SALT and CRO_ADMIN_KEY are looked up first."""
     cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     """What this process has read already, by name; its users check that it is still true."""
 
@@ -76,13 +82,36 @@ class Home:
 
     @cached_property
     def salt(self) -> bytes:
-        """The key of the visitor hash. Losing it makes returning visitors strangers."""
-        return base64.b64decode(os.environ.get("CRO_SALT") or self._secrets["salt"])
+        """The key of the visitor hash. Losing it makes returning visitors strangers.
+
+        Raises:
+            ConfigError: it is not base64 of at least 16 bytes.
+        """
+        text = self.environ.get("CRO_SALT") or self._secret("salt")
+        try:
+            salt = base64.b64decode(text, validate=True)
+        except ValueError:
+            salt = b""
+        if len(salt) < SALT_BYTES:
+            raise ConfigError(
+                f"CRO_SALT (or salt in secrets.json) is no base64 text of at least {SALT_BYTES} bytes: "
+                "make one with `openssl rand -base64 32`, once, and keep it",
+                field="CRO_SALT",
+            )
+        return salt
 
     @property
     def admin_key(self) -> str:
         """What a request must carry to change anything but events."""
-        return os.environ.get("CRO_ADMIN_KEY") or self._secrets["admin_key"]
+        return self.environ.get("CRO_ADMIN_KEY") or self._secret("admin_key")
+
+    def _secret(self, name: str) -> str:
+        value = self._secrets.get(name)
+        if not value:
+            raise ConfigError(
+                f"secrets.json has no {name}: restore the file, or set CRO_{name.upper()}", field=name
+            )
+        return value
 
     @cached_property
     def _secrets(self) -> Mapping[str, str]:
@@ -91,6 +120,8 @@ class Home:
             found: Mapping[str, str] = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise NotFound(f"{file} is missing: run `cro init`, or set CRO_SALT and CRO_ADMIN_KEY") from None
+        except ValueError:
+            raise ConfigError(f"{file} is not JSON: restore it, or set CRO_SALT and CRO_ADMIN_KEY") from None
         return found
 
     @contextmanager
@@ -102,11 +133,13 @@ class Home:
         """
         folder = self.data / "locks"
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"{name}.lock", "a", encoding="utf-8") as file:
+        with (folder / f"{name}.lock").open("a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise Busy(f"{name} is running in another process: nothing was done, try again when it has ended") from None
+                raise Busy(
+                    f"{name} is running in another process: nothing was done, try again when it has ended"
+                ) from None
             yield
 
 
@@ -124,11 +157,15 @@ def open_home(path: Path | str | None = None, environ: Mapping[str, str] = os.en
     """
     root = Path(path).expanduser().resolve() if path else default_path(environ)
     if not (root / FILE_NAME).is_file():
-        raise NotFound(f"{root} is not a home (it has no {FILE_NAME}): run `cro init --home {root}` or give --home")
-    return Home(root, load(root / FILE_NAME, environ), _database_url(root, environ), _clock(root))
+        raise NotFound(
+            f"{root} is not a home (it has no {FILE_NAME}): run `cro init --home {root}` or give --home"
+        )
+    return Home(root, load(root / FILE_NAME, environ), _database_url(root, environ), _clock(root), environ)
 
 
-def create_home(path: Path | str | None = None, settings: Json | None = None, environ: Mapping[str, str] = os.environ) -> Home:
+def create_home(
+    path: Path | str | None = None, settings: Json | None = None, environ: Mapping[str, str] = os.environ
+) -> Home:
     """Makes a home with new secrets and these settings (default: those that ship), and opens it.
 
     Raises:
@@ -139,16 +176,11 @@ def create_home(path: Path | str | None = None, settings: Json | None = None, en
     if (root / FILE_NAME).exists():
         raise Conflict(f"{root} is a home already: nothing was changed")
     chosen = dict(settings) if settings is not None else Config().model_dump(mode="json")
+    resolve(chosen, environ)
     for folder in (root / "data" / "media", root / "data" / "locks", root / "reports" / "runs"):
         folder.mkdir(parents=True, exist_ok=True)
-    file = root / FILE_NAME
-    file.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
-    try:
-        load(file, environ)
-    except ConfigError:
-        file.unlink()
-        raise
     _write_secrets(root / "data" / "secrets.json")
+    (root / FILE_NAME).write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
     home = open_home(root, environ)
     home.db  # noqa: B018  creates the store
     return home
@@ -176,7 +208,9 @@ def _database_url(root: Path, environ: Mapping[str, str]) -> str:
     if not url:
         return f"sqlite:///{root / 'data' / 'cro.sqlite'}"
     # The driver is ours to choose; users write the address that every tool takes.
-    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+    return url.replace("postgresql://", "postgresql+psycopg://", 1).replace(
+        "postgres://", "postgresql+psycopg://", 1
+    )
 
 
 def _write_secrets(file: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cro_core.agents import Agent
 from cro_core.clock import EPOCH, parse_time
@@ -23,44 +23,89 @@ IMPRESSION = "impression"
 FUTURE = timedelta(minutes=10)
 """How far a client's clock may run ahead of ours."""
 
+SAFE = frozenset(
+    {
+        "event_type", "test_id", "variant_id", "timestamp", "device_type", "city", "country", "value",
+        "asset_id", "occasion", "epoch", "propensity",
+    }
+)  # fmt: skip
+"""Fields that describe no person: the quarantine keeps them as posted, and everything else hashed."""
+
 PERSONAL = ("user", "visitor", "session", "mail", "phone", "ip", "name")
-"""Field names that may hold a person's id: their values are hashed before they reach the quarantine."""
+"""Parts of column names that hint at a person, for an import, whose columns have any name at all."""
 
 MAX_PAYLOAD = 4_000
 """Characters of a rejected item that the quarantine keeps, and of an event's properties."""
 
-Key = Field(default=None, pattern=f"^{KEY.pattern}$")
+MAX_ERROR = 500
+"""Characters of a complaint: it may quote what was posted."""
+
+MAX_DEPTH = 20
+"""How deeply an event's properties may nest."""
+
+MAX_VALUE = 1e12
+"""Largest amount; sums of squares of such amounts are still ordinary numbers."""
+
+MAX_EPOCH = 1_000_000
+
+
+def _without_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("holds a NUL character: leave it out")  # PostgreSQL has no place for it
+    return text
+
+
+Text = Annotated[str, AfterValidator(_without_nul)]
 
 
 class EventIn(BaseModel):
     """One event as a website posts it."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, str_strip_whitespace=True)
+    model_config = ConfigDict(
+        extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, str_strip_whitespace=True
+    )
 
-    event_type: str = Field(pattern=f"^{KEY.pattern}$", description="`exposure` (or `impression`), or the name of a goal.")
-    user_id: str = Field(min_length=1, max_length=200, description="The visitor; stored only as a keyed hash.")
+    event_type: str = Field(
+        pattern=f"^{KEY.pattern}$", description="`exposure` (or `impression`), or the name of a goal."
+    )
+    user_id: Text = Field(
+        min_length=1, max_length=200, description="The visitor; stored only as a keyed hash."
+    )
     test_id: str | None = Field(
         default=None,
         pattern=f"^{KEY.pattern}$",
         description="The experiment. An exposure needs it; a goal without it counts for every experiment the visitor met.",
     )
-    variant_id: str | None = Field(default=None, pattern=f"^{KEY.pattern}$", description="The variant that was shown.")
-    id: str | None = Field(
-        default=None, min_length=1, max_length=100, description="Makes the event count once however often it is posted."
+    variant_id: str | None = Field(
+        default=None, pattern=f"^{KEY.pattern}$", description="The variant that was shown."
     )
-    session_id: str | None = Field(default=None, max_length=200)
+    id: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Makes the event count once however often it is posted.",
+    )
+    session_id: Text | None = Field(default=None, max_length=200)
     timestamp: str | int | None = Field(
-        default=None, description="ISO 8601 with a zone, or milliseconds since 1970; without it, the time of arrival."
+        default=None,
+        description="ISO 8601 with a zone, or milliseconds since 1970; without it, the time of arrival.",
     )
-    device_type: str | None = Field(default=None, max_length=40)
-    city: str | None = Field(default=None, max_length=120)
-    country: str | None = Field(default=None, max_length=120)
-    value: float | None = Field(default=None, description="Money or another amount that belongs to the goal.")
-    asset_id: str | None = Field(default=None, max_length=100)
-    occasion: str | None = Field(default=None, max_length=60, description="Wedding, party, corporate ...")
-    url: str | None = Field(default=None, max_length=2000, description="Kept without its query, which may hold personal data.")
+    device_type: Text | None = Field(default=None, max_length=40)
+    city: Text | None = Field(default=None, max_length=120)
+    country: Text | None = Field(default=None, max_length=120)
+    value: float | None = Field(
+        default=None,
+        ge=-MAX_VALUE,
+        le=MAX_VALUE,
+        description="Money or another amount that belongs to the goal.",
+    )
+    asset_id: Text | None = Field(default=None, max_length=100)
+    occasion: Text | None = Field(default=None, max_length=60, description="Wedding, party, corporate ...")
+    url: Text | None = Field(
+        default=None, max_length=2000, description="Kept without its query, which may hold personal data."
+    )
     properties: dict[str, Any] | None = None
-    epoch: int | None = Field(default=None, ge=0, description="As the assignment gave it.")
+    epoch: int | None = Field(default=None, ge=0, le=MAX_EPOCH, description="As the assignment gave it.")
     propensity: float | None = Field(default=None, gt=0, le=1, description="As the assignment gave it.")
 
     @field_validator("timestamp", mode="before")
@@ -73,7 +118,15 @@ class EventIn(BaseModel):
     @field_validator("properties")
     @classmethod
     def _small(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and len(json.dumps(value)) > MAX_PAYLOAD:
+        if value is None:
+            return None
+        _check_depth(value)
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+            text.encode("utf-8")
+        except ValueError:
+            raise ValueError("properties hold NaN, an infinity or half a character: JSON has none") from None
+        if len(text) > MAX_PAYLOAD:
             raise ValueError(f"properties are longer than {MAX_PAYLOAD} characters as JSON")
         return value
 
@@ -85,7 +138,7 @@ class Rules:
     experiments: Mapping[str, Experiment]
     now: datetime
     hash: Callable[[str], str]
-    agent: Agent = Agent()
+    agent: Agent = field(default_factory=Agent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +148,7 @@ class Rejection:
     index: int
     error: str
     payload: str
-    """What the quarantine keeps: the item as JSON, with anything personal hashed."""
+    """What the quarantine keeps: the item as JSON, with anything that may be personal hashed."""
     experiment_id: str | None = None
 
 
@@ -107,7 +160,14 @@ def clean(items: Sequence[Any], rules: Rules) -> tuple[list[Event], list[Rejecti
         try:
             events.append(_event(item, rules))
         except InvalidInput as error:
-            rejections.append(Rejection(index, str(error), _payload(item, rules), _experiment_of(item, rules)))
+            rejections.append(
+                Rejection(
+                    index,
+                    _storable(str(error))[:MAX_ERROR],
+                    _payload(item, rules),
+                    _experiment_of(item, rules),
+                )
+            )
     return events, rejections
 
 
@@ -194,7 +254,9 @@ def _time(stamp: str | int | None, now: datetime) -> datetime:
     if moment > now + FUTURE:
         raise InvalidInput(f"timestamp {moment.isoformat()} is in the future: it is {now.isoformat()} here")
     if moment.year < 2000:
-        raise InvalidInput(f"timestamp {moment.isoformat()} is before the year 2000: are these seconds, not milliseconds?")
+        raise InvalidInput(
+            f"timestamp {moment.isoformat()} is before the year 2000: are these seconds, not milliseconds?"
+        )
     return moment
 
 
@@ -213,22 +275,43 @@ def _experiment_of(item: Any, rules: Rules) -> str | None:
     return named if isinstance(named, str) and named in rules.experiments else None
 
 
+def _check_depth(value: Any) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return
+    raise ValueError(f"properties nest deeper than {MAX_DEPTH} levels")
+
+
+def _children(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _payload(item: Any, rules: Rules) -> str:
-    """The item for the quarantine: people's ids hashed, wherever a field name suggests one."""
-    return json.dumps(_scrub(item, rules), ensure_ascii=False, default=str)[:MAX_PAYLOAD]
+    """The item for the quarantine. People's ids turn up in any field, so only :data:`SAFE` ones stay readable."""
+    kept = {key: _kept(key, value, rules) for key, value in item.items()} if isinstance(item, dict) else None
+    shown = _hashed(item, rules) if kept is None else kept
+    return _storable(json.dumps(shown, ensure_ascii=False, default=str))[:MAX_PAYLOAD]
 
 
-def _scrub(item: Any, rules: Rules) -> Any:
-    if isinstance(item, dict):
-        return {str(k): _scrub_field(str(k), v, rules) for k, v in item.items()}
-    if isinstance(item, list):
-        return [_scrub(value, rules) for value in item]
-    return item
+def _kept(name: Any, value: Any, rules: Rules) -> Any:
+    return value if name in SAFE and not isinstance(value, (dict, list)) else _hashed(value, rules)
 
 
-def _scrub_field(name: str, value: Any, rules: Rules) -> Any:
-    if any(word in name.lower() for word in PERSONAL) and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return rules.hash(str(value))
-    if name == "url" and isinstance(value, str):
-        return value.partition("?")[0].partition("#")[0]
-    return _scrub(value, rules)
+def _hashed(value: Any, rules: Rules, depth: int = 0) -> Any:
+    """The value with its shape and every text and number in it hashed; what nests too deeply is cut off."""
+    if isinstance(value, (dict, list)) and depth == MAX_DEPTH:
+        return "..."
+    if isinstance(value, dict):
+        return {key: _hashed(child, rules, depth + 1) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_hashed(child, rules, depth + 1) for child in value]
+    return value if value is None or isinstance(value, bool) else rules.hash(str(value))
+
+
+def _storable(text: str) -> str:
+    """The text without what a database cannot hold: lone surrogates and NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")

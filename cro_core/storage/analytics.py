@@ -28,14 +28,19 @@ def cells(connection: sa.Connection, experiment: Experiment, as_of: datetime) ->
     )
 
 
-def slices(connection: sa.Connection, experiment: Experiment, as_of: datetime, dimension: str) -> list[dict[str, Any]]:
+def slices(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, dimension: str
+) -> list[dict[str, Any]]:
     """Counted units and conversions per value of a dimension and variant.
 
     Raises:
         InvalidInput: no such dimension.
     """
     if dimension not in analysis.DIMENSIONS:
-        raise InvalidInput(f"dimension {dimension!r} is unknown: choose from {', '.join(analysis.DIMENSIONS)}", field="dimension")
+        raise InvalidInput(
+            f"dimension {dimension!r} is unknown: choose from {', '.join(analysis.DIMENSIONS)}",
+            field="dimension",
+        )
     rows = _run(connection, experiment, as_of, analysis.SLICES.format(dimension=dimension))
     return [dict(row) for row in rows]
 
@@ -48,22 +53,22 @@ def unit_table(connection: sa.Connection, experiment: Experiment, as_of: datetim
 def waterfall(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> list[analysis.Step]:
     """From received to counted."""
     steps = {r["taken"]: int(r["events"]) for r in _run(connection, experiment, as_of, analysis.STEPS_TAKEN)}
-    stored = _count(connection, experiment, as_of, analysis.STORED)
+    stored = steps.pop(analysis.STORED)
     table = schema.receipts
-    rows = connection.execute(sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == experiment.id))
+    rows = connection.execute(
+        sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == experiment.id)
+    )
     return analysis.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
 
 
 def crossover_units(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> int:
     """How many units met more than one variant."""
-    return _count(connection, experiment, as_of, analysis.CROSSOVER_UNITS)
-
-
-def _count(connection: sa.Connection, experiment: Experiment, as_of: datetime, select: str) -> int:
-    sql, parameters = analysis.query(experiment, as_of, select)
+    sql, parameters = analysis.query(experiment, as_of, analysis.CROSSOVER_UNITS)
     return int(connection.scalar(sa.text(sql), parameters) or 0)
 
 
-def _run(connection: sa.Connection, experiment: Experiment, as_of: datetime, select: str) -> list[sa.RowMapping]:
+def _run(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, select: str
+) -> list[sa.RowMapping]:
     sql, parameters = analysis.query(experiment, as_of, select)
     return list(connection.execute(sa.text(sql), parameters).mappings())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -18,23 +19,39 @@ HEAD = "0001"
 
 BUSY_SECONDS = 30
 
+UPGRADE_LOCK = 0x63726F
+"""Number of the PostgreSQL advisory lock that one upgrade at a time holds."""
+
 
 class Database:
     """A store and its two ways in: :meth:`read` for a consistent snapshot, :meth:`write` for one transaction."""
 
     def __init__(self, url: str) -> None:
+        """Opens the store at an SQLAlchemy URL, and brings it to the current schema.
+
+        Raises:
+            StoreError: it cannot be opened, or its schema is of another version.
+        """
+        shown = _shown(url)
         try:
             self.engine = _engine(url)
-            self._upgrade()
-        except sa.exc.SQLAlchemyError as error:
-            # The URL may hold a password; SQLAlchemy's rendering hides it.
-            shown = sa.make_url(url).render_as_string(hide_password=True) if "://" in url else url
+            with self._closed_on_failure():
+                self._upgrade()
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
             raise StoreError(f"the store {shown} cannot be opened: {error.__cause__ or error}") from None
+        except ImportError as error:
+            raise StoreError(
+                f"the store {shown} cannot be opened ({error}): install the extra `cro-intelligence[postgres]`"
+            ) from None
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A connection on one snapshot; never writes."""
         with self.engine.connect() as connection:
+            if (
+                connection.dialect.name == "postgresql"
+            ):  # whose default sees a new snapshot in every statement
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     @contextmanager
@@ -47,26 +64,67 @@ class Database:
         """Closes every pooled connection."""
         self.engine.dispose()
 
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def _upgrade(self) -> None:
         found = self._revision()
         if found == HEAD:
             return
         if found is not None and found > HEAD:
-            raise StoreError(f"the store has schema {found}, newer than {HEAD}: use the version of this package that wrote it")
+            raise StoreError(
+                f"the store has schema {found}, newer than {HEAD}: use the version of this package that wrote it"
+            )
         from alembic import command  # slow to import, and needed once in a store's life
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(files("cro_core.storage") / "migrations"))
-        with self.write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        try:
+            with self.write() as connection:
+                if connection.dialect.name == "postgresql":  # several processes may open a new store at once
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except CommandError as error:
+            raise StoreError(
+                f"the store has schema {found}, which leads to no newer one here ({error}): "
+                "restore a backup, or use the version of this package that wrote it"
+            ) from None
 
     def _revision(self) -> str | None:
         with self.read() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
-            return connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return found
+
+
+def _shown(url: str) -> str:
+    """The URL without its password.
+
+    Raises:
+        StoreError: it is no URL of SQLite or PostgreSQL.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        kind = url.partition("://")[0][:40] if "://" in url else "no scheme"
+        raise StoreError(
+            f"the store's URL ({kind}) is not one of SQLite or PostgreSQL: "
+            "write it like postgresql://user:password@host:5432/name, with special characters percent-encoded"
+        )
+    secret = {"password", "sslpassword", "passfile"}
+    hidden = {key: "***" if key in secret else value for key, value in parsed.query.items()}
+    return parsed.set(query=hidden).render_as_string(hide_password=True)
 
 
 def _engine(url: str) -> sa.Engine:
@@ -80,10 +138,11 @@ def _engine(url: str) -> sa.Engine:
 def _configure_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we issue BEGIN ourselves; the driver's own timing breaks snapshots
     for pragma in (
+        f"busy_timeout={BUSY_SECONDS * 1000}",  # first, so that the others wait too
         "journal_mode=WAL",
         "synchronous=FULL",  # an acknowledged event must survive a power cut
-        f"busy_timeout={BUSY_SECONDS * 1000}",
         "foreign_keys=ON",
+        "cache_size=-65536",  # up to 64 MB: the default of 2 MB reads an index again for every batch of a large import
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -98,12 +157,14 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[s
     """Inserts the rows whose primary key is not there yet; returns the first key column of those inserted."""
     if not rows:
         return set()
-    key = list(table.primary_key.columns)[0]
+    key = next(iter(table.primary_key.columns))
     statement = _insert(connection, table).on_conflict_do_nothing().returning(key)
-    return set(connection.execute(statement, list(rows)).scalars())
+    return set(connection.execute(statement, _in_key_order(table, rows)).scalars())
 
 
-def keep_earliest(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], time: str) -> None:
+def keep_earliest(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]], time: str
+) -> None:
     """Inserts the rows, or replaces those already there that are later; no key may stand twice in ``rows``."""
     if not rows:
         return
@@ -113,7 +174,7 @@ def keep_earliest(connection: sa.Connection, table: sa.Table, rows: Sequence[dic
         set_={c.name: insert.excluded[c.name] for c in table.columns if not c.primary_key},
         where=insert.excluded[time] < table.c[time],
     )
-    connection.execute(statement, list(rows))
+    connection.execute(statement, _in_key_order(table, rows))
 
 
 def add_counts(connection: sa.Connection, counts: dict[tuple[str, str], int]) -> None:
@@ -122,10 +183,24 @@ def add_counts(connection: sa.Connection, counts: dict[tuple[str, str], int]) ->
         return
     insert = _insert(connection, schema.receipts)
     statement = insert.on_conflict_do_update(
-        index_elements=["experiment_id", "outcome"], set_={"count": schema.receipts.c.count + insert.excluded.count}
+        index_elements=["experiment_id", "outcome"],
+        set_={"count": schema.receipts.c.count + insert.excluded.count},
     )
     rows = [{"experiment_id": e, "outcome": o, "count": n} for (e, o), n in sorted(counts.items())]
     connection.execute(statement, rows)
+
+
+def count_up(connection: sa.Connection, key: str) -> None:
+    """Adds 1 to a number in the home table; the first time it becomes 1."""
+    number = sa.cast(sa.cast(schema.home.c.value, sa.BigInteger) + 1, sa.Text)
+    statement = _insert(connection, schema.home).values(key=key, value="1")
+    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": number}))
+
+
+def _in_key_order(table: sa.Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writers that take rows in one order wait for each other, but never in a circle. Equal keys stay in place."""
+    names = [column.name for column in table.primary_key.columns]
+    return sorted(rows, key=lambda row: [row[name] for name in names])
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:

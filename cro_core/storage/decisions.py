@@ -18,9 +18,18 @@ PENDING, APPROVED, REJECTED, WITHDRAWN = "pending", "approved", "rejected", "wit
 
 
 def add(connection: sa.Connection, decision: Decision) -> None:
-    """Stores a decision; it is never changed afterwards."""
+    """Stores a decision; it is never changed afterwards.
+
+    Raises:
+        Conflict: one of that id (an experiment at a minute) is stored already.
+    """
+    table = schema.decisions
+    if connection.scalar(sa.select(table.c.id).where(table.c.id == decision.id)) is not None:
+        raise Conflict(
+            f"decision {decision.id} is stored already: an experiment is decided once a minute at most"
+        )
     connection.execute(
-        sa.insert(schema.decisions).values(
+        sa.insert(table).values(
             id=decision.id,
             experiment_id=decision.experiment_id,
             as_of=decision.as_of,
@@ -43,11 +52,23 @@ def get(connection: sa.Connection, decision_id: str) -> Decision:
     return from_record(record)
 
 
-def latest(connection: sa.Connection, experiment_id: str | None = None, limit: int = 50) -> list[Decision]:
-    """The newest decisions first, of one experiment or of all."""
+def latest(
+    connection: sa.Connection,
+    experiment_id: str | None = None,
+    limit: int | None = 50,
+    verdict: Verdict | None = None,
+) -> list[Decision]:
+    """The newest decisions first, of one experiment or of all, of one verdict or of any."""
     table = schema.decisions
     condition = table.c.experiment_id == experiment_id if experiment_id else sa.true()
-    query = sa.select(table.c.record).where(condition).order_by(table.c.as_of.desc(), table.c.id.desc()).limit(limit)
+    if verdict is not None:
+        condition = sa.and_(condition, table.c.verdict == verdict.value)
+    query = (
+        sa.select(table.c.record)
+        .where(condition)
+        .order_by(table.c.as_of.desc(), table.c.id.desc())
+        .limit(limit)
+    )
     return [from_record(record) for record in connection.scalars(query)]
 
 
@@ -82,7 +103,9 @@ def recommend(connection: sa.Connection, recommendation: Mapping[str, Any]) -> b
     """Stores something for a person to decide, once: False where the same one is pending already."""
     table = schema.recommendations
     same = sa.select(table.c.id).where(
-        table.c.kind == recommendation["kind"], table.c.subject == recommendation["subject"], table.c.status == PENDING
+        table.c.kind == recommendation["kind"],
+        table.c.subject == recommendation["subject"],
+        table.c.status == PENDING,
     )
     if connection.scalar(same) is not None:
         return False
@@ -94,7 +117,9 @@ def recommendations(connection: sa.Connection, status: str | None = PENDING) -> 
     """Recommendations of a status (``None``: all), oldest first."""
     table = schema.recommendations
     condition = table.c.status == status if status else sa.true()
-    rows = connection.execute(sa.select(table).where(condition).order_by(table.c.created_at, table.c.id)).mappings()
+    rows = connection.execute(
+        sa.select(table).where(condition).order_by(table.c.created_at, table.c.id)
+    ).mappings()
     return [dict(row) for row in rows]
 
 
@@ -112,5 +137,7 @@ def settle(connection: sa.Connection, recommendation_id: str, status: str, now: 
         raise NotFound(f"recommendation {recommendation_id!r} does not exist: pending are {pending}")
     if row["status"] != PENDING:
         raise Conflict(f"recommendation {recommendation_id} is {row['status']} already")
-    connection.execute(sa.update(table).where(table.c.id == recommendation_id).values(status=status, settled_at=now))
+    connection.execute(
+        sa.update(table).where(table.c.id == recommendation_id).values(status=status, settled_at=now)
+    )
     return dict(row)

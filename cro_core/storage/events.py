@@ -18,7 +18,9 @@ from cro_core.storage.database import add_counts, insert_new, keep_earliest
 EVENT_FIELDS = tuple(f.name for f in fields(Event))
 
 
-def record(connection: sa.Connection, events: Sequence[Event], rejected: Sequence[Rejection], received_at: datetime) -> int:
+def record(
+    connection: sa.Connection, events: Sequence[Event], rejected: Sequence[Rejection], received_at: datetime
+) -> int:
     """Stores new events, their first exposures, the rejected items and the receipts, in the caller's transaction.
 
     Returns:
@@ -28,16 +30,14 @@ def record(connection: sa.Connection, events: Sequence[Event], rejected: Sequenc
     fresh = _first_of_each(events, new_ids)
     keep_earliest(connection, schema.exposures, _earliest_exposures(fresh), "exposed_at")
     _quarantine(connection, rejected, received_at)
-    counts: Counter[tuple[str, str]] = Counter()
-    counts.update((e.experiment_id or "", "accepted") for e in fresh)
-    counts.update((e.experiment_id or "", "posted") for e in events)
-    for (experiment_id, outcome), posted in list(counts.items()):
-        if outcome == "posted":
-            duplicates = posted - counts[experiment_id, "accepted"]
-            counts[experiment_id, "duplicate"] = duplicates
-            del counts[experiment_id, "posted"]
-    counts.update((r.experiment_id or "", "rejected") for r in rejected)
-    add_counts(connection, {key: n for key, n in counts.items() if n})
+    fresh_of = Counter(e.experiment_id or "" for e in fresh)
+    posted_of = Counter(e.experiment_id or "" for e in events)
+    outcomes = {
+        "accepted": fresh_of,
+        "duplicate": posted_of - fresh_of,
+        "rejected": Counter(r.experiment_id or "" for r in rejected),
+    }
+    add_counts(connection, {(e, outcome): n for outcome, by in outcomes.items() for e, n in by.items()})
     return len(new_ids)
 
 
@@ -62,7 +62,9 @@ def exposed_units(connection: sa.Connection, experiment_id: str) -> int:
 def totals(connection: sa.Connection) -> dict[str, int]:
     """Posted events of the whole home by outcome, stored rows and quarantine."""
     receipts = schema.receipts
-    rows = connection.execute(sa.select(receipts.c.outcome, sa.func.sum(receipts.c.count)).group_by(receipts.c.outcome))
+    rows = connection.execute(
+        sa.select(receipts.c.outcome, sa.func.sum(receipts.c.count)).group_by(receipts.c.outcome)
+    )
     return {outcome: int(count) for outcome, count in rows}
 
 
@@ -95,14 +97,22 @@ def _earliest_exposures(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 def _first_of_each(events: Sequence[Event], ids: set[str]) -> list[Event]:
     """The events whose id was new, each once although a batch may repeat it."""
-    remaining = set(ids)
-    return [e for e in events if e.id in remaining and not remaining.discard(e.id)]  # type: ignore[func-returns-value]
+    first: dict[str, Event] = {}
+    for event in events:
+        if event.id in ids:
+            first.setdefault(event.id, event)
+    return list(first.values())
 
 
 def _quarantine(connection: sa.Connection, rejected: Sequence[Rejection], received_at: datetime) -> None:
     if rejected:
         rows = [
-            {"received_at": received_at, "experiment_id": r.experiment_id, "reason": r.error, "payload": r.payload}
+            {
+                "received_at": received_at,
+                "experiment_id": r.experiment_id,
+                "reason": r.error,
+                "payload": r.payload,
+            }
             for r in rejected
         ]
         connection.execute(sa.insert(schema.quarantine), rows)

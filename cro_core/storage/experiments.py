@@ -13,6 +13,7 @@ from cro_core.assignment import check_shares
 from cro_core.domain import Epoch, Experiment, Goal, Plan, Status, Variant, to_json
 from cro_core.errors import Conflict, NotFound
 from cro_core.storage import schema
+from cro_core.storage.database import count_up
 
 REVISION = "revision"
 
@@ -55,7 +56,9 @@ def start(connection: sa.Connection, experiment: Experiment) -> None:
 def update(connection: sa.Connection, experiment: Experiment) -> None:
     """Stores what may change in an experiment's life: status, times, winner, plan."""
     values = _row(experiment)
-    connection.execute(sa.update(schema.experiments).where(schema.experiments.c.id == experiment.id).values(**values))
+    connection.execute(
+        sa.update(schema.experiments).where(schema.experiments.c.id == experiment.id).values(**values)
+    )
     bump_revision(connection)
 
 
@@ -67,8 +70,12 @@ def get(connection: sa.Connection, experiment_id: str) -> Experiment:
     """
     found = select(connection, schema.experiments.c.id == experiment_id)
     if not found:
-        known = connection.scalars(sa.select(schema.experiments.c.id).order_by(schema.experiments.c.created_at.desc()).limit(10))
-        raise NotFound(f"experiment {experiment_id!r} does not exist here: choose from {', '.join(known) or '(there are none yet)'}")
+        known = connection.scalars(
+            sa.select(schema.experiments.c.id).order_by(schema.experiments.c.created_at.desc()).limit(10)
+        )
+        raise NotFound(
+            f"experiment {experiment_id!r} does not exist here: choose from {', '.join(known) or '(there are none yet)'}"
+        )
     return found[0]
 
 
@@ -81,14 +88,20 @@ def with_status(connection: sa.Connection, *statuses: Status) -> list[Experiment
 def select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Experiment]:
     """The experiments that meet a condition on the experiments table, oldest first."""
     table = schema.experiments
-    rows = connection.execute(sa.select(table).where(condition).order_by(table.c.created_at, table.c.id)).mappings().all()
+    rows = (
+        connection.execute(sa.select(table).where(condition).order_by(table.c.created_at, table.c.id))
+        .mappings()
+        .all()
+    )
     ids = [row["id"] for row in rows]
     variants = _children(connection, schema.variants, ids, schema.variants.c.position)
     epochs = _children(connection, schema.epochs, ids, schema.epochs.c.number)
     return [_experiment(row, variants.get(row["id"], []), epochs.get(row["id"], [])) for row in rows]
 
 
-def set_future_shares(connection: sa.Connection, experiment: Experiment, shares: Mapping[str, float], now: datetime) -> bool:
+def set_future_shares(
+    connection: sa.Connection, experiment: Experiment, shares: Mapping[str, float], now: datetime
+) -> bool:
     """Gives every epoch that has not begun these shares; returns whether that changed anything.
 
     Raises:
@@ -98,7 +111,9 @@ def set_future_shares(connection: sa.Connection, experiment: Experiment, shares:
     check_shares([shares[v.key] for v in experiment.variants])
     ahead = [e for e in experiment.epochs if e.starts_at > now]
     if not ahead:
-        raise Conflict(f"experiment {experiment.id} has no epoch after {now.isoformat()}: shares are frozen inside an epoch")
+        raise Conflict(
+            f"experiment {experiment.id} has no epoch after {now.isoformat()}: shares are frozen inside an epoch"
+        )
     if all(dict(e.shares) == dict(shares) for e in ahead):
         return False
     table = schema.epochs
@@ -113,13 +128,7 @@ def set_future_shares(connection: sa.Connection, experiment: Experiment, shares:
 
 def bump_revision(connection: sa.Connection) -> None:
     """Marks that what assignment depends on has changed."""
-    updated = connection.execute(
-        sa.update(schema.home)
-        .where(schema.home.c.key == REVISION)
-        .values(value=sa.cast(sa.cast(schema.home.c.value, sa.BigInteger) + 1, sa.Text))
-    )
-    if updated.rowcount == 0:
-        connection.execute(sa.insert(schema.home).values(key=REVISION, value="1"))
+    count_up(connection, REVISION)
 
 
 def revision(connection: sa.Connection) -> int:
@@ -169,9 +178,12 @@ def _experiment(row: sa.RowMapping, variants: list[sa.RowMapping], epochs: list[
         status=Status(row["status"]),
         plan=plan_from_json(row["plan"]),
         variants=tuple(
-            Variant(v["key"], v["name"], v["config"], v["asset_id"], v["is_control"], v["features"]) for v in variants
+            Variant(v["key"], v["name"], v["config"], v["asset_id"], v["is_control"], v["features"])
+            for v in variants
         ),
-        epochs=tuple(Epoch(e["number"], e["starts_at"], e["ends_at"], e["shares"], e["weight"]) for e in epochs),
+        epochs=tuple(
+            Epoch(e["number"], e["starts_at"], e["ends_at"], e["shares"], e["weight"]) for e in epochs
+        ),
         **{name: row[name] for name in COLUMNS},
     )
 

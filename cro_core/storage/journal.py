@@ -26,7 +26,9 @@ def log(
     """Adds a change to the audit trail, in the transaction that makes it; returns its number."""
     statement = (
         sa.insert(schema.audit)
-        .values(at=at, actor=actor, action=action, subject=subject, before=to_json(before), after=to_json(after))
+        .values(
+            at=at, actor=actor, action=action, subject=subject, before=to_json(before), after=to_json(after)
+        )
         .returning(schema.audit.c.id)
     )
     return int(connection.execute(statement).scalar_one())
@@ -55,9 +57,15 @@ def change(connection: sa.Connection, number: int) -> dict[str, Any]:
     Raises:
         NotFound: no entry of that number.
     """
-    row = connection.execute(sa.select(schema.audit).where(schema.audit.c.id == number)).mappings().one_or_none()
+    row = (
+        connection.execute(sa.select(schema.audit).where(schema.audit.c.id == number))
+        .mappings()
+        .one_or_none()
+    )
     if row is None:
-        raise NotFound(f"change {number} does not exist: `cro rollback --list` shows those that can be undone")
+        raise NotFound(
+            f"change {number} does not exist: `cro rollback --list` shows those that can be undone"
+        )
     return dict(row)
 
 
@@ -82,7 +90,9 @@ def finish_run(
 ) -> None:
     """Notes how a job ended: ``done``, ``failed`` or ``busy``."""
     statement = sa.update(schema.runs).where(schema.runs.c.id == run_id)
-    connection.execute(statement.values(status=status, finished_at=now, notebook=notebook, outcome=to_json(outcome)))
+    connection.execute(
+        statement.values(status=status, finished_at=now, notebook=notebook, outcome=to_json(outcome))
+    )
 
 
 def run(connection: sa.Connection, run_id: str) -> dict[str, Any]:
@@ -91,7 +101,9 @@ def run(connection: sa.Connection, run_id: str) -> dict[str, Any]:
     Raises:
         NotFound: no run of that id.
     """
-    row = connection.execute(sa.select(schema.runs).where(schema.runs.c.id == run_id)).mappings().one_or_none()
+    row = (
+        connection.execute(sa.select(schema.runs).where(schema.runs.c.id == run_id)).mappings().one_or_none()
+    )
     if row is None:
         raise NotFound(f"run {run_id!r} does not exist here")
     return dict(row)
@@ -100,14 +112,23 @@ def run(connection: sa.Connection, run_id: str) -> dict[str, Any]:
 def runs(connection: sa.Connection, job: str | None = None, limit: int = 20) -> list[dict[str, Any]]:
     """The newest runs first, of one job or of all."""
     condition = schema.runs.c.job == job if job else sa.true()
-    query = sa.select(schema.runs).where(condition).order_by(schema.runs.c.started_at.desc(), schema.runs.c.id.desc()).limit(limit)
+    query = (
+        sa.select(schema.runs)
+        .where(condition)
+        .order_by(schema.runs.c.started_at.desc(), schema.runs.c.id.desc())
+        .limit(limit)
+    )
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def add_model(connection: sa.Connection, model_id: str, trained_at: datetime, status: str, record: Mapping[str, Any]) -> None:
+def add_model(
+    connection: sa.Connection, model_id: str, trained_at: datetime, status: str, record: Mapping[str, Any]
+) -> None:
     """Stores a trained model, or the note that there was too little to train on."""
     connection.execute(
-        sa.insert(schema.models).values(id=model_id, trained_at=trained_at, status=status, record=to_json(record))
+        sa.insert(schema.models).values(
+            id=model_id, trained_at=trained_at, status=status, record=to_json(record)
+        )
     )
 
 

@@ -22,9 +22,11 @@ class Moment(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To microseconds; refuses a naive datetime."""
         return None if value is None else to_micros(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From microseconds."""
         return None if value is None else from_micros(int(value))
 
 

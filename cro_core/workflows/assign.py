@@ -28,6 +28,7 @@ def assignments(
     Raises:
         InvalidInput: no visitor id, or one longer than 200 characters.
     """
+    visitor = visitor.strip()  # as events do, so that both mean the same unit
     if not 1 <= len(visitor) <= 200:
         raise InvalidInput(f"visitor has {len(visitor)} characters: give an id of 1 to 200", field="visitor")
     uncounted = "opted_out" if opted_out else "bot" if classify(user_agent).bot else None
@@ -41,12 +42,18 @@ def assignments(
     return {
         "as_of": iso(now),
         "experiments": running,
-        "production": [_production(slot, entry) for slot, entry in known.production.items() if slot not in busy],
+        "production": [
+            _production(slot, entry) for slot, entry in known.production.items() if slot not in busy
+        ],
     }
 
 
 def _assignment(
-    experiment: Experiment, visitor: str, sticky: Mapping[str, Any] | None, uncounted: str | None, now: datetime
+    experiment: Experiment,
+    visitor: str,
+    sticky: Mapping[str, Any] | None,
+    uncounted: str | None,
+    now: datetime,
 ) -> dict[str, Any]:
     if uncounted is not None:
         return _answer(experiment, experiment.control, uncounted)
@@ -60,7 +67,9 @@ def _assignment(
     shares = [epoch.shares[v.key] for v in experiment.variants]
     chosen = experiment.variants[assign(visitor, experiment.seed, shares)]
     expires = iso(min(epoch.ends_at, enrolment_ends_at))
-    return _answer(experiment, chosen, "assigned", epoch.number, epoch.shares[chosen.key], expires, counted=True)
+    return _answer(
+        experiment, chosen, "assigned", epoch.number, epoch.shares[chosen.key], expires, counted=True
+    )
 
 
 def _answer(

@@ -29,4 +29,6 @@ def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) ->
     decision = decide(experiment, cells, as_of=as_of)
     if not decision.final:
         return decision
-    return decide(experiment, cells, as_of=as_of, waterfall=analytics.waterfall(connection, experiment, as_of))
+    return decide(
+        experiment, cells, as_of=as_of, waterfall=analytics.waterfall(connection, experiment, as_of)
+    )

@@ -58,7 +58,9 @@ def ingest(
     return store_events(home, events, rejections, now=now)
 
 
-def store_events(home: Home, events: Sequence[Event], rejections: Sequence[Rejection], *, now: datetime) -> Receipt:
+def store_events(
+    home: Home, events: Sequence[Event], rejections: Sequence[Rejection], *, now: datetime
+) -> Receipt:
     """Stores clean events and quarantines the rest, in one transaction."""
     with home.db.write() as connection:
         accepted = store.record(connection, events, rejections, now)

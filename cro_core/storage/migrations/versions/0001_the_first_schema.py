@@ -52,7 +52,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     with op.batch_alter_table("events", schema=None) as batch_op:
-        batch_op.create_index("ix_events_experiment_id_occurred_at", ["experiment_id", "occurred_at"], unique=False)
+        batch_op.create_index(
+            "ix_events_experiment_id_occurred_at", ["experiment_id", "occurred_at"], unique=False
+        )
 
     op.create_table(
         "experiments",
@@ -96,7 +98,9 @@ def upgrade() -> None:
         comment="The earliest exposure of each unit: what is counted, and what makes assignment sticky.",
     )
     with op.batch_alter_table("exposures", schema=None) as batch_op:
-        batch_op.create_index("ix_exposures_experiment_id_exposed_at", ["experiment_id", "exposed_at"], unique=False)
+        batch_op.create_index(
+            "ix_exposures_experiment_id_exposed_at", ["experiment_id", "exposed_at"], unique=False
+        )
 
     op.create_table(
         "home",
