@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Optional
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -27,13 +27,13 @@ app = typer.Typer(
 )
 
 HomeOption = Annotated[
-    Optional[Path],  # noqa: UP045  typer reads the annotation at run time
+    Path | None,
     typer.Option(
         "--home", help="The site's folder of settings, data and reports.  [default: CRO_HOME, else here]"
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
-RunIdOption = Annotated[Optional[str], typer.Option("--run-id", hidden=True)]  # noqa: UP045
+RunIdOption = Annotated[str | None, typer.Option("--run-id", hidden=True)]
 
 
 def main() -> NoReturn:
@@ -100,11 +100,11 @@ def demo(
 def serve(
     home: HomeOption = None,
     host: Annotated[
-        Optional[str], typer.Option(help="Address to bind.  [default: from the settings, loopback]")
-    ] = None,  # noqa: UP045
+        str | None, typer.Option(help="Address to bind.  [default: from the settings, loopback]")
+    ] = None,
     port: Annotated[
-        Optional[int], typer.Option(min=1, max=65535, help="Port.  [default: from the settings, 3000]")
-    ] = None,  # noqa: UP045
+        int | None, typer.Option(min=1, max=65535, help="Port.  [default: from the settings, 3000]")
+    ] = None,
 ) -> None:
     """Run the web service that takes events and answers assignments."""
     from importlib import import_module
@@ -117,7 +117,9 @@ def serve(
 
 @app.command(name="import", epilog="Example: cro import visitors.csv.gz --mapping ab_data")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV, CSV.gz, Parquet or NDJSON.")],
+    file: Annotated[
+        Path, typer.Argument(help="CSV, Parquet or NDJSON, gzipped or not; or a folder of several files.")
+    ],
     mapping: Annotated[
         str, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")
     ],
@@ -125,13 +127,24 @@ def import_(
     as_live: Annotated[
         bool, typer.Option("--as-live", help="Replay hour by hour under the configured horizon.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put it in the place of what was imported under the same id.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Turn a table of visitors or an event log into an experiment with events."""
     from cro_core.workflows.import_file import import_file
 
     opened = open_home(home)
-    report = import_file(opened, file, mapping, now=opened.clock(), as_live=as_live, progress=not as_json)
+    report = import_file(
+        opened,
+        file,
+        mapping,
+        now=opened.clock(),
+        as_live=as_live,
+        replace_former=replace,
+        progress=False if as_json else None,
+    )
     _say(report.as_dict(), as_json, lambda _: report.text)
 
 
@@ -139,7 +152,7 @@ def import_(
 def evaluate(
     experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
     home: HomeOption = None,
-    as_of: Annotated[Optional[str], typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,  # noqa: UP045
+    as_of: Annotated[str | None, typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Print what would be decided, with every input; changes nothing."""
@@ -314,8 +327,8 @@ def reject(
 @app.command(epilog="Example: cro rollback --list; cro rollback; cro rollback 42")
 def rollback(
     change: Annotated[
-        Optional[int], typer.Argument(help="Number of the change.  [default: the newest automatic one]")
-    ] = None,  # noqa: UP045
+        int | None, typer.Argument(help="Number of the change.  [default: the newest automatic one]")
+    ] = None,
     home: HomeOption = None,
     list_only: Annotated[bool, typer.Option("--list", help="Only list what can be undone.")] = False,
     as_json: JsonOption = False,

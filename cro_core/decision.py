@@ -221,7 +221,9 @@ def _judge(
     balance: srm.Srm,
 ) -> tuple[Verdict, str | None, bool, list[Reason]]:
     """Verdict, winner, whether it is unproven, and the argument in order."""
-    when = Reason("look", ("It is time to decide: " if look.due else "Too early to decide: ") + look.why + ".")
+    when = Reason(
+        "look", ("It is time to decide: " if look.due else "Too early to decide: ") + look.why + "."
+    )
     reasons = [_srm_reason(balance), when]
     if not balance.alarm:
         return _weigh(experiment, sums, look, comparisons, reasons)
@@ -335,7 +337,8 @@ def _srm_reason(balance: srm.Srm) -> Reason:
     if balance.status == "alarm":
         return Reason(
             "srm",
-            "The visitors did not split as planned, by far more than chance explains: something is broken, and no number can be trusted.",
+            "The visitors did not split as planned, by far more than chance explains: something is broken, "
+            "and no number can be trusted.",
         )
     if balance.status == "unknown_shares":
         return Reason(
@@ -395,4 +398,5 @@ def _uplift_sentence(comparison: dict[str, Any], level: float) -> str:
     low, high = comparison["relative_low"], comparison["relative_high"]
     if low is None or high is None:
         return f"{comparison['name']} against the control: {comparison['relative']:+.1%}."
-    return f"{comparison['name']} against the control: {comparison['relative']:+.1%} ({100 * level:.4g} % interval {low:+.1%} to {high:+.1%})."
+    interval = f"{100 * level:.4g} % interval {low:+.1%} to {high:+.1%}"
+    return f"{comparison['name']} against the control: {comparison['relative']:+.1%} ({interval})."

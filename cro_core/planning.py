@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from cro_core.assignment import equal_shares
 from cro_core.clock import next_midnight, zone
@@ -77,5 +78,5 @@ def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
     whole = ends_at - starts_at
     return tuple(
         Epoch(number, start, end, shares, (end - start) / whole)
-        for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False))
+        for number, (start, end) in enumerate(pairwise(borders))
     )

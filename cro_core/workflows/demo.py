@@ -262,7 +262,8 @@ def _text(result: DemoResult, days: int) -> str:
     html, text, data = result.reports
     winners = ", ".join(result.winners) or "none: nothing was proven, and the autopilot says so"
     return f"""
-{days} simulated days in {result.seconds:.0f} s: {result.posted:,} events posted over HTTP, {len(result.notebooks)} notebooks executed.
+{days} simulated days in {result.seconds:.0f} s: {result.posted:,} events posted over HTTP,
+{len(result.notebooks)} notebooks executed.
 Proven winners: {winners}
 
 Weekly report   {html}

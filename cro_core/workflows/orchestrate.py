@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from cro_core.allocation import next_shares
 from cro_core.domain import Cell, Decision, Experiment, Status, to_json
 from cro_core.home import Home
-from cro_core.storage import analytics, experiments, journal
+from cro_core.storage import experiments, journal
 from cro_core.workflows import hypotheses, manage
 from cro_core.workflows.evaluate import judge
 
@@ -73,8 +73,8 @@ def orchestrate(
         return CycleReport(now, skipped="automation.enabled is false: nothing was changed")
     with home.lock("cycle"):
         cycle = _Cycle(home, now, actor, conclude)
-        for experiment in cycle.running():
-            cycle.attempt(experiment.id, lambda c, e=experiment: cycle.advance(c, e))  # type: ignore[misc]
+        for experiment_id in cycle.running():
+            cycle.attempt(experiment_id, partial(cycle.advance, experiment_id))
         cycle.attempt("(drafts)", cycle.start_drafts)
         cycle.attempt("(backlog)", cycle.start_from_backlog)
         return cycle.report()
@@ -101,18 +101,18 @@ class _Cycle:
             self.now, len(self.decisions), tuple(self.decisions), tuple(self.changes), tuple(self.failures)
         )
 
-    def running(self) -> list[Experiment]:
+    def running(self) -> list[str]:
         with self.home.db.read() as connection:
-            return experiments.with_status(connection, Status.RUNNING)
+            return [e.id for e in experiments.with_status(connection, Status.RUNNING)]
 
-    def attempt(self, subject: str, step: Callable[[sa.Connection], list[str]]) -> None:
-        """Runs a step in its own transaction; what it changed stays only if all of it worked."""
+    def attempt(self, subject: str, step: Callable[[], list[str]]) -> None:
+        """Runs a step; one that fails is reported, logged and audited, and the others go on."""
         try:
-            with self.home.db.write() as connection:
-                done = step(connection)
-        except Exception as error:  # the others must go on; the failure is reported, logged and audited
+            self.changes += step()
+        except Exception as error:
             log.exception("cycle: %s failed", subject)
-            self.failures.append({"experiment": subject, "error": f"{type(error).__name__}: {error}"})
+            failure = {"experiment": subject, "error": f"{type(error).__name__}: {error}"}
+            self.failures.append(failure)
             with self.home.db.write() as connection:
                 journal.log(
                     connection,
@@ -120,23 +120,29 @@ class _Cycle:
                     actor=self.actor,
                     action="cycle.failure",
                     subject=subject,
-                    after=self.failures[-1],
+                    after=failure,
                 )
-        else:
-            self.changes += done
 
-    def advance(self, connection: sa.Connection, experiment: Experiment) -> list[str]:
-        decision = judge(connection, experiment, self.now)
+    def advance(self, experiment_id: str) -> list[str]:
+        """Judges one experiment, and ends it or plans its shares."""
+        with self.home.db.read() as connection:  # counting takes a while, and events must come in meanwhile
+            decision = judge(connection, experiments.get(connection, experiment_id), self.now)
         self.decisions.append(decision)
-        if decision.final:
+        with self.home.db.write() as connection:
+            experiment = experiments.get(connection, experiment_id)
+            if experiment.status is not Status.RUNNING:
+                return []  # a person ended it in between
+            if not decision.final:
+                return self.refresh_allocation(connection, experiment, decision.cells)
             if not self.conclude:
                 return []
             return manage.conclude(
                 connection, self.home, experiment, decision, now=self.now, actor=self.actor
             )
-        return self.refresh_allocation(connection, experiment)
 
-    def refresh_allocation(self, connection: sa.Connection, experiment: Experiment) -> list[str]:
+    def refresh_allocation(
+        self, connection: sa.Connection, experiment: Experiment, cells: Sequence[Cell]
+    ) -> list[str]:
         """In a day's last hour, gives the days to come the shares that the mature units speak for.
 
         Today's shares are frozen. Where this cycle is missed, tomorrow keeps today's shares.
@@ -146,7 +152,7 @@ class _Cycle:
             return []
         if current.ends_at - self.now > PLAN_AHEAD:
             return []
-        shares = self._shares(connection, experiment, current.number + 1)
+        shares = _next_shares(experiment, cells, current.number + 1)
         before = dict(experiment.epochs[current.number + 1].shares)
         if not experiments.set_future_shares(connection, experiment, shares, self.now):
             return []
@@ -164,40 +170,30 @@ class _Cycle:
             + ", ".join(f"{k} {s:.0%}" for k, s in shares.items())
         ]
 
-    def _shares(self, connection: sa.Connection, experiment: Experiment, epoch: int) -> dict[str, float]:
-        """Shares for ``epoch`` from what the epochs before it have shown."""
-        cells = {(c.epoch, c.variant): c for c in analytics.cells(connection, experiment, self.now)}
-        keys = [experiment.control.key, *(v.key for v in experiment.challengers)]
-        nothing = Cell(0, "", 0, 0)
-        grid = [[cells.get((e, key), nothing) for key in keys] for e in range(epoch)]
-        units = np.array([[cell.units for cell in row] for row in grid], dtype=float)
-        conversions = np.array([[cell.conversions for cell in row] for row in grid], dtype=float)
-        shares = next_shares(units, conversions, floor=experiment.plan.floor)
-        by_key = dict(zip(keys, map(float, shares), strict=True))
-        return {v.key: by_key[v.key] for v in experiment.variants}
-
-    def start_drafts(self, connection: sa.Connection) -> list[str]:
+    def start_drafts(self) -> list[str]:
         """Starts what people have prepared, as far as there are free places."""
         if not self.home.config.automation.auto_start_new_tests:
             return []
-        free, taken = self._places(connection)
         done: list[str] = []
-        for draft in experiments.with_status(connection, Status.DRAFT):
-            if len(done) < free and draft.slot not in taken:
-                manage.start(connection, draft, now=self.now, actor=self.actor)
-                done.append(f"{draft.id}: started")
-                taken.add(draft.slot)
+        with self.home.db.write() as connection:
+            free, taken = self._places(connection)
+            for draft in experiments.with_status(connection, Status.DRAFT):
+                if len(done) < free and draft.slot not in taken:
+                    manage.start(connection, draft, now=self.now, actor=self.actor)
+                    done.append(f"{draft.id}: started")
+                    taken.add(draft.slot)
         return done
 
-    def start_from_backlog(self, connection: sa.Connection) -> list[str]:
+    def start_from_backlog(self) -> list[str]:
         """Fills the places that are left from the backlog; proposes where a person has to agree."""
-        free, taken = self._places(connection)
         done: list[str] = []
-        for hypothesis in hypotheses.open_backlog(connection, self.home) if free else ():
-            if free and hypothesis.slot not in taken:
-                taken.add(hypothesis.slot)
-                free -= 1
-                done += self._start_or_propose(connection, hypothesis)
+        with self.home.db.write() as connection:
+            free, taken = self._places(connection)
+            for hypothesis in hypotheses.open_backlog(connection, self.home) if free else ():
+                if free and hypothesis.slot not in taken:
+                    taken.add(hypothesis.slot)
+                    free -= 1
+                    done += self._start_or_propose(connection, hypothesis)
         return done
 
     def _places(self, connection: sa.Connection) -> tuple[int, set[str]]:
@@ -213,3 +209,15 @@ class _Cycle:
         if manage.propose_start(connection, hypothesis, now=self.now):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []
+
+
+def _next_shares(experiment: Experiment, cells: Sequence[Cell], epoch: int) -> dict[str, float]:
+    """Shares for ``epoch`` from what the epochs before it have shown."""
+    found = {(c.epoch, c.variant): c for c in cells}
+    keys = [experiment.control.key, *(v.key for v in experiment.challengers)]
+    nothing = Cell(0, "", 0, 0)
+    grid = [[found.get((e, key), nothing) for key in keys] for e in range(epoch)]
+    units = [[cell.units for cell in row] for row in grid]
+    conversions = [[cell.conversions for cell in row] for row in grid]
+    shares = next_shares(units, conversions, floor=experiment.plan.floor)
+    return dict(zip(keys, map(float, shares), strict=True))
