@@ -1,0 +1,115 @@
+"""Reading a mapping; every mistake in it is refused by the name of its key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from cro_core.errors import MappingError
+from cro_core.importing.agreement import disagreements
+from cro_core.importing.mapping import ImportMapping
+from cro_core.importing.refusal import did_you_mean, refuse
+
+
+def load_mapping(mapping: str | Path | Mapping[str, Any]) -> ImportMapping:
+    """A mapping that ships, by name; or your own, by the path of a ``.toml``; or its content.
+
+    Raises:
+        MappingError: there is none of that name, or a key of it is refused.
+    """
+    if isinstance(mapping, Mapping):
+        return parse_mapping(mapping, "mapping")
+    if isinstance(mapping, str) and mapping in shipped():
+        text, name = (
+            (files("cro_core.importing") / "mappings" / f"{mapping}.toml").read_text(encoding="utf-8"),
+            mapping,
+        )
+    else:
+        text, name = _own(Path(mapping)), Path(mapping).name
+    try:
+        return parse_mapping(tomllib.loads(text), name)
+    except tomllib.TOMLDecodeError as error:
+        raise refuse(
+            name, "TOML", str(error), "a TOML file", "docs/importing.md has two to start from"
+        ) from None
+
+
+def shipped() -> list[str]:
+    """The names of the mappings that come with the package."""
+    folder = files("cro_core.importing") / "mappings"
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
+
+
+def parse_mapping(data: Mapping[str, Any], source: str) -> ImportMapping:
+    """The mapping in ``data``.
+
+    Raises:
+        MappingError: naming every key that is unknown, missing or of the wrong kind; or, where each is
+            right by itself, the first that does not agree with the others.
+    """
+    try:
+        found = ImportMapping.model_validate({**data, "source": source})
+    except ValidationError as error:
+        told = [(_key(e["loc"]), _complaint(e)) for e in error.errors()]
+        raise MappingError(
+            "; also ".join(f"{source}: {key}: {text}" for key, text in told), field=told[0][0]
+        ) from None
+    for problem in disagreements(found):
+        raise problem
+    return found
+
+
+def _own(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        fix = did_you_mean(path.name, shipped()) or "write one from docs/importing.md"
+        known = f"a mapping that ships ({', '.join(shipped())}) or the path of a .toml file"
+        raise refuse("--mapping", "name", repr(str(path)), known, fix) from None
+    except UnicodeDecodeError:
+        raise refuse(path.name, "TOML", "bytes that are not UTF-8", "a TOML file in UTF-8") from None
+
+
+def _key(location: tuple[Any, ...]) -> str:
+    """``goals[1].when``: entries of a list count from 1."""
+    return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _complaint(error: Any) -> str:
+    kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
+    if kind == "missing":
+        return "got nothing; wanted a value; docs/importing.md has the table of keys"
+    if kind == "extra_forbidden":
+        known = _known_keys(error["loc"][:-1])
+        fix = did_you_mean(str(error["loc"][-1]), known)
+        return f"got a key that does not exist; wanted one of {', '.join(known)}" + (
+            f"; {fix}" if fix else ""
+        )
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"got {got!r}; wanted 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
+    if kind == "literal_error":
+        fix = did_you_mean(
+            str(got), [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
+        )
+        return f"got {got!r}; wanted {context['expected']}" + (f"; {fix}" if fix else "")
+    wanted = error["msg"].replace("Input should be", "").strip()
+    return f"got {repr(got)[:120]}; wanted {wanted[0].lower()}{wanted[1:]}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = ImportMapping
+    for part in location:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            choices = [annotation, *get_args(annotation)]
+            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return [name for name in model.model_fields if name != "source"]

@@ -1,0 +1,119 @@
+"""What became of every row of a file, and how its experiment would have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cro_core.clock import iso
+from cro_core.domain import to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """How a stream would have ended, had it been watched hour by hour."""
+
+    hour: int
+    """Hour of the stream in which it ends, the first being hour 0; the look is taken at the hour's end."""
+    decided_at: datetime
+    verdict: str
+    planned_units: int | None
+    """Over all variants."""
+    variants: tuple[Mapping[str, Any], ...]
+    """``variant``, ``units`` and ``conversions`` of each, as counted at that look."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of every row of a file; ``rows`` is the sum of ``left_out``, ``rejected`` and the imported ones."""
+
+    experiment_id: str
+    file: str
+    mapping: str
+    rows: int
+    left_out: Mapping[str, int]
+    """Rows that belong to something else, by reason."""
+    rejected: Mapping[str, int]
+    """What broke a rule, by reason; kept in quarantine and counted in the waterfall."""
+    first_rejected: Mapping[str, int]
+    """The first row of each of these reasons, counted from 1 below the header."""
+    units: int
+    """Distinct units among the exposures that were kept."""
+    repeated_exposures: int
+    """Exposures of a unit that had one already: the first counts."""
+    units_in_several_variants: int
+    """Units with rows of more than one variant, among the rows as they came."""
+    units_crossing: int
+    """The same after the rules."""
+    accepted: int
+    """Events stored by this run."""
+    duplicates: int
+    """Events that were stored before."""
+    started_at: datetime
+    """First exposure."""
+    ended_at: datetime
+    """Last event."""
+    unchanged: bool
+    """True where the same file had been imported with the same mapping before: nothing was stored."""
+    resumed_at: int | None = None
+    """Row from which on an import that was cut off was taken up, where that is so."""
+    notes: tuple[str, ...] = ()
+    replay: Replay | None = None
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Events that the ingestion did not accept, by reason; in quarantine too."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON."""
+        data: dict[str, Any] = to_json(self)
+        return data | {"text": self.text}
+
+    @property
+    def text(self) -> str:
+        """The report for people."""
+        return "\n".join(_lines(self))
+
+
+def _lines(report: ImportReport) -> list[str]:
+    lines = [f"{report.file}: {report.rows:,} rows read with the mapping {report.mapping}."]
+    lines += [f"  left out  {n:>9,}  {reason}" for reason, n in report.left_out.items()]
+    lines += [
+        f"  rejected  {n:>9,}  {reason} (first in row {report.first_rejected[reason]:,})"
+        for reason, n in report.rejected.items()
+    ]
+    lines += [f"  rejected  {n:>9,}  {reason}" for reason, n in report.refused.items()]
+    lines += [f"  note: {note}" for note in report.notes]
+    lines.append(
+        f"Units: {report.units:,} distinct, {report.repeated_exposures:,} repeated exposures; in more than one variant "
+        f"{report.units_in_several_variants:,} among the rows as they came, {report.units_crossing:,} after the rules."
+    )
+    if report.unchanged:
+        lines.append(
+            f"Nothing was changed: this file was imported before as {report.experiment_id} ({report.duplicates:,} events)."
+        )
+    else:
+        resumed = (
+            ""
+            if report.resumed_at is None
+            else f", taking up at row {report.resumed_at + 1:,} an import that was cut off"
+        )
+        lines.append(
+            f"Imported as {report.experiment_id}: {report.accepted:,} events stored, {report.duplicates:,} stored before"
+            f"{resumed}; {iso(report.started_at)} to {iso(report.ended_at)}."
+        )
+    if report.replay is not None:
+        lines += _replay_lines(report.replay)
+    lines.append(f"Next: `cro evaluate {report.experiment_id}`")
+    return lines
+
+
+def _replay_lines(replay: Replay) -> list[str]:
+    counted = " v ".join(f"{v['variant']} {v['units']:,}/{v['conversions']:,}" for v in replay.variants)
+    planned = "" if replay.planned_units is None else f" of {replay.planned_units:,} planned"
+    return [
+        f"Replayed as live: ends in hour {replay.hour} (the first is hour 0), at {iso(replay.decided_at)}, as {replay.verdict}.",
+        f"  counted {sum(v['units'] for v in replay.variants):,} visitors{planned}: {counted}",
+        f"  {replay.text}",
+    ]

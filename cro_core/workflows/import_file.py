@@ -1,0 +1,257 @@
+"""A table of visitors or an event log, made into an experiment: read, check, store, and perhaps replay.
+
+The events go through the ingestion's own rules and storage, in batches. Each batch is stored together with
+the note of how far the import is, so that an import that was cut off is taken up where it stopped, and one
+that was completed changes nothing when it is repeated. The experiment appears when all its events are there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from tqdm import tqdm
+
+from cro_core.assignment import pseudonym
+from cro_core.domain import Decision, Event, Experiment
+from cro_core.errors import Conflict
+from cro_core.home import Home
+from cro_core.importing import ledger
+from cro_core.importing.loading import load_mapping
+from cro_core.importing.mapping import ImportMapping
+from cro_core.importing.plan import HOUR, experiment_of
+from cro_core.importing.reading import Source, read
+from cro_core.importing.refusal import refuse
+from cro_core.importing.report import ImportReport, Replay
+from cro_core.importing.rows import Stream, prepare
+from cro_core.ingestion import Rejection, Rules, clean
+from cro_core.storage import events as event_store
+from cro_core.storage import experiments, journal, schema
+from cro_core.workflows.evaluate import evaluate
+
+BATCH = 10_000
+"""Rows in one transaction: few enough that a service on the same store waits a second at most, and enough
+that the pages of its indexes are not written again and again."""
+
+LIVE = "-live"
+"""Ends the id of a replayed experiment: the finished one of the same file may stand beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What becomes of some rows."""
+
+    stop: int
+    """The row after the last."""
+    events: list[Event]
+    rejections: list[Rejection]
+    """Of rows and of events."""
+    refused: list[str]
+    """Why the ingestion did not accept an event, for each of those."""
+
+
+def import_file(
+    home: Home,
+    file: Path | str,
+    mapping: str | Path | Mapping[str, Any],
+    *,
+    now: datetime,
+    as_live: bool = False,
+    replace_former: bool = False,
+    progress: bool | None = None,
+) -> ImportReport:
+    """Imports a file as one finished experiment, or replays it hour by hour as a running one.
+
+    Args:
+        home: where the experiment is stored.
+        file: CSV, Parquet or NDJSON, gzipped or not; a folder where the mapping lists its files.
+        mapping: name of a mapping that ships, path of a ``.toml``, or a mapping's content.
+        now: time of arrival; no event may be later.
+        as_live: evaluate under the configured horizon, an hour at a time; the id then ends in ``-live``.
+        replace_former: remove what was imported under this id before, where it came from other data.
+        progress: show progress bars; ``None`` only where a person sees them.
+
+    Raises:
+        NotFound: a file does not exist.
+        MappingError: the mapping is refused, or does not fit the file.
+        Conflict: the id is taken by an experiment that was not imported from this file with this mapping.
+        Busy: another import is running.
+    """
+    chosen = load_mapping(mapping)
+    if as_live:
+        chosen = _as_live(chosen)
+    source = read(Path(file), chosen)
+    stream = prepare(source, chosen, now)
+    experiment = experiment_of(home.config, stream, chosen, now, as_live)
+    quiet = None if progress is None else not progress
+    with home.lock("import"):
+        former = _former(home, experiment.id, source, replace_former)
+        entry = former if former.done else _transfer(home, experiment, source, stream, former, now, quiet)
+    replay = _replay(home, experiment, stream, quiet) if as_live else None
+    return _report(source, chosen, stream, former, entry, replay)
+
+
+def _as_live(mapping: ImportMapping) -> ImportMapping:
+    if mapping.columns.time is None:
+        raise refuse(
+            mapping.source,
+            "columns.time",
+            "one fixed time",
+            "a time for every row, to replay it",
+            "import it without --as-live",
+        )
+    live = mapping.experiment.model_copy(update={"id": mapping.experiment.id[: 100 - len(LIVE)] + LIVE})
+    return mapping.model_copy(update={"experiment": live})
+
+
+def _former(home: Home, experiment_id: str, source: Source, replace_former: bool) -> ledger.Entry:
+    """The entry of an earlier run of this very import, else a new one."""
+    with home.db.write() as connection:
+        found = ledger.find(connection, experiment_id)
+        if found is not None and found.fingerprint != source.fingerprint and replace_former:
+            ledger.remove(connection, experiment_id)
+            found = None
+        if found is None:
+            _check_free(connection, experiment_id)
+            return ledger.Entry(source.fingerprint)
+    if found.fingerprint != source.fingerprint:
+        raise Conflict(
+            f"experiment {experiment_id} was imported from another file or with another mapping: "
+            "give a new experiment.id, or --replace it"
+        )
+    return found
+
+
+def _check_free(connection: sa.Connection, experiment_id: str) -> None:
+    if connection.scalar(sa.select(schema.experiments.c.id).where(schema.experiments.c.id == experiment_id)):
+        raise Conflict(f"experiment {experiment_id} exists and was not imported: give another experiment.id")
+
+
+def _transfer(
+    home: Home,
+    experiment: Experiment,
+    source: Source,
+    stream: Stream,
+    entry: ledger.Entry,
+    now: datetime,
+    quiet: bool | None,
+) -> ledger.Entry:
+    """Stores the rest of the stream, batch by batch, and then the experiment."""
+    rules = Rules({experiment.id: experiment}, now, partial(pseudonym, home.salt))
+    total = len(stream.table)
+    with tqdm(
+        total=total, initial=entry.next_row, desc=f"importing {source.name}", unit=" rows", disable=quiet
+    ) as bar:
+        for batch in _batches(stream, entry.next_row, rules):
+            with home.db.write() as connection:
+                accepted = event_store.record(connection, batch.events, batch.rejections, now)
+                bar.update(batch.stop - entry.next_row)
+                entry = entry.plus(batch.stop, accepted, len(batch.events) - accepted, batch.refused)
+                ledger.save(connection, experiment.id, entry)
+    entry = replace(entry, done=True)
+    with home.db.write() as connection:
+        experiments.add(connection, experiment)
+        after = {
+            "file": source.name,
+            "mapping": stream.mapping.source,
+            "rows": total,
+            "events": entry.accepted,
+            "fingerprint": source.fingerprint,
+        }
+        journal.log(
+            connection, at=now, actor="import", action="experiment.import", subject=experiment.id, after=after
+        )
+        ledger.save(connection, experiment.id, entry)
+    return entry
+
+
+def _batches(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
+    """The rest of the stream, checked; one batch ahead of the store, which mostly waits for the disk."""
+    total = len(stream.table)
+    with ThreadPoolExecutor(max_workers=1) as worker:
+        upcoming = worker.submit(_batch, stream, start, min(start + BATCH, total), rules)
+        while (ready := upcoming.result()).stop < total:
+            stop = min(ready.stop + BATCH, total)
+            upcoming = worker.submit(_batch, stream, ready.stop, stop, rules)
+            yield ready
+        yield ready
+
+
+def _batch(stream: Stream, start: int, stop: int, rules: Rules) -> Batch:
+    items, rejections = stream.batch(start, stop, rules.hash)
+    events, refused = clean(items, rules)
+    return Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
+
+
+def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | None) -> Replay:
+    """Looks at the end of every hour until a decision is final, as the hourly cycle would have."""
+    hours = math.ceil(experiment.plan.horizon / HOUR)
+    looks = tqdm(range(hours), desc="replaying hours", unit=" h", disable=quiet)
+    hour, decision = 0, None
+    for hour in looks:
+        decision = evaluate(home, experiment.id, as_of=stream.started_at + (hour + 1) * HOUR)
+        if decision.final:
+            break
+    looks.close()
+    if decision is None:  # a horizon has at least a day
+        raise Conflict(f"experiment {experiment.id} has a horizon of {hours} hours: nothing can be replayed")
+    with home.db.write() as connection:
+        stored = experiments.get(connection, experiment.id)
+        if stored.ended_at != decision.as_of:
+            experiments.update(connection, replace(stored, ended_at=decision.as_of))
+    return _replayed(hour, decision)
+
+
+def _replayed(hour: int, decision: Decision) -> Replay:
+    counted = tuple(
+        {key: t[key] for key in ("variant", "units", "conversions")} for t in decision.evidence["totals"]
+    )
+    planned = decision.evidence["look"]["planned_units"]
+    return Replay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
+
+
+def _report(
+    source: Source,
+    mapping: ImportMapping,
+    stream: Stream,
+    former: ledger.Entry,
+    entry: ledger.Entry,
+    replay: Replay | None,
+) -> ImportReport:
+    return ImportReport(
+        experiment_id=stream.experiment_id,
+        file=source.name,
+        mapping=mapping.source,
+        rows=len(source.table),
+        left_out=stream.left_out,
+        rejected=stream.rejected_by_reason,
+        first_rejected=stream.first_rejected,
+        units=stream.units,
+        repeated_exposures=stream.repeated_exposures,
+        units_in_several_variants=stream.units_in_several_variants,
+        units_crossing=stream.units_crossing,
+        accepted=entry.accepted - former.accepted,
+        duplicates=entry.duplicates - former.duplicates + former.accepted,
+        started_at=stream.started_at,
+        ended_at=stream.ended_at,
+        unchanged=former.done,
+        resumed_at=former.next_row if former.next_row and not former.done else None,
+        notes=(*source.notes, *_notes(stream)),
+        replay=replay,
+        refused=entry.refused,
+    )
+
+
+def _notes(stream: Stream) -> Iterator[str]:
+    if stream.unexposed_goals:
+        yield (
+            f"{stream.unexposed_goals:,} of {stream.goals:,} goals are of units without an exposure, and cannot count: "
+            "do exposures and goals name the same units?"
+        )
