@@ -82,15 +82,15 @@ def best_probabilities(mean: ArrayLike, sd: ArrayLike) -> Floats:
     Returns:
         Same shape, summing to 1.
     """
-    mean, sd = np.maximum(mean, _NEVER), np.asarray(sd, float)
-    value = mean[..., None] + sd[..., None] * _NODES
+    centre, width = np.maximum(mean, _NEVER), np.asarray(sd, float)
+    value = centre[..., None] + width[..., None] * _NODES
     chance = np.broadcast_to(_WEIGHTS, value.shape).copy()
-    for other in range(mean.shape[-1]):
-        below = ndtr((value - mean[..., other, None, None]) / sd[..., other, None, None])
+    for other in range(centre.shape[-1]):
+        below = ndtr((value - centre[..., other, None, None]) / width[..., other, None, None])
         below[..., other, :] = 1
         chance *= below
-    chances: Floats = chance.sum(-1)
-    return chances / chances.sum(-1, keepdims=True)
+    chances = chance.sum(-1)
+    return np.asarray(chances / chances.sum(-1, keepdims=True))
 
 
 def with_floor(shares: ArrayLike, floor: float, active: ArrayLike | None = None) -> Floats:
@@ -108,7 +108,7 @@ def with_floor(shares: ArrayLike, floor: float, active: ArrayLike | None = None)
     above = np.where(mask, np.maximum(shares - least, 0), 0)
     room = above.sum(-1, keepdims=True)
     spread = np.where(room > 0, above / np.where(room > 0, room, 1), mask / count)
-    return np.where(mask, least + spread * (1 - count * least), 0.0)
+    return np.asarray(np.where(mask, least + spread * (1 - count * least), 0.0))
 
 
 def whole_buckets(shares: ArrayLike) -> NDArray[np.int64]:

@@ -212,8 +212,7 @@ def plan_size(
     """
     factor = inflation(variants=variants, adaptive=adaptive, floor=floor)
     level = alpha / (variants - 1)
-    fixed = sample_size(base_rate, relative_uplift, alpha=level, power=power)
-    each = math.ceil(fixed * factor)
+    each = round(factor * sample_size(base_rate, relative_uplift, alpha=level, power=power))
     if traffic_per_day is None:
         return SizePlan(each, each * variants, math.nan, math.nan, math.nan, False)
     check_between("traffic_per_day", traffic_per_day, 0, math.inf)

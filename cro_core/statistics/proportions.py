@@ -54,21 +54,21 @@ class Interval:
 class Difference:
     """How the rate of a variant differs from the control's."""
 
-    absolute: float | None
+    absolute: float | None = None
     """Variant rate minus control rate."""
-    low: float | None
+    low: float | None = None
     """Lower end of the Wald interval of ``absolute``; ``None`` where the observed variance is 0."""
-    high: float | None
+    high: float | None = None
     """Upper end of the same."""
-    score_low: float | None
+    score_low: float | None = None
     """Lower end of the score interval of ``absolute``, good for few conversions too."""
-    score_high: float | None
+    score_high: float | None = None
     """Upper end of the same."""
-    relative: float | None
+    relative: float | None = None
     """Uplift: variant rate / control rate - 1; ``None`` where the control has no conversions."""
-    relative_low: float | None
+    relative_low: float | None = None
     """Lower end of the score interval of ``relative``."""
-    relative_high: float | None
+    relative_high: float | None = None
     """Upper end of the same; ``None`` where the control has no conversions: no upper bound."""
     reason: str | None = None
     """Why a field above is ``None``; ``None`` where all are there."""
@@ -78,19 +78,19 @@ class Difference:
 class Stratified:
     """Two variants compared inside strata (days, segments) and put together."""
 
-    risk_ratio: float | None
+    risk_ratio: float | None = None
     """Mantel-Haenszel ratio of the rates, variant : control."""
-    low: float | None
+    low: float | None = None
     """Lower end of the interval of ``risk_ratio``."""
-    high: float | None
+    high: float | None = None
     """Upper end of the same."""
-    odds_ratio: float | None
+    odds_ratio: float | None = None
     """Mantel-Haenszel odds ratio, variant : control."""
-    statistic: float | None
+    statistic: float | None = None
     """Cochran-Mantel-Haenszel chi-square on one degree of freedom, without continuity correction."""
-    p_value: float | None
+    p_value: float | None = None
     """Its p-value."""
-    strata: int
+    strata: int = 0
     """Strata that entered: both variants seen, and some but not all units converted."""
     reason: str | None = None
     """Why a field above is ``None``; ``None`` where all are there."""
@@ -177,15 +177,15 @@ def difference(n0: int, x0: int, n1: int, x1: int, level: float = 0.95) -> Diffe
     z = quantile(level)
     if not a[0] or not b[0]:
         name = "control" if not a[0] else "variant"
-        return Difference(None, None, None, None, None, None, None, None, f"the {name} has no units")
+        return Difference(reason=f"the {name} has no units")
     p0, p1 = a[1] / a[0], b[1] / b[0]
     gap, reasons = p1 - p0, []
     half = z * math.sqrt(p0 * (1 - p0) / a[0] + p1 * (1 - p1) / b[0])
     if not half:
         reasons.append("no variance observed: no Wald interval")
-    relative_low, relative_high = _ratio_ends(a, b, z)
     if not a[1]:
         reasons.append("the control has no conversions: no relative difference")
+    least, most = _least_ratio(a, b, z), _least_ratio(b, a, z)
     return Difference(
         absolute=gap,
         low=gap - half if half else None,
@@ -193,8 +193,8 @@ def difference(n0: int, x0: int, n1: int, x1: int, level: float = 0.95) -> Diffe
         score_low=_edge(lambda d: _difference_score(a, b, d) <= z * z, gap, -1.0),
         score_high=_edge(lambda d: _difference_score(a, b, d) <= z * z, gap, 1.0),
         relative=p1 / p0 - 1 if a[1] else None,
-        relative_low=relative_low,
-        relative_high=relative_high,
+        relative_low=None if least is None else least - 1,
+        relative_high=1 / most - 1 if most else None,
         reason="; ".join(reasons) or None,
     )
 
@@ -224,11 +224,10 @@ def mantel_haenszel(
     tables = [(*check_rate(n0[i], x0[i]), *check_rate(n1[i], x1[i])) for i in range(len(n0))]
     tables = [(n, x, m, y) for n, x, m, y in tables if n and m and 0 < x + y < n + m]
     if not tables:
-        reason = "no stratum has both variants and both outcomes"
-        return Stratified(None, None, None, None, None, None, 0, reason)
+        return Stratified(reason="no stratum has both variants and both outcomes")
     ratio, low, high = _risk_ratio(tables, z)
-    odds = sum((m - y) * x / (n + m) for n, x, m, y in tables)
-    statistic = _cmh(tables)
+    odds, statistic = sum((m - y) * x / (n + m) for n, x, m, y in tables), _cmh(tables)
+    complete = low is not None and odds > 0
     return Stratified(
         risk_ratio=ratio,
         low=low,
@@ -237,7 +236,7 @@ def mantel_haenszel(
         statistic=statistic,
         p_value=float(chdtrc(1, statistic)),
         strata=len(tables),
-        reason=None if low is not None and odds else "a variant converted nobody or everybody in every stratum",
+        reason=None if complete else "in every stratum a variant converted nobody or everybody",
     )
 
 
@@ -352,6 +351,12 @@ def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
         start, end = (middle, end) if inside(middle) else (start, middle)
 
 
+def _squared(score: float, variance: float) -> float:
+    if variance > 0:
+        return score * score / variance
+    return math.inf if score else 0.0
+
+
 def _difference_score(a: tuple[float, float], b: tuple[float, float], gap: float) -> float:
     """Miettinen-Nurminen's squared score statistic for "variant rate - control rate = ``gap``"."""
     (n0, x0), (n1, x1) = a, b
@@ -362,49 +367,43 @@ def _difference_score(a: tuple[float, float], b: tuple[float, float], gap: float
 
 
 def _restricted(a: tuple[float, float], b: tuple[float, float], gap: float) -> float:
-    """The control rate most likely under that gap: a root of the likelihood cubic in closed form."""
-    (n0, x0), (n1, x1) = a, b
-    n, x = n0 + n1, x0 + x1
-    c2 = ((n1 + 2 * n0) * gap - n - x) / n
-    c1 = ((x0 * gap - n - 2 * x0) * gap + x) / n
-    c0 = x0 * gap * (1 - gap) / n
-    q = (c2 / 3) ** 3 - c1 * c2 / 6 + c0 / 2
-    r = math.copysign(math.sqrt(max((c2 / 3) ** 2 - c1 / 3, 0.0)), q)
-    angle = (math.pi + math.acos(max(-1.0, min(1.0, q / r**3)))) / 3 if r else 0.0
-    root = 2 * r * math.cos(angle) - c2 / 3
-    return max(0.0, -gap, min(1.0, 1 - gap, root))
+    """The control rate most likely under that gap.
 
-
-def _ratio_ends(
-    a: tuple[float, float], b: tuple[float, float], z: float
-) -> tuple[float | None, float | None]:
-    """Both ends of the score interval of the uplift; ``None`` is "no bound".
-
-    Bisection runs over variant rate / (control rate + variant rate), which lives in [0, 1].
+    By bisection of the likelihood's slope: the cubic's closed form loses half its digits where roots meet.
     """
     (n0, x0), (n1, x1) = a, b
-    if not x0 and not x1:
-        return None, None
-    middle = (x1 / n1) / (x0 / n0 + x1 / n1)
-    low, high = (_edge(lambda s: _ratio_score(a, b, s) <= z * z, middle, end) for end in (0.0, 1.0))
-    return low / (1 - low) - 1, high / (1 - high) - 1 if x0 else None
+    low, high = max(0.0, -gap), min(1.0, 1 - gap)
+    for _ in range(55):
+        p = (low + high) / 2
+        p1 = p + gap
+        rising = (x0 - n0 * p) * p1 * (1 - p1) + (x1 - n1 * p1) * p * (1 - p) > 0
+        low, high = (p, high) if rising else (low, p)
+    return low
+
+
+def _least_ratio(a: tuple[float, float], b: tuple[float, float], z: float) -> float | None:
+    """The lower end of the score interval of variant rate / control rate; ``None`` if nobody converted.
+
+    The search runs over variant rate / (control rate + variant rate), which lives in [0, 1].
+    """
+    rate0, rate1 = a[1] / a[0], b[1] / b[0]
+    if not rate0 + rate1:
+        return None
+    share = _edge(lambda s: _ratio_score(a, b, s) <= z * z, rate1 / (rate0 + rate1), 0.0)
+    return share / (1 - share)
 
 
 def _ratio_score(a: tuple[float, float], b: tuple[float, float], share: float) -> float:
     """Miettinen-Nurminen's squared score statistic for "variant rate : control rate = share : 1 - share"."""
     (n0, x0), (n1, x1) = a, b
-    n, x, rest = n0 + n1, x0 + x1, 1 - share
-    linear = x + share * (n1 - x1) + rest * (n0 - x0)
-    total = 2 * x / (linear + math.sqrt(max(linear**2 - 4 * n * share * rest * x, 0.0)))
+    x, rest = x0 + x1, 1 - share
+    lost0, lost1 = rest * (n0 - x0), share * (n1 - x1)
+    # the restricted rates' quadratic, its discriminant written as a sum of squares
+    root = math.hypot(x * (share - rest) + lost1 - lost0, 2 * math.sqrt(lost0 * lost1))
+    total = 2 * x / (x + lost0 + lost1 + root)
     p0, p1 = total * rest, total * share
-    variance = (share**2 * p0 * (1 - p0) / n0 + rest**2 * p1 * (1 - p1) / n1) * n / (n - 1)
-    return _squared(rest * x1 / n1 - share * x0 / n0, variance)
-
-
-def _squared(score: float, variance: float) -> float:
-    if variance > 0:
-        return score * score / variance
-    return math.inf if score else 0.0
+    variance = share**2 * p0 * (1 - p0) / n0 + rest**2 * p1 * (1 - p1) / n1
+    return _squared(rest * x1 / n1 - share * x0 / n0, variance * (n0 + n1) / (n0 + n1 - 1))
 
 
 def _risk_ratio(tables: Sequence[Table], z: float) -> tuple[float | None, float | None, float | None]:
@@ -420,7 +419,5 @@ def _risk_ratio(tables: Sequence[Table], z: float) -> tuple[float | None, float 
 
 def _cmh(tables: Sequence[Table]) -> float:
     score = sum(y - (x + y) * m / (n + m) for n, x, m, y in tables)
-    variance = sum(
-        n * m * (x + y) * (n + m - x - y) / ((n + m) ** 2 * (n + m - 1)) for n, x, m, y in tables
-    )
+    variance = sum(n * m * (x + y) * (n + m - x - y) / ((n + m) ** 2 * (n + m - 1)) for n, x, m, y in tables)
     return score**2 / variance

@@ -1,10 +1,435 @@
-"""Group-sequential theory (under construction: boundaries follow)."""
+"""Group-sequential boundaries: how extreme a statistic must be at each of many looks.
+
+The statistic is followed on the scale of Brownian motion: ``B = Z * sqrt(information)`` has drift
+``drift * information`` and independent increments. Boundaries are two-sided and symmetric, given as
+critical ``|Z|``, with half of alpha spent on each side.
+
+Two clocks (Lan and DeMets 1989, *Biometrics* 45:1017). *Spending time* in [0, 1], planned traffic or the
+calendar, says how much of alpha may be used so far; *information time*, the variance of the statistic on
+any scale, says how the looks are correlated. Merging the two into one clock that counts visitors is wrong
+whenever the conversion rate moves.
+
+The recursion is that of Armitage, McPherson and Rowe (1969, *JRSS A* 132:235) by Gauss-Legendre quadrature:
+a :class:`State` holds the density of ``B`` at the last look among paths that have not crossed, so a further
+look is one step of about a millisecond. Only the density without drift is ever integrated; any other drift
+is the same density times the likelihood ratio ``exp(drift * b - drift**2 * information / 2)``, which is
+why one state serves boundaries, power and estimation. General reference: Jennison and Turnbull (2000),
+*Group Sequential Methods*, chapters 2, 4, 7 and 19.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.polynomial.legendre import leggauss, legvander
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri
 
 from cro_core.errors import InvalidInput
+
+Floats = NDArray[np.float64]
+
+FAMILIES: Mapping[str, float] = {
+    "hwang_shih_decani": -4.0,
+    "obrien_fleming": math.nan,
+    "pocock": math.nan,
+    "kim_demets": 3.0,
+}
+"""Spending families and the default of their parameter; NaN where there is none."""
+
+FURTHEST = 8.0
+"""Critical |Z| of a look that may spend (almost) nothing: crossing it has probability 1e-15."""
+
+LEAST_STEP = 1e-4
+"""Smallest relative growth of information that makes a new look."""
+
+_RESOLUTION = 2.0
+"""Quadrature nodes per standard deviation of an increment; 2 gives ten digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """How alpha is used up over the life of an experiment.
+
+    Families: ``hwang_shih_decani`` (1990, parameter gamma; negative spends late), ``obrien_fleming`` and
+    ``pocock`` (Lan and DeMets 1983) and ``kim_demets`` (1987, parameter rho > 0).
+
+    Raises:
+        InvalidInput: an unknown family, or a parameter it cannot have.
+    """
+
+    family: str = "hwang_shih_decani"
+    parameter: float | None = None
+    """``None`` is the family's default: gamma = -4, rho = 3."""
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise InvalidInput(
+                f"spending family is {self.family!r}: choose from {', '.join(FAMILIES)}", field="family"
+            )
+        if self.parameter is None:
+            return
+        if math.isnan(FAMILIES[self.family]):
+            raise InvalidInput(
+                f"parameter is {self.parameter!r}: {self.family} has none, leave it out", field="parameter"
+            )
+        least = -math.inf if self.family == "hwang_shih_decani" else 0.0
+        check_between("parameter", self.parameter, least, math.inf)
+
+    def spent(self, time: ArrayLike, alpha: float) -> Floats:
+        """Probability that may have been used up to ``time``.
+
+        Args:
+            time: elapsed share of the experiment, clipped to [0, 1]; any shape.
+            alpha: all there is to spend, in (0, 1).
+        """
+        u = np.clip(np.asarray(time, float), 0, 1)
+        if self.family == "obrien_fleming":
+            with np.errstate(divide="ignore"):
+                return np.asarray(2 * ndtr(ndtri(alpha / 2) / np.sqrt(u)))
+        if self.family == "pocock":
+            return np.asarray(alpha * np.log1p((math.e - 1) * u))
+        shape = self.shape
+        if self.family == "kim_demets":
+            return np.asarray(alpha * u**shape)
+        if shape == 0:
+            return np.asarray(alpha * u)
+        return np.asarray(alpha * np.expm1(-shape * u) / math.expm1(-shape))
+
+    @property
+    def shape(self) -> float:
+        """The parameter in force; NaN for a family without one."""
+        return FAMILIES[self.family] if self.parameter is None else self.parameter
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the recursion stands after some looks; start with ``State()``.
+
+    The density is symmetric, so only its half ``b >= 0`` is kept, at Gauss-Legendre nodes between 0 and the
+    last boundary.
+    """
+
+    information: tuple[float, ...] = ()
+    """Information at each look so far, increasing, on any scale."""
+    critical: tuple[float, ...] = ()
+    """Critical |Z| at each look so far."""
+    spent: float = 0.0
+    """Probability per side allowed for so far."""
+    mass: Floats = field(default_factory=lambda: np.array([0.5]), compare=False)
+    """Density times quadrature weight at the nodes: what is left is twice its sum."""
+
+    @property
+    def now(self) -> float:
+        """Information at the last look; 0 before the first."""
+        return self.information[-1] if self.information else 0.0
+
+    @property
+    def width(self) -> float:
+        """Boundary of ``B`` at the last look; 0 before the first."""
+        return self.critical[-1] * math.sqrt(self.now) if self.critical else 0.0
+
+    def is_new(self, information: float) -> bool:
+        """Whether ``information`` has grown enough since the last look to make another one."""
+        return information > self.now * (1 + LEAST_STEP)
+
+    def rewind(self, looks: int) -> State:
+        """The state after the first so many looks, recomputed."""
+        state = State()
+        for information, critical in zip(self.information[:looks], self.critical[:looks], strict=True):
+            state = advance(state, information, critical)
+        return state
+
+    def as_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` reads back without loss."""
+        return {
+            "information": list(self.information),
+            "critical": list(self.critical),
+            "spent": self.spent,
+            "mass": self.mass.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> State:
+        """The state that :meth:`as_json` wrote.
+
+        Raises:
+            InvalidInput: ``data`` is not such a state.
+        """
+        try:
+            information = tuple(float(v) for v in data["information"])
+            critical = tuple(float(v) for v in data["critical"])
+            state = cls(information, critical, float(data["spent"]), np.asarray(data["mass"], float))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"stored state cannot be read ({error!r}): recompute it from the looks"
+            ) from None
+        if len(information) != len(critical) or state.mass.ndim != 1 or not np.isfinite(state.mass).all():
+            raise InvalidInput("stored state is inconsistent: recompute it from the looks", field="state")
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class Exits:
+    """Where paths cross, by look and drift; arrays of shape ``(looks, drifts)``."""
+
+    upper: Floats
+    """Probability of crossing upwards first at that look."""
+    lower: Floats
+    """Probability of crossing downwards first at that look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Boundaries of a planned schedule and what they cost."""
+
+    critical: Floats
+    """Critical |Z| at each look."""
+    inflation: float
+    """Planned information over that of one look at the end with the same power."""
+    expected: float
+    """Mean information used under the planned effect, in the same unit."""
+    expected_null: float
+    """Mean information used without effect, in the same unit."""
+
+
+def step(state: State, information: float, spend_to: float) -> tuple[State, float]:
+    """One look: its boundary, and the state after it.
+
+    Args:
+        state: where the recursion stands.
+        information: information at this look, more than ``LEAST_STEP`` above the last.
+        spend_to: probability per side that may be used up to and including this look.
+
+    Returns:
+        The new state and the critical |Z|, at most ``FURTHEST``.
+
+    Raises:
+        InvalidInput: information that does not grow, or ``spend_to`` outside (0, 0.5).
+    """
+    check_between("spend_to", spend_to, -1e-300, 0.5)
+    _check_growth(state, information)
+    allowed = spend_to - state.spent
+    critical = _solve(state, information, allowed)
+    return advance(state, information, critical, max(spend_to, state.spent)), critical
+
+
+def advance(state: State, information: float, critical: float, spent: float | None = None) -> State:
+    """The state after a look with a given boundary.
+
+    Args:
+        state: where the recursion stands.
+        information: information at this look, more than ``LEAST_STEP`` above the last.
+        critical: critical |Z| at this look, above 0.
+        spent: probability per side allowed for so far; ``None`` takes what the boundary really uses.
+
+    Raises:
+        InvalidInput: information that does not grow, or a boundary that is not above 0.
+    """
+    _check_growth(state, information)
+    check_between("critical", critical, 0, math.inf)
+    sd = math.sqrt(information - state.now)
+    nodes, mass = _resolved(state, sd)
+    width = critical * math.sqrt(information)
+    position, weight = _legendre(_node_count(width, sd))
+    target = width * position
+    density = (_bell(target[:, None], nodes, sd) + _bell(target[:, None], -nodes, sd)) @ mass
+    if spent is None:
+        spent = state.spent + float(_beyond(width, nodes, sd) @ mass)
+    return State(
+        (*state.information, float(information)),
+        (*state.critical, float(critical)),
+        spent,
+        density * weight * width,
+    )
+
+
+def crossing(state: State, information: float, bound: ArrayLike, drift: ArrayLike = 0.0) -> Floats:
+    """Probability of no crossing so far and ``B >= bound`` at a next look.
+
+    Args:
+        state: where the recursion stands.
+        information: information at the next look, above the last.
+        bound: value(s) of ``B``; any shape that broadcasts with ``drift``.
+        drift: drift(s) of ``B`` per unit of information.
+
+    Raises:
+        InvalidInput: information that does not grow.
+    """
+    _check_growth(state, information)
+    bound, drift = np.broadcast_arrays(np.asarray(bound, float), np.asarray(drift, float))
+    sd = math.sqrt(information - state.now)
+    nodes, mass = _resolved(state, sd)
+    nodes, mass = np.concatenate([-nodes[::-1], nodes]), np.concatenate([mass[::-1], mass])
+    slope = drift[..., None]
+    likelihood = np.exp(slope * nodes - slope**2 * state.now / 2)
+    tail = ndtr((nodes + slope * sd * sd - bound[..., None]) / sd)
+    result: Floats = (likelihood * tail) @ mass
+    return result
+
+
+def exits(information: ArrayLike, critical: ArrayLike, drift: ArrayLike = 0.0) -> Exits:
+    """Probabilities of crossing at each look under any drift.
+
+    Args:
+        information: information at each look, increasing; shape ``(looks,)``.
+        critical: critical |Z| at each look, same shape.
+        drift: drift(s) of ``B`` per unit of information: with information 1 at the end, the mean of the last
+            Z. A number or shape ``(drifts,)``.
+
+    Raises:
+        InvalidInput: information that does not grow, or boundaries that are not above 0.
+    """
+    drifts = np.atleast_1d(np.asarray(drift, float))
+    upper, lower, state = [], [], State()
+    for t, z in zip(np.asarray(information, float), np.asarray(critical, float), strict=True):
+        bound = z * math.sqrt(t)
+        upper.append(crossing(state, t, bound, drifts))
+        lower.append(crossing(state, t, bound, -drifts))
+        state = advance(state, t, z)
+    return Exits(np.array(upper), np.array(lower))
+
+
+def boundaries(
+    information: ArrayLike,
+    *,
+    alpha: float = 0.05,
+    spending: Spending | None = None,
+    spending_time: ArrayLike | None = None,
+) -> Floats:
+    """Critical |Z| at each look of a schedule.
+
+    Args:
+        information: information at each look, increasing; shape ``(looks,)``.
+        alpha: two-sided, in (0, 1).
+        spending: the family; ``None`` is Hwang-Shih-DeCani with gamma = -4.
+        spending_time: elapsed share at each look; ``None`` takes information over its last value.
+
+    Raises:
+        InvalidInput: looks out of order, or an argument out of range.
+    """
+    times = np.asarray(information, float)
+    check_between("alpha", alpha, 0, 1)
+    clock = times / times[-1] if spending_time is None else np.asarray(spending_time, float)
+    allowed = (spending or Spending()).spent(clock, alpha / 2)
+    state = State()
+    for t, spend_to in zip(times, allowed, strict=True):
+        state, _ = step(state, float(t), float(spend_to))
+    return np.array(state.critical)
+
+
+def wang_tsiatis(looks: int, *, alpha: float = 0.05, shape: float = 0.0) -> Floats:
+    """Classic boundaries ``C * (k / K) ** (shape - 1/2)`` at equally spaced looks.
+
+    Args:
+        looks: K, at least 1.
+        alpha: two-sided, in (0, 1).
+        shape: 0 is O'Brien and Fleming (1979), 1/2 Pocock (1977), between them Wang and Tsiatis (1987).
+
+    Returns:
+        Critical |Z|, shape ``(looks,)``; the constant C is the last one.
+
+    Raises:
+        InvalidInput: an argument out of range.
+    """
+    check_between("looks", looks, 0, math.inf)
+    check_between("alpha", alpha, 0, 1)
+    times = np.arange(1, looks + 1) / looks
+
+    def excess(constant: float) -> float:
+        return float(exits(times, constant * times ** (shape - 0.5)).upper.sum()) - alpha / 2
+
+    return np.asarray(brentq(excess, 1e-3, FURTHEST, xtol=1e-10) * times ** (shape - 0.5))
+
+
+def power(information: ArrayLike, critical: ArrayLike, drift: float) -> float:
+    """Probability of crossing in the direction of the drift; arguments as in :func:`exits`."""
+    found = exits(information, critical, abs(drift))
+    return float(found.upper.sum())
+
+
+def drift_for_power(information: ArrayLike, critical: ArrayLike, target: float) -> float:
+    """The drift per unit of information at which :func:`power` is ``target``.
+
+    Raises:
+        InvalidInput: a target that no positive drift has.
+    """
+    times = np.asarray(information, float)
+    check_between("target", target, power(times, critical, 0.0), 1)
+    scale = 1 / math.sqrt(times[-1])
+
+    def lacking(size: float) -> float:
+        return power(times, critical, size * scale) - target
+
+    return float(brentq(lacking, 0, 20, xtol=1e-10)) * scale
+
+
+def design(
+    information: ArrayLike,
+    *,
+    alpha: float = 0.05,
+    target: float = 0.8,
+    spending: Spending | None = None,
+    spending_time: ArrayLike | None = None,
+) -> Design:
+    """Boundaries of a schedule with the sample they take, relative to one look at the end.
+
+    Args:
+        information: as in :func:`boundaries`.
+        alpha: two-sided, in (0, 1).
+        target: power at the planned effect, above ``alpha`` and below 1.
+        spending: as in :func:`boundaries`.
+        spending_time: as in :func:`boundaries`.
+
+    Raises:
+        InvalidInput: as :func:`boundaries`.
+    """
+    times = np.asarray(information, float)
+    critical = boundaries(times, alpha=alpha, spending=spending, spending_time=spending_time)
+    drift = drift_for_power(times, critical, target)
+    needed = drift**2 * times[-1] / (float(ndtri(target)) - float(ndtri(alpha / 2))) ** 2
+    found = exits(times, critical, np.array([drift, 0.0]))
+    used = expected_information(times, found) / times[-1] * needed
+    return Design(critical, float(needed), float(used[0]), float(used[1]))
+
+
+def expected_information(information: ArrayLike, found: Exits) -> Floats:
+    """Mean information when stopping at the first crossing or the last look; shape ``(drifts,)``."""
+    times = np.asarray(information, float)
+    stopped = found.upper + found.lower
+    result: Floats = times @ stopped + times[-1] * (1 - stopped.sum(0))
+    return result
+
+
+def conditional_power(
+    value: ArrayLike, information: ArrayLike, final: ArrayLike, critical: ArrayLike, drift: ArrayLike
+) -> Floats:
+    """Probability to end above the boundary at a last look, given where ``B`` is now.
+
+    Looks in between are ignored, which makes it a little too small (Jennison and Turnbull 2000, section
+    10.2). All arguments broadcast.
+
+    Args:
+        value: ``B`` now.
+        information: information now.
+        final: information at the last look.
+        critical: critical Z at the last look.
+        drift: drift of ``B`` per unit of information assumed from now on.
+
+    Returns:
+        Fractions; 0 or 1 where nothing is left to come.
+    """
+    value, final = np.asarray(value, float), np.asarray(final, float)
+    left = np.maximum(final - information, 0)
+    ahead = value + np.asarray(drift) * left - critical * np.sqrt(final)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(left > 0, ndtr(ahead / np.sqrt(left)), ahead >= 0), float)
 
 
 def check_between(name: str, value: float, low: float, high: float) -> float:
@@ -13,6 +438,69 @@ def check_between(name: str, value: float, low: float, high: float) -> float:
     Raises:
         InvalidInput: it does not, or is not a number.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low < value < high:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low < number < high:
         raise InvalidInput(f"{name} is {value!r}: give a number between {low:g} and {high:g}", field=name)
-    return float(value)
+    return number
+
+
+def _check_growth(state: State, information: float) -> None:
+    if not math.isfinite(information) or not state.is_new(information):
+        raise InvalidInput(
+            f"information is {float(information)!r} after {state.now!r}: give looks in order, each with more data",
+            field="information",
+        )
+
+
+def _solve(state: State, information: float, allowed: float) -> float:
+    """The critical |Z| that is crossed upwards, for the first time, with probability ``allowed``."""
+    sd, scale = math.sqrt(information - state.now), math.sqrt(information)
+    nodes, mass = _resolved(state, sd)
+
+    def excess(z: float) -> float:
+        return float(_beyond(z * scale, nodes, sd) @ mass) - allowed
+
+    return float(brentq(excess, 0, FURTHEST, xtol=1e-11)) if excess(FURTHEST) < 0 else FURTHEST
+
+
+def _resolved(state: State, sd: float) -> tuple[Floats, Floats]:
+    """Nodes and masses of the half density, fine enough for an increment of standard deviation ``sd``."""
+    have, need = len(state.mass), _node_count(state.width, sd)
+    if need <= have or state.width == 0:
+        return state.width * _legendre(have)[0], state.mass
+    position, weight = _legendre(need)
+    degree = np.arange(have)
+    series = (2 * degree + 1) * (_polynomials(have, have).T @ state.mass)
+    return state.width * position, weight * (_polynomials(need, have) @ series)
+
+
+def _node_count(width: float, sd: float) -> int:
+    return 16 * math.ceil((16 + _RESOLUTION * width / sd) / 16)
+
+
+@lru_cache(maxsize=256)
+def _legendre(count: int) -> tuple[Floats, Floats]:
+    """Gauss-Legendre nodes and weights on [0, 1]; one node sits at 0, where every path starts."""
+    if count == 1:
+        return np.zeros(1), np.ones(1)
+    nodes, weights = leggauss(count)
+    return (nodes + 1) / 2, weights / 2
+
+
+@lru_cache(maxsize=64)
+def _polynomials(count: int, degrees: int) -> Floats:
+    """Legendre polynomials (columns) at the nodes (rows) of :func:`_legendre`."""
+    return np.asarray(legvander(2 * _legendre(count)[0] - 1, degrees - 1))
+
+
+def _bell(value: Floats, centre: Floats, sd: float) -> Floats:
+    scaled = (value - centre) / sd
+    return np.asarray(np.exp(-0.5 * scaled * scaled) / (sd * math.sqrt(2 * math.pi)))
+
+
+def _beyond(bound: float, nodes: Floats, sd: float) -> Floats:
+    """Chance to jump above ``bound`` from each node and from its mirror image."""
+    return np.asarray(ndtr((nodes - bound) / sd) + ndtr((-nodes - bound) / sd))

@@ -1,0 +1,126 @@
+"""Real experiments replayed look by look through the engine.
+
+The data are not part of this repository: CRO_TEST_DATA says where they are, else `../shared/data` beside it.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cro_core.domain import Verdict
+from cro_core.statistics.engine import Aggregates, LookPlan, compare, evaluate
+from cro_core.statistics.planner import plan_size
+from cro_core.statistics.proportions import difference
+from cro_core.statistics.sequential import LEAST_STEP, boundaries
+
+DATA = Path(os.environ.get("CRO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+pytestmark = pytest.mark.skipif(
+    not (DATA / "EXPECTED.md").is_file(),
+    reason=f"NOT TESTED against real data: {DATA} is absent; set CRO_TEST_DATA to the folder that holds it",
+)
+
+
+# -- 381 experiments of a large shop as cumulative snapshots (Liu et al. 2021) ------------------------------
+
+
+@pytest.fixture(scope="module")
+def streams():
+    """By metric: of each stream whether looking crossed and came back, naively and by the boundary."""
+    rows = pd.read_csv(DATA / "asos" / "asos_digital_experiments_dataset.csv.gz").dropna()
+    keys = ["experiment_id", "variant_id", "metric_id"]
+    found = {}
+    for (*_, metric), stream in rows.groupby(keys):
+        if len(stream) > 1:
+            found.setdefault(metric, []).append(replay(stream.sort_values("time_since_start")))
+    return {metric: np.array(list(outcomes)) for metric, outcomes in found.items()}
+
+
+def replay(stream):
+    """Whether the stream ends significant, whether it ever was, and whether it ever crossed the boundary."""
+    n, mean, variance = (
+        stream[[f"{c}_c", f"{c}_t"]].to_numpy(float)[:, None] for c in ("count", "mean", "variance")
+    )
+    looks = compare(Aggregates.of(n, n * mean, n * (variance + mean**2)), np.ones(1))
+    z, time = looks.z[:, 0], stream["time_since_start"].to_numpy() / stream["time_since_start"].max()
+    best = np.maximum.accumulate(looks.information)
+    new = looks.information > np.concatenate([[0], best[:-1]]) * (1 + LEAST_STEP)
+    critical = boundaries(looks.information[new], spending_time=time[new])
+    return abs(z[-1]) > 1.96, (abs(z) > 1.96).any(), (abs(z[new]) >= critical).any()
+
+
+def test_naive_looking_is_taken_in(streams):
+    for metric, (ends, looks, back) in {
+        1: (26, 46, 20),
+        2: (27, 64, 37),
+        3: (25, 57, 32),
+        4: (27, 58, 31),
+    }.items():
+        end, ever, _ = streams[metric].T
+        assert len(end) == (99 if metric == 1 else 94)
+        assert (end.sum(), (ever & ~end).sum()) == (ends, back)
+        assert ever.sum() == looks
+
+
+@pytest.mark.slow
+def test_the_boundary_is_hardly_ever(streams):
+    """Crossings that the end of the stream does not bear out: at most 5 of each metric's."""
+    for outcomes in streams.values():
+        end, _, crossed = outcomes.T
+        assert (crossed & ~end).sum() <= 5
+        assert crossed.sum() > 0.7 * end.sum()
+
+
+# -- one experiment without effect, hour by hour ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hours():
+    """Cumulative visitors and conversions of both variants after each hour, cleaned."""
+    rows = pd.read_csv(next((DATA / "ab_data").glob("ab_data.csv*")))
+    rows = rows[(rows["group"] == "treatment") == (rows["landing_page"] == "new_page")]
+    rows = rows.sort_values("timestamp").drop_duplicates("user_id")
+    time = pd.to_datetime(rows["timestamp"])
+    hour = ((time - time.min()) // pd.Timedelta(hours=1)).to_numpy() + 1
+    mine = (rows["group"] == "treatment").to_numpy()
+    n, x = np.zeros((2, hour.max() + 1, 2))
+    np.add.at(n, (hour, mine.astype(int)), 1)
+    np.add.at(x, (hour, mine.astype(int)), rows["converted"].to_numpy())
+    return n.cumsum(0), x.cumsum(0)
+
+
+def run(plan, n, x, horizon):
+    """Hourly looks until one ends the experiment."""
+    state, hour = None, 0
+    while True:
+        hour += 1
+        result = evaluate(
+            plan, Aggregates.of(n[[hour]], x[[hour]]), elapsed=hour / horizon, hours=hour, state=state
+        )
+        state = result.state
+        if result.final:
+            return hour, result
+
+
+@pytest.mark.slow
+def test_an_experiment_without_effect_never_stops(hours):
+    """With the whole file as its horizon no hourly look ends it before the last."""
+    n, x = hours
+    last = len(n) - 1
+    hour, result = run(LookPlan(), n, x, last)
+    assert (hour, result.verdict) == (last, Verdict.INCONCLUSIVE)
+    assert (n[-1].tolist(), x[-1].tolist()) == ([145_274, 145_310], [17_489, 17_264])
+    uplift = result.challengers[0].relative
+    assert uplift.estimate == pytest.approx(-0.0131, abs=6e-5)
+    assert uplift.low < difference(145_274, 17_489, 145_310, 17_264).relative_low
+
+
+def test_as_if_live_it_ends_at_its_planned_sample(hours):
+    """Base rate 12 %, MDE 10 %: 13,204 visitors per variant are in at hour 48."""
+    n, x = hours
+    hour, result = run(LookPlan(planned_units=plan_size(0.12, 0.1).units), n, x, 336)
+    assert (hour, result.verdict) == (48, Verdict.INCONCLUSIVE)
+    assert (n[48].tolist(), x[48].tolist()) == ([13_458, 13_453], [1_586, 1_543])
