@@ -40,7 +40,10 @@ def _sections() -> Iterator[str]:
 
 
 def _table(fields: dict[str, FieldInfo]) -> str:
-    rows = [f"| `{name}` | {_default(info)} | {_allowed(info)} | {info.description} |\n" for name, info in fields.items()]
+    rows = [
+        f"| `{name}` | {_default(info)} | {_allowed(info)} | {info.description} |\n"
+        for name, info in fields.items()
+    ]
     return "| key | default | allowed | meaning |\n|---|---|---|---|\n" + "".join(rows)
 
 
@@ -50,7 +53,12 @@ def _default(info: FieldInfo) -> str:
 
 
 def _allowed(info: FieldInfo) -> str:
-    bounds = [f"{sign} {getattr(m, name):g}" for m in info.metadata for name, sign in SIGNS.items() if hasattr(m, name)]
+    bounds = [
+        f"{sign} {getattr(m, name):g}"
+        for m in info.metadata
+        for name, sign in SIGNS.items()
+        if hasattr(m, name)
+    ]
     choices = getattr(info.annotation, "__args__", ())
     if not bounds and choices and all(isinstance(choice, str) for choice in choices):
         return ", ".join(f"`{choice}`" for choice in choices)
