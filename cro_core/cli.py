@@ -164,6 +164,63 @@ def evaluate(
     _say(decision, as_json, lambda _: decision_text(decision))
 
 
+@app.command(epilog="Example: cro plan --base-rate 0.03 --visitors-per-day 300")
+def plan(
+    experiment: Annotated[
+        str | None, typer.Argument(help="A draft or running experiment.  [default: the next one]")
+    ] = None,
+    home: HomeOption = None,
+    base_rate: Annotated[
+        float | None,
+        typer.Option(help="Conversion rate, a fraction.  [default: measured, else the settings]"),
+    ] = None,
+    visitors_per_day: Annotated[
+        float | None, typer.Option(help="Of all variants.  [default: the settings, else measured]")
+    ] = None,
+    uplift: Annotated[
+        float | None, typer.Option(help="Relative, 0.1 is +10 %.  [default: from the settings]")
+    ] = None,
+    variants: Annotated[int | None, typer.Option(help="The control included.  [default: 2]")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Days of new visitors.  [default: from the settings]")
+    ] = None,
+    fixed: Annotated[bool, typer.Option("--fixed", help="Equal shares throughout.")] = False,
+    leads_rate: Annotated[
+        float | None,
+        typer.Option(help="Rate of form, phone or WhatsApp together.  [default: measured, else assumed]"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how many visitors and days an experiment takes, and what this traffic can tell; changes nothing."""
+    from cro_core.rendering.outlook import outlook_text, verdict_text
+    from cro_core.workflows.plan import Asked
+    from cro_core.workflows.plan import plan as look_ahead
+
+    opened = open_home(home)
+    asked = Asked(base_rate, visitors_per_day, uplift, variants, days, fixed, leads_rate)
+    answer = look_ahead(opened, asked, now=opened.clock(), experiment_id=experiment)
+    _say(
+        {**to_json(answer), "text": verdict_text(answer)},
+        as_json,
+        lambda _: outlook_text(answer, opened.config.site.time_zone),
+    )
+
+
+@app.command(epilog="Example: cro replay hero-cta:20260316T0800Z")
+def replay(
+    decision: Annotated[str, typer.Argument(help="Id of a decision, as `cro status --json` shows it.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a stored decision again from its counts and from the rows; say whether it is identical."""
+    from cro_core.workflows.replay import replay as take_again
+
+    found = take_again(open_home(home), decision)
+    _say(found, as_json, lambda _: found.text)
+    if not found.identical:
+        sys.exit(EXIT_ERROR)
+
+
 @app.command(epilog="Example: cro orchestrate --dry-run")
 def orchestrate(
     home: HomeOption = None,

@@ -27,7 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from cro_core.clock import zone
-from cro_core.domain import KEY, RESERVED_GOALS, Goal
+from cro_core.domain import KEY, RESERVED_GOALS, Goal, Guardrail, Ratio
 from cro_core.errors import ConfigError, InvalidInput
 
 ENV_PREFIX = "CRO_"
@@ -69,6 +69,57 @@ class Automation(Section):
     auto_start_new_tests: bool = Field(True, description="Start without asking; when false, propose.")
 
 
+class GuardrailRule(Section):
+    """What no variant may worsen: a goal's rate or a metric, and by how much it may change at most."""
+
+    goal: str | None = Field(None, description="Name of a goal: the part of the visitors who reach it.")
+    metric: Literal["conversions", "engagement", "revenue"] | None = Field(
+        None, description="Or a metric: any primary goal, the engagement score, or amounts per visitor."
+    )
+    max_drop: float | None = Field(None, ge=0, lt=1, description="Tolerated fall, relative.")
+    max_rise: float | None = Field(
+        None, ge=0, lt=1, description="Or tolerated rise, relative, where more is worse (complaints, errors)."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> GuardrailRule:
+        if (self.goal is None) == (self.metric is None):
+            raise ValueError("names both a goal and a metric, or neither: give one of goal and metric")
+        if (self.max_drop is None) == (self.max_rise is None):
+            raise ValueError("has both max_drop and max_rise, or neither: give one of them")
+        return self
+
+    @property
+    def guardrail(self) -> Guardrail:
+        """The rule as a plan keeps it."""
+        measure = self.metric if self.metric is not None else f"goal:{self.goal}"
+        if self.max_rise is not None:
+            return Guardrail(measure, self.max_rise, "more")
+        return Guardrail(measure, self.max_drop or 0.0, "less")
+
+
+NAME = f"^{KEY.pattern}$"
+
+QUANTITY = r"^(conversions|engagement|revenue|(goal|count|value):[A-Za-z0-9._:-]{1,100})$"
+
+
+class RatioMetric(Section):
+    """One sum over the visitors divided by another, such as revenue per conversion."""
+
+    name: str = Field(pattern=NAME, description="Name of the metric.")
+    numerator: str = Field(
+        pattern=QUANTITY,
+        description="conversions, engagement, revenue, goal:NAME, count:NAME or value:NAME.",
+    )
+    denominator: str = Field(pattern=QUANTITY, description="Likewise.")
+
+    @model_validator(mode="after")
+    def _two(self) -> RatioMetric:
+        if self.numerator == self.denominator:
+            raise ValueError(f"divides {self.numerator} by itself: give two quantities")
+        return self
+
+
 class Statistics(Section):
     """How experiments are planned and judged."""
 
@@ -87,12 +138,53 @@ class Statistics(Section):
         "keep_control",
         description="What is shown after an undecided last look; pick_leader is an unproven pick.",
     )
+    spending_function: Literal["hwang_shih_decani", "obrien_fleming", "pocock", "kim_demets"] = Field(
+        "hwang_shih_decani", description="How the error rate is used up over the hourly looks."
+    )
+    spending_parameter: float | None = Field(
+        None, ge=-40, le=40, description="Of hwang_shih_decani (-4) or kim_demets (3); null is that default."
+    )
+    futility: bool = Field(
+        True,
+        description="Stop early, keeping the control, where the MDE can hardly be proven any more; "
+        "not used by plans of less than 50 % power.",
+    )
     conversion_window_hours: float = Field(
         24, gt=0, le=24 * 90, description="How long after exposure a goal counts."
     )
     traffic_per_day: float | None = Field(
         None, gt=0, description="Visitors a day the plan may count on; null measures the site's own."
     )
+    guardrails: tuple[GuardrailRule, ...] = Field(
+        (),
+        max_length=20,
+        description='What no variant may worsen, e.g. `{"goal": "phone_click", "max_drop": 0.1}` or '
+        '`{"metric": "revenue", "max_drop": 0.05}`; `max_rise` where more is worse. A variant that breaks one ends '
+        "the experiment; at most 1 % of harmless experiments are stopped so.",
+    )
+    ratio_metrics: tuple[RatioMetric, ...] = Field(
+        (),
+        max_length=20,
+        description='Secondary metrics of the kind `{"name": "order_value", "numerator": "revenue", "denominator": '
+        '"conversions"}`; also `goal:NAME` (0 or 1), `count:NAME` (how often), `value:NAME` (amounts).',
+    )
+    secondary_adjustment: Literal["holm", "benjamini_hochberg"] = Field(
+        "holm",
+        description="How p-values of the secondary metrics are adjusted: for any false claim, or for their part.",
+    )
+    covariate: Literal["engagement", "exposure_value", "none"] = Field(
+        "engagement",
+        description="What makes means less noisy (CUPED): the visitor's engagement in the 28 days before the exposure, "
+        "the value sent with the exposure (known before it), or nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _parameter_fits(self) -> Statistics:
+        family, parameter = self.spending_function, self.spending_parameter
+        if parameter is None or family == "hwang_shih_decani" or (family == "kim_demets" and parameter > 0):
+            return self
+        allowed = "a number above 0" if family == "kim_demets" else "null: that family has no parameter"
+        raise ValueError(f"spending_parameter is {parameter:g}, with {family} allowed is {allowed}")
 
 
 class SmartAllocation(Section):
@@ -212,6 +304,25 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _measured_goals_exist(self) -> Config:
+        known = ", ".join(self.optimization_goals)
+        rules, ratios = self.statistics.guardrails, self.statistics.ratio_metrics
+        named = [("guardrails", rule.goal) for rule in rules if rule.goal is not None]
+        sides = (side for ratio in ratios for side in (ratio.numerator, ratio.denominator) if ":" in side)
+        named += [("ratio_metrics", side.partition(":")[2]) for side in sides]
+        for key, goal in named:
+            if goal not in self.optimization_goals:
+                text = f"names {goal!r}, which optimization_goals does not have: choose from {known}"
+                raise _refusal(f"statistics.{key}", text)
+        repeated = _repeated([ratio.name for ratio in ratios])
+        if repeated:
+            raise _refusal("statistics.ratio_metrics", f"has two metrics {repeated!r}: give each its own name")
+        twice = _repeated([f"{g.measure} ({g.harm})" for g in self.guardrails()])
+        if twice:
+            raise _refusal("statistics.guardrails", f"guards {twice} twice: keep one of them")
+        return self
+
+    @model_validator(mode="after")
     def _somebody_can_be_enrolled(self) -> Config:
         hours, days = self.statistics.conversion_window_hours, self.automation.test_duration_max_days
         if hours >= 24 * days:
@@ -251,6 +362,15 @@ class Config(Section):
         return tuple(
             Goal(name, weight, name in self.primary_goals) for name, weight in self.optimization_goals.items()
         )
+
+
+    def guardrails(self) -> tuple[Guardrail, ...]:
+        """What no variant may worsen."""
+        return tuple(rule.guardrail for rule in self.statistics.guardrails)
+
+    def ratios(self) -> tuple[Ratio, ...]:
+        """The ratio metrics."""
+        return tuple(Ratio(r.name, r.numerator, r.denominator) for r in self.statistics.ratio_metrics)
 
 
 @dataclass(frozen=True)
@@ -396,14 +516,33 @@ def _field(location: Sequence[Any]) -> FieldInfo | None:
     model: type[BaseModel] = Config
     info: FieldInfo | None = None
     for part in location:
+        if isinstance(part, int):
+            continue  # an item of a list, whose model is already there
         info = model.model_fields.get(str(part))
         if info is None:
             return None
-        if not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+        section = _section(info.annotation)
+        if section is None:
             return info
-        model = info.annotation
+        model = section
     return info
 
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The model that a setting is, or that each item of its list is."""
+    item = get_args(annotation)[0] if get_origin(annotation) is tuple else annotation
+    return item if isinstance(item, type) and issubclass(item, BaseModel) else None
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+WRITTEN: Mapping[str, str] = {
+    NAME: "1 to 100 of A-Z a-z 0-9 . _ : -",
+    QUANTITY: "conversions, engagement, revenue, goal:NAME, count:NAME or value:NAME",
+}
+"""What texts of these patterns look like."""
 
 KINDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -411,6 +550,7 @@ KINDS: Mapping[Any, str] = {
     float: "a number",
     float | None: "null or a number",
     str: "text",
+    str | None: "null or text",
 }
 
 
@@ -422,9 +562,14 @@ def _allowed(info: FieldInfo, *, inside: bool) -> str:
         weight = "a number >= 0 and <= 1000000"
         return weight if inside else f"an object of at least one goal, each with {weight}"
     if get_origin(info.annotation) is tuple:
-        return f"a list of {_one_of(get_args(info.annotation)[0])}{_bounds(info)}"
-    if info.annotation is str and any(getattr(m, "pattern", None) for m in info.metadata):
-        return "HH:MM between 00:00 and 23:59"
+        item = _section(info.annotation)
+        what = (
+            f"objects with {', '.join(item.model_fields)}" if item else _one_of(get_args(info.annotation)[0])
+        )
+        return f"a list of {what}{_bounds(info)}"
+    patterns = [m.pattern for m in info.metadata if getattr(m, "pattern", None)]
+    if info.annotation is str and patterns:
+        return WRITTEN.get(patterns[0], "HH:MM between 00:00 and 23:59")
     return KINDS.get(info.annotation, "") + _bounds(info)
 
 

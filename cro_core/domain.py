@@ -76,6 +76,35 @@ class Goal:
     primary: bool = False
 
 
+MEASURES = ("conversions", "engagement", "revenue")
+"""What is measured of every unit: whether it converted (0 or 1), its engagement score, its amounts added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """What a variant must not worsen by more than a margin, whatever it gains elsewhere."""
+
+    measure: str
+    """One of :data:`MEASURES`, or ``goal:NAME`` for the part of the units that reached a goal."""
+    margin: float
+    """Tolerated relative change, in [0, 1)."""
+    harm: str = "less"
+    """Whether ``less`` or ``more`` of it is bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A metric that divides two sums over the units of a variant, such as revenue per conversion.
+
+    Each is one of :data:`MEASURES`, ``goal:NAME`` (0 or 1), ``count:NAME`` (how often the goal was reached) or
+    ``value:NAME`` (amounts that came with it).
+    """
+
+    name: str
+    numerator: str
+    denominator: str
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What was fixed before the first visitor came; a running experiment never changes it."""
@@ -100,6 +129,15 @@ class Plan:
     gate: str = "not_excluded"
     """How ``min_uplift`` is asked: ``not_excluded``, ``point`` or ``proven``."""
     at_horizon: str = "keep_control"
+    """What is shown after an undecided last look: the control, or (``pick_leader``) the leader, unproven."""
+    spending: str = "hwang_shih_decani"
+    """How alpha is used up over the looks: a family of :mod:`cro_core.statistics.sequential`."""
+    spending_parameter: float | None = None
+    """Of that family; ``None`` is its default."""
+    min_hours: float = 24.0
+    """Hours of data before the first look."""
+    futility: bool = True
+    """Whether to stop early where the MDE can hardly be proven any more."""
     zone: str = "UTC"
     """The site's time zone: epochs end at its midnights."""
     adaptive: bool = False
@@ -112,6 +150,14 @@ class Plan:
     """Whether a goal at the very time of the exposure counts (tables with a single time)."""
     finished: bool = False
     """True for an imported file that is evaluated once, as a whole."""
+    guardrails: tuple[Guardrail, ...] = ()
+    """A variant that breaks one ends the experiment, and everybody gets the control."""
+    ratios: tuple[Ratio, ...] = ()
+    """Ratio metrics among the secondary metrics."""
+    adjustment: str = "holm"
+    """How p-values of the secondary metrics are adjusted: ``holm`` or ``benjamini_hochberg``."""
+    covariate: str = "engagement"
+    """What adjusts a mean: ``engagement`` before the exposure, the ``exposure_value``, or ``none``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +271,40 @@ class Cell:
     score_sumsq: float = 0.0
     value_sum: float = 0.0
     value_sumsq: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GoalCell:
+    """How many counted units of one variant in one epoch reached one goal, each unit once."""
+
+    goal: str
+    epoch: int
+    variant: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairCell:
+    """Two quantities y and x over the counted units of one variant in one epoch, added up."""
+
+    metric: str
+    """``ratio:NAME`` (y numerator, x denominator), or a measure (y) with its covariate (x)."""
+    epoch: int
+    variant: str
+    units: int
+    y_sum: float
+    y_sumsq: float
+    x_sum: float
+    x_sumsq: float
+    xy_sum: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is counted beside the cells, for secondary metrics and guardrails."""
+
+    goals: tuple[GoalCell, ...] = ()
+    pairs: tuple[PairCell, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

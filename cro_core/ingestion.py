@@ -97,7 +97,7 @@ class EventIn(BaseModel):
         default=None,
         ge=-MAX_VALUE,
         le=MAX_VALUE,
-        description="Money or another amount that belongs to the goal.",
+        description="Money or another amount that belongs to the goal; with an exposure, a number known of the visitor before.",
     )
     asset_id: Text | None = Field(default=None, max_length=100)
     occasion: Text | None = Field(default=None, max_length=60, description="Wedding, party, corporate ...")

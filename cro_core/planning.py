@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from cro_core.assignment import equal_shares
 from cro_core.clock import next_midnight, zone
 from cro_core.config import Config
 from cro_core.domain import Epoch, Experiment, Plan, Status, check_experiment
+
+if TYPE_CHECKING:
+    from cro_core.statistics.planner import SizePlan
 
 
 def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) -> Plan:
@@ -20,8 +25,6 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         base_rate: the site's own conversion rate, a fraction; ``None`` takes the configured one.
         variants: how many arms, the control included.
     """
-    from cro_core.statistics.planner import sample_size
-
     rate = base_rate or config.statistics.base_rate
     plan = Plan(
         goals=config.goals(),
@@ -35,14 +38,77 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         min_uplift=config.automation.min_conversion_difference,
         gate=config.statistics.min_uplift_gate,
         at_horizon=config.statistics.at_horizon,
+        spending=config.statistics.spending_function,
+        spending_parameter=config.statistics.spending_parameter,
+        futility=config.statistics.futility,
         zone=config.site.time_zone,
         adaptive=config.smart_traffic_allocation.enabled,
         floor=config.floor(variants),
+        guardrails=config.guardrails(),
+        ratios=config.ratios(),
+        adjustment=config.statistics.secondary_adjustment,
+        covariate=config.statistics.covariate,
     )
-    return replace(
-        plan,
-        units=variants * sample_size(rate, plan.mde, alpha=plan.alpha / (variants - 1), power=plan.power),
+    sized = size(plan, variants=variants)
+    return replace(plan, units=None if sized is None else sized.units)
+
+
+def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:
+    """What the plan needs and what this traffic gives it by the end of enrolment.
+
+    Args:
+        plan: the plan; its horizon less its window is the time in which visitors count.
+        traffic_per_day: visitors a day over all variants; ``None``: not known.
+        variants: arms, the control included.
+
+    Returns:
+        ``None`` where nothing was planned: no base rate, or a finished file that is evaluated as a whole.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    from cro_core.statistics.planner import plan_size
+
+    if plan.base_rate is None or plan.finished:
+        return None
+    return plan_size(
+        plan.base_rate,
+        plan.mde,
+        variants=variants,
+        adaptive=plan.adaptive,
+        floor=plan.floor,
+        alpha=plan.alpha,
+        power=plan.power,
+        traffic_per_day=traffic_per_day,
+        horizon_days=(plan.horizon - plan.window) / timedelta(days=1),
     )
+
+
+def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> float | None:
+    """Whether this traffic is too little for the plan, and what it can find instead.
+
+    To be asked before an experiment starts, with the traffic expected, and when it has ended without a
+    result, with the traffic it had: "cannot tell at this traffic" is then the verdict.
+
+    Args:
+        plan: the plan.
+        traffic_per_day: visitors a day over all variants, at least 0.
+        variants: arms, the control included.
+
+    Returns:
+        ``None`` where enrolment reaches the planned sample (or nothing was planned, see :func:`size`); else
+        the smallest relative uplift that is found with the planned power, above ``plan.mde``; infinity where
+        not even a rate of 1 would be found.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    if traffic_per_day == 0:
+        return None if size(plan, variants=variants) is None else math.inf
+    sized = size(plan, traffic_per_day, variants=variants)
+    if sized is None or not sized.underpowered:
+        return None
+    return math.inf if math.isnan(sized.attainable_uplift) else sized.attainable_uplift
 
 
 def begin(experiment: Experiment, now: datetime) -> Experiment:

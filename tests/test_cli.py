@@ -97,7 +97,7 @@ def test_generate_evaluate_orchestrate_status(home: Path) -> None:
     first = made["experiments"][0]
     decision = run_json("evaluate", first)
     assert decision["experiment_id"] == first
-    assert {"plan", "look", "totals", "comparisons", "srm", "waterfall"} <= set(decision["evidence"])
+    assert {"plan", "look", "totals", "comparisons", "srm", "splits", "looks"} <= set(decision["evidence"])
     assert sum(t["units"] for t in decision["evidence"]["totals"]) > 300
     assert "visitors" in run("evaluate", first)
     before = run_json("evaluate", first, "--as-of", "2020-01-01T00:00:00Z")

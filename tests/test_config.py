@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cro_core.config import Config, leaves, load, resolve, validate
+from cro_core.domain import Guardrail
 from cro_core.errors import ConfigError
 
 SEED: dict[str, Any] = {
@@ -127,6 +129,10 @@ RANGES = [
     ("statistics.at_horizon", ["ship", None], "'keep_control' or 'pick_leader'"),
     ("statistics.conversion_window_hours", [0, 2161, "x"], "a number > 0 and <= 2160"),
     ("statistics.traffic_per_day", [0, -1, "x"], "null or a number > 0"),
+    ("statistics.guardrails", ["phone_click", 3], "a list of objects with goal, metric, max_drop, max_rise"),
+    ("statistics.ratio_metrics", ["x", 3], "a list of objects with name, numerator, denominator"),
+    ("statistics.secondary_adjustment", ["none", 1], "'holm' or 'benjamini_hochberg'"),
+    ("statistics.covariate", ["history", None], "'engagement', 'exposure_value' or 'none'"),
     ("smart_traffic_allocation.enabled", ["x"], "true or false"),
     ("smart_traffic_allocation.min_traffic_to_loser", [0, 0.3, 51, "10 %"], "a number >= 1 and <= 50"),
     ("reporting.weekly_report", ["x"], "true or false"),
@@ -159,6 +165,50 @@ def test_every_setting_has_a_refusal_here() -> None:
     assert missing == {f"optimization_goals.{name}" for name in SEED["optimization_goals"]} - {
         "optimization_goals.phone_click"
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "item", "field", "told"),
+    [
+        ("guardrails", {"goal": "phone_click"}, ".0", "give one of them"),
+        ("guardrails", {"goal": "phone_click", "max_drop": 0.1, "max_rise": 0.1}, ".0", "both max_drop and"),
+        ("guardrails", {"max_drop": 0.1}, ".0", "give one of goal and metric"),
+        ("guardrails", {"goal": "phone_click", "metric": "revenue", "max_drop": 0.1}, ".0", "both a goal and"),
+        ("guardrails", {"goal": "phone_click", "max_drop": 1}, ".0.max_drop", "null or a number >= 0 and < 1"),
+        ("guardrails", {"goal": "phone_click", "max_rise": -0.1}, ".0.max_rise", ">= 0 and < 1"),
+        ("guardrails", {"goal": 3, "max_drop": 0.1}, ".0.goal", "allowed is null or text"),
+        ("guardrails", {"metric": "profit", "max_drop": 0.1}, ".0.metric", "'engagement' or 'revenue'"),
+        ("guardrails", {"goal": "phone_klick", "max_drop": 0.1}, "", "names 'phone_klick'.*choose from"),
+        ("guardrails", {"goal": "phone_click", "margin": 0.1}, ".0.margin", "no such setting"),
+        ("guardrails", "phone_click", ".0", "objects with goal, metric, max_drop, max_rise"),
+        ("ratio_metrics", {"name": "r", "numerator": "money", "denominator": "revenue"}, ".0.numerator", "value:NAME"),
+        ("ratio_metrics", {"name": "r r", "numerator": "revenue", "denominator": "conversions"}, ".0.name", "1 to 100 of"),
+        ("ratio_metrics", {"name": "r", "numerator": "count:x", "denominator": "revenue"}, "", "names 'x'"),
+        ("ratio_metrics", {"name": "r", "numerator": "revenue", "denominator": "revenue"}, ".0", "by itself"),
+    ],
+)  # fmt: skip
+def test_a_wrong_guardrail_or_ratio_is_refused_by_name(key: str, item: Any, field: str, told: str) -> None:
+    error = _refused({"statistics": {key: [item]}})
+    assert error.field == f"statistics.{key}{field}"
+    assert re.search(told, str(error)), str(error)
+
+
+def test_guardrails_and_ratios_are_named_once() -> None:
+    rule = {"goal": "phone_click", "max_drop": 0.1}
+    twice = _refused({"statistics": {"guardrails": [rule, rule | {"max_drop": 0.2}]}})
+    assert (twice.field, "goal:phone_click (less) twice" in str(twice)) == ("statistics.guardrails", True)
+    ratio = {"name": "r", "numerator": "revenue", "denominator": "conversions"}
+    assert "two metrics 'r'" in str(_refused({"statistics": {"ratio_metrics": [ratio, ratio]}}))
+
+
+def test_guardrails_come_from_the_environment_too() -> None:
+    given = '[{"metric": "revenue", "max_drop": 0.05}, {"goal": "phone_click", "max_rise": 0}]'
+    loaded = resolve({}, {"CRO_STATISTICS__GUARDRAILS": given})
+    assert loaded.config.guardrails() == (
+        Guardrail("revenue", 0.05, "less"),
+        Guardrail("goal:phone_click", 0.0, "more"),
+    )
+    assert loaded.sources["statistics.guardrails"] == "CRO_STATISTICS__GUARDRAILS"
 
 
 def test_a_channel_that_does_not_exist_is_named() -> None:

@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from numpy.random import default_rng
 
 from cro_core import planning
 from cro_core.clock import iso
-from cro_core.domain import Experiment, Status, Variant
+from cro_core.domain import Experiment, Status, Variant, to_json
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.media import draw_sample_media
-from cro_core.storage import decisions, experiments, journal
+from cro_core.storage import decisions, experiments, journal, looks, schema
 from cro_core.workflows import manage
 from cro_core.workflows.assign import assignments
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import foresee, orchestrate
+from cro_core.workflows.replay import replay
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -432,3 +434,53 @@ def test_winner_is_challenged_by_what_was_not_tried(tmp_path: Path) -> None:
         (second,) = experiments.with_status(connection, Status.RUNNING)
     assert (second.control.key, second.parent_id, second.slot) == (challenger, first.id, first.slot)
     assert second.challengers[0].key not in {control, challenger}
+
+
+class TestLooks:
+    """Each hourly look is one step from the one before, stored, and can be taken again."""
+
+    def test_every_look_is_noted_with_its_own_line(self, home: Home) -> None:
+        create(home)
+        for hours in range(48, 60):
+            visit(home, "hero", [("photo", 3, 1), ("film", 3, 1)], START + timedelta(hours=hours - 30))
+            orchestrate(home, now=START + timedelta(hours=hours))
+        with home.db.read() as connection:
+            taken = looks.path(connection, "hero")
+        assert [look["number"] for look in taken] == list(range(1, len(taken) + 1))
+        assert len(taken) >= 5
+        assert all(look["critical_z"] > 2.5 for look in taken)  # far above the 1.96 of a single look
+        assert [look["alpha_spent"] for look in taken] == sorted(look["alpha_spent"] for look in taken)
+
+    def test_the_past_is_judged_with_the_looks_of_its_time(self, home: Home) -> None:
+        create(home)
+        then = START + timedelta(hours=50)
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 7)], START + timedelta(hours=20))
+        orchestrate(home, now=then)
+        before = evaluate(home, "hero", as_of=then)
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 9)], START + timedelta(hours=40))
+        orchestrate(home, now=START + timedelta(hours=70))
+        assert evaluate(home, "hero", as_of=then).evidence["look"] == before.evidence["look"]
+
+    def test_replay_is_identical_until_rows_are_gone(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        with home.db.read() as connection:
+            (stored,) = decisions.latest(connection)
+        assert replay(home, stored.id).identical
+        with home.db.write() as connection:
+            goal = sa.select(schema.events.c.id).where(schema.events.c.type == "contact_form_submit").limit(1)
+            connection.execute(sa.delete(schema.events).where(schema.events.c.id.in_(goal)))
+        found = replay(home, stored.id)
+        assert (found.identical, found.from_counts) == (False, ())
+        assert "converted then" in found.from_rows[0]
+        assert found.fingerprint != found.fingerprint_now
+        assert "counted again from the rows" in found.text
+
+    def test_replay_notices_a_record_that_was_changed(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        with home.db.write() as connection:
+            (stored,) = decisions.latest(connection)
+            record = to_json(stored)
+            record["evidence"]["comparisons"][0]["z"] += 0.01
+            connection.execute(sa.update(schema.decisions).values(record=record))
+        (line,) = replay(home, stored.id).from_counts
+        assert line.startswith("comparisons.0.z was ")

@@ -789,8 +789,9 @@ def test_the_command_replays_as_live(home: Home, written: Path) -> None:
     mapping = written / "newsletter.toml"
     mapping.write_text(doc_parts()["newsletter.toml"] + "planned_units = 4\n", encoding="utf-8")
     report = run(home, str(written / "visitors.csv"), "--mapping", str(mapping), "--as-live")
-    # The first visitor comes at 08:15 UTC, the fourth that counts at 07:05 on the next day.
-    assert (report["experiment_id"], report["replay"]["hour"]) == ("newsletter-live", 22)
+    # The first visitor comes at 08:15 UTC, the fourth that counts at 07:05 on the next day; no look comes
+    # before a whole day is over.
+    assert (report["experiment_id"], report["replay"]["hour"]) == ("newsletter-live", 23)
     assert [v["units"] for v in report["replay"]["variants"]] == [2, 2]
 
 
@@ -842,35 +843,80 @@ def test_all_context_reaches_the_event(home: Home, csv: Callable[..., Path]) -> 
 # ---- as live
 
 
-def live_rows(days: int, an_hour: int = 4) -> list[str]:
-    """Visitors at a steady pace; of the new arm every second converts, of the old arm every fourth."""
+def live_rows(days: int, *, better: bool = False, an_hour: int = 4) -> list[str]:
+    """Visitors at a steady pace, every fourth converts; of the new arm every second where it is better."""
     start, rows = datetime(2026, 1, 1, tzinfo=UTC), []
     for n in range(days * 24 * an_hour):
         arm, page = (("A", "old"), ("B", "new"))[n % 2]
-        done = n % 4 == 1 or n % 8 == 2
+        done = n % 8 in ((1, 2, 5) if better else (1, 2))
         at = (start + timedelta(hours=n / an_hour)).isoformat()
         rows.append(f"v{n},{at},{arm},{page},{int(done)},")
     return rows
 
 
-def test_as_live_ends_at_the_planned_size(home: Home, csv: Callable[..., Path]) -> None:
+def test_as_live_ends_at_the_planned_size(tmp_path: Path, csv: Callable[..., Path]) -> None:
+    home = create_home(tmp_path / "patient", environ={"CRO_STATISTICS__FUTILITY": "false"})
     mapping = changed("plan", {"shares": "equal", "planned_units": 410})
     report = import_file(home, csv(live_rows(6)), mapping, now=NOW, as_live=True)
     replay = report.replay
     assert replay is not None
     assert report.experiment_id == "shop-live"
     # 412 visitors have come by the end of hour 102, the first being hour 0.
-    assert (replay.hour, replay.planned_units) == (102, 410)
+    assert (replay.hour, replay.planned_units, replay.verdict) == (102, 410, "inconclusive")
     assert [(v["variant"], v["units"], v["conversions"]) for v in replay.variants] == [
         ("old", 206, 52),
-        ("new", 206, 103),
+        ("new", 206, 52),
     ]
-    assert replay.verdict == "ship"
     assert "ends in hour 102" in report.text
-    # The stored experiment says the same whenever it is asked.
+
+
+def test_as_live_decides_as_the_cycle_would_have(home: Home, csv: Callable[..., Path]) -> None:
+    mapping = changed("plan", {"shares": "equal", "planned_units": 800})
+    file = csv(live_rows(10, better=True))
+    report = import_file(home, file, mapping, now=NOW, as_live=True)
+    replay = report.replay
+    assert replay is not None
+    assert replay.verdict == "ship"
+    assert replay.hour <= 200  # the planned size is reached then
+    taken = rows_of(home, schema.looks)
+    assert taken[-1]["as_of"] == replay.decided_at
+    assert [look["number"] for look in taken] == list(range(1, len(taken) + 1))
+    # The first look at which every variant has 100 visitors and the boundary is crossed.
+    crossed = [look["units"] >= 200 and look["z"][0] >= look["critical_z"] for look in taken]
+    assert crossed == [False] * (len(taken) - 1) + [True]
+    # The stored experiment says the same whenever it is asked, and again when it is imported again.
     assert evaluate(home, "shop-live", as_of=NOW).winner == "new"
-    again = import_file(home, csv(live_rows(6)), mapping, now=NOW, as_live=True)
+    stored = [rows_of(home, table) for table in schema.metadata.sorted_tables]
+    again = import_file(home, file, mapping, now=NOW, as_live=True)
     assert (again.unchanged, again.replay) == (True, replay)
+    assert [rows_of(home, table) for table in schema.metadata.sorted_tables] == stored
+
+
+def test_a_replay_that_was_cut_off_begins_anew(
+    home: Home, csv: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping, file = changed("plan", {"shares": "equal", "planned_units": 200}), csv(live_rows(3, better=True))
+
+    def failing(*args: Any) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workflow.looks, "add", failing)
+        with pytest.raises(OSError, match="disk full"):
+            import_file(home, file, mapping, now=NOW, as_live=True)
+    resumed = import_file(home, file, mapping, now=NOW, as_live=True)
+    whole = import_file(create_home(tmp_path / "whole", environ={}), file, mapping, now=NOW, as_live=True)
+    assert resumed.replay == whole.replay
+
+
+def test_a_replayed_experiment_can_be_replaced(home: Home, csv: Callable[..., Path]) -> None:
+    mapping = changed("plan", {"shares": "equal", "planned_units": 300})
+    import_file(home, csv(live_rows(4)), mapping, now=NOW, as_live=True)
+    file = csv(live_rows(4, better=True))
+    report = import_file(home, file, mapping, now=NOW, as_live=True, replace_former=True)
+    assert report.replay is not None
+    assert report.replay.verdict == "ship"
+    assert [e["id"] for e in rows_of(home, schema.experiments)] == ["shop-live"]
 
 
 def test_as_live_stands_beside_the_finished_experiment(home: Home, csv: Callable[..., Path]) -> None:

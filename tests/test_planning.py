@@ -10,6 +10,7 @@ from statsmodels.stats.proportion import proportion_effectsize
 from cro_core import planning
 from cro_core.config import Config, validate
 from cro_core.domain import Experiment, Status, Variant
+from cro_core.statistics.planner import inflation
 
 START = datetime(2026, 3, 2, 10, 30, tzinfo=UTC)
 
@@ -22,18 +23,22 @@ def draft(**plan: object) -> Experiment:
 def test_defaults_are_those_that_ship() -> None:
     plan = planning.new_plan(Config())
     assert (plan.alpha, plan.power, plan.mde, plan.floor) == (0.05, 0.8, 0.1, 0.3)
-    assert plan.units == 2 * 53_211  # per variant: published table for 3 % and +10 %
+    assert plan.units == 2 * round(
+        inflation(adaptive=True) * 53_211
+    )  # published for 3 % and +10 %; hourly looks, moving shares
     assert (plan.horizon, plan.window) == (timedelta(days=14), timedelta(hours=24))
     assert (plan.gate, plan.at_horizon, plan.adaptive) == ("not_excluded", "keep_control", True)
     assert [g.name for g in plan.goals if g.primary] == ["contact_form_submit"]
 
 
 def test_sample_agrees_with_statsmodels() -> None:
-    plan = planning.new_plan(Config(), base_rate=0.12)
+    plan = planning.new_plan(validate({"smart_traffic_allocation": {"enabled": False}}), base_rate=0.12)
     effect = proportion_effectsize(0.12 * 1.1, 0.12)
     theirs = NormalIndPower().solve_power(effect, alpha=0.05, power=0.8)
     assert plan.units is not None
-    assert plan.units / 2 == pytest.approx(theirs, rel=0.005)  # they use the arcsine, we the score test
+    assert plan.units / 2 / 1.10 == pytest.approx(
+        theirs, rel=0.005
+    )  # they use the arcsine, we the score test
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,8 @@ def test_more_variants_need_more_each_and_have_a_lower_floor() -> None:
     two, three = planning.new_plan(Config(), variants=2), planning.new_plan(Config(), variants=3)
     assert two.units is not None
     assert three.units is not None
-    assert three.units / 3 > two.units / 2  # alpha is shared by two comparisons
+    # alpha is shared by two comparisons, but control-matched shares cost less than two that move freely
+    assert three.units / 3 / 1.10 > two.units / 2 / inflation(adaptive=True)
     assert three.floor == pytest.approx(0.1)
 
 

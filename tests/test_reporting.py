@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import unicodedata
 from dataclasses import replace
@@ -76,7 +75,10 @@ class TestText:
         text = re.sub(r"\s+", " ", reporting.as_text(samples.report()))
         assert "“Film of the dance” won “Hero: photo or film”, +25.0 % conversions." in text
         assert "Evidence: +25.0 % conversions with “Film of the dance” over “Photo of the hall”" in text
-        assert "Did not stop “Wedding page: first picture” early. Why: The numbers look clear" in text
+        assert (
+            "Did not stop “Wedding page: first picture” early. Why: One look would call a chi-square of 9.40 clear"
+            in text
+        )
         assert "Undo: cro rollback 5" in text
         assert "* hero: Film of the dance since Sat 14 Mar 2026 (from Hero: photo or film)" in text
         assert "$ cro approve start:cta-2" in text
@@ -185,7 +187,16 @@ class TestSheets:
         made.evidence["comparisons"][0] |= {"z": 1.5, "chi_square": 9.9}
         (contrast,) = sheets.sheet(of, made).contrasts
         assert contrast.chi_square == pytest.approx(2.25)
-        assert contrast.p_value == pytest.approx(math.erfc(1.5 / math.sqrt(2)))
+        assert contrast.p_value == 0.0029  # the one that knows of the looks
+
+    def test_ended_tests_show_the_estimate_that_stopping_early_does_not_flatter(self) -> None:
+        of = samples.experiment("hero", "Hero")
+        made = samples.decision(of, Verdict.SHIP, [(5000, 400), (5000, 500)], winner="b")
+        (raw,) = sheets.sheet(of, made).contrasts
+        made.evidence["comparisons"][0] |= {"stopped": 0.19, "stopped_low": 0.05, "stopped_high": 0.33}
+        (adjusted,) = sheets.sheet(of, made).contrasts
+        assert (raw.relative, adjusted.relative) == (pytest.approx(0.25), 0.19)
+        assert (adjusted.relative_low, adjusted.relative_high) == (0.05, 0.33)
 
     def test_intervals_share_the_error_between_challengers(self) -> None:
         of = samples.experiment("hero", "Hero")
@@ -298,7 +309,8 @@ class TestWhatToSay:
 
         tempting = sheet(Verdict.CONTINUE, [(500, 40), (500, 60)], Status.RUNNING)
         assert refused(tempting) == ["Did not stop “Hero” early"]
-        dull = replace(tempting, contrasts=(replace(tempting.contrasts[0], p_value=0.051),))
+        assert tempting.progress is not None
+        dull = replace(tempting, progress=replace(tempting.progress, chi_square=3.8))
         assert refused(dull) == []
         invalid = sheet(Verdict.INVALID, [(4400, 350), (5600, 450)])
         assert refused(invalid) == ["Did not pick a winner in “Hero”"]

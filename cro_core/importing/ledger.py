@@ -69,6 +69,8 @@ def remove(connection: sa.Connection, experiment_id: str) -> None:
         schema.exposures,
         schema.quarantine,
         schema.receipts,
+        schema.looks,
+        schema.engine_states,
         schema.epochs,
         schema.variants,
     ):

@@ -96,6 +96,7 @@ class ColumnsPart(Part):
     asset: Column | None = None
     occasion: Column | None = None
     value: Column | None = None
+    covariate: Column | None = None
     url: Column | None = None
 
 

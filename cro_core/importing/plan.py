@@ -107,4 +107,22 @@ def _plan(config: Config, mapping: ImportMapping) -> Plan:
         adaptive=False,
         shares_known=told.shares != "unknown",
         goal_at_exposure=told.goal_at_exposure,
+        guardrails=tuple(g for g in plan.guardrails if _measured(mapping, g.measure)),
+        ratios=tuple(
+            r for r in plan.ratios if all(_measured(mapping, side) for side in (r.numerator, r.denominator))
+        ),
+        covariate=_covariate(mapping, plan.covariate),
     )
+
+
+def _measured(mapping: ImportMapping, quantity: str) -> bool:
+    """Whether a metric of the site's settings means anything in this file."""
+    _, colon, goal = quantity.partition(":")
+    return not colon or goal in {g.name for g in mapping.goals}
+
+
+def _covariate(mapping: ImportMapping, configured: str) -> str:
+    """A column of its own; else only a log can hold what happened before an exposure."""
+    if mapping.columns.covariate is not None:
+        return "exposure_value"
+    return configured if mapping.table.layout == "events" and configured == "engagement" else "none"

@@ -169,7 +169,10 @@ def prepare(source: Source, mapping: ImportMapping, now: datetime) -> Stream:
     moments = _moments(table, mapping)
     reasons = _reject(table, mapping, variants, moments, exposed, now).where(ours)
     good = ours & reasons.isna()
-    parts = [_events(EXPOSURE, moments[good & exposed], None)]
+    met = good & exposed
+    known = mapping.columns.covariate  # of the visitor, before the exposure
+    before = None if known is None else pd.to_numeric(table[known][met], errors="coerce")
+    parts = [_events(EXPOSURE, moments[met], before)]
     rejected = [pd.DataFrame({"row": reasons.dropna().index, "reason": reasons.dropna().to_numpy()})]
     for n, (goal, met) in enumerate(zip(mapping.goals, goals, strict=True), 1):
         events, refused = _goal_events(table[good & met], goal, f"goals[{n}]", moments, mapping, now)
@@ -269,6 +272,10 @@ def _reject(
         _mark(why, table[columns.unit].isna(), f"the unit (column {columns.unit}) is empty")
     _mark(why, exposed & variants.isna(), f"the variant (column {columns.variant}) is empty")
     _mark_times(why, moments, f"the time (column {' + '.join(columns.time or ['fixed'])})", now)
+    if columns.covariate is not None:
+        cells = table[columns.covariate]
+        usable = np.isfinite(pd.to_numeric(cells, errors="coerce")) | cells.isna()
+        _mark(why, exposed & ~usable, f"the covariate (column {columns.covariate}) is not a number")
     for rule in mapping.valid:
         _mark(why, ~holds(table, rule.any), f"breaks the rule: {rule.name}")
     return why

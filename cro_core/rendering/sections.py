@@ -219,9 +219,7 @@ def _running(page: Sheet, zone: str) -> Html:
         _threshold_plot(page),
         _rates_plot(page),
         _arms(page),
-        paragraph(
-            f"Decides when the planned visitors are counted, at the latest on {words.day(progress.ends_at, zone)}."
-        ),
+        paragraph(f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}."),
     )
 
 
@@ -290,13 +288,11 @@ def _progress_plot(page: Sheet) -> Html:
 
 
 def _threshold_plot(page: Sheet) -> Html:
-    """How far the statistic is from deciding; drawn only while each look can decide."""
+    """How far the statistic is from the line of this hour."""
     progress = page.progress
     if progress is None or progress.chi_square is None or progress.critical_chi_square is None:
         return Html("")
-    text = f"Chi-square {progress.chi_square:.2f}; a decision needs {progress.critical_chi_square:.2f}"
-    if not progress.due:
-        return paragraph(f"{text}, and counts only when the planned visitors are in.", cls="cro-quiet")
+    text = f"Chi-square {progress.chi_square:.2f}; at this hour {progress.critical_chi_square:.2f} decides"
     return plots.threshold(progress.chi_square, progress.critical_chi_square, text)
 
 

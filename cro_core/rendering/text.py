@@ -20,7 +20,7 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield ""
     yield f"verdict  {decision.verdict}{f', show {decision.winner}' if decision.winner else ''}"
     yield from _look(evidence.get("look", {}))
-    yield from _split(evidence.get("srm", {}))
+    yield from _split(evidence.get("srm", {}), evidence.get("splits", {}))
     yield from _totals(evidence.get("totals", ()))
     for comparison in evidence.get("comparisons", ()):
         yield from _comparison(comparison)
@@ -32,10 +32,11 @@ def _look(look: Json) -> Iterator[str]:
         yield f"look     {'due' if look['due'] else 'not due'}: {look['why']}"
 
 
-def _split(srm: Json) -> Iterator[str]:
+def _split(srm: Json, splits: Json) -> Iterator[str]:
     if srm:
         p = f" ({words.p_value(srm['p_value'])})" if srm.get("p_value") is not None else ""
-        yield f"split    {srm['status'].replace('_', ' ')}{p}"
+        status = str(splits.get("status", srm["status"])).replace("_", " ")
+        yield f"split    {status}{p}"
 
 
 def _totals(totals: Any) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -149,13 +150,17 @@ def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
 
 
 def _refused_early(page: Sheet) -> list[Refusal]:
-    """A lead that looks significant before the planned sample is there: the oldest trap of testing."""
-    low = [c for c in page.contrasts if c.p_value is not None and c.p_value < CONTINUE_ALPHA]
-    if not low or page.progress is None or page.progress.due or page.verdict is not Verdict.CONTINUE:
+    """A lead that a single look would call significant: the oldest trap of testing."""
+    progress = page.progress
+    if progress is None or progress.chi_square is None or page.verdict is not Verdict.CONTINUE:
         return []
+    alone = math.erfc(math.sqrt(progress.chi_square / 2))
+    if alone >= CONTINUE_ALPHA:
+        return []
+    line = progress.critical_chi_square
+    needed = f": at this hour {line:.2f} is needed" if line else ""
     why = (
-        f"The numbers look clear at this moment ({words.p_value(low[0].p_value)}), but only "
-        f"{words.count(page.progress.counted)} of {words.count(page.progress.planned)} planned visitors are counted. "
-        "Stopping at the first good moment declares winners that are none."
+        f"One look would call a chi-square of {progress.chi_square:.2f} clear ({words.p_value(alone)}), but this test "
+        f"is looked at every hour{needed}. Stopping at the first good moment declares winners that are none."
     )
     return [Refusal(page.name, f"Did not stop “{page.name}” early", why)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -31,7 +30,8 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
     names = {v.key: v.name or v.key for v in experiment.variants}
     contrasts = tuple(_contrast(c, names) for c in evidence.get("comparisons", ()))
     arms = tuple(_arm(t, names) for t in evidence.get("totals", ()))
-    split = str(evidence.get("srm", {}).get("status", "no_data"))
+    checked = evidence.get("splits") or evidence.get("srm", {})
+    split = str(checked.get("status", "no_data"))
     winner = decision.winner if decision else experiment.winner
     verdict = decision.verdict if decision else None
     progress = _progress(experiment, evidence, contrasts) if decision else None
@@ -106,17 +106,19 @@ def _arm(total: Json, names: Mapping[str, str]) -> Arm:
 
 def _contrast(comparison: Json, names: Mapping[str, str]) -> Contrast:
     z = comparison.get("z")  # what the decision looks at; a pooled table misleads where shares moved
+    # Once the test has ended there is an estimate that knows about the looks, which the raw one flatters.
+    kind = "stopped" if comparison.get("stopped") is not None else "relative"
     return Contrast(
         variant=comparison["variant"],
         name=names.get(comparison["variant"], comparison["variant"]),
-        relative=comparison.get("relative"),
-        relative_low=comparison.get("relative_low"),
-        relative_high=comparison.get("relative_high"),
+        relative=comparison.get(kind),
+        relative_low=comparison.get(f"{kind}_low"),
+        relative_high=comparison.get(f"{kind}_high"),
         absolute=comparison.get("absolute"),
         low=comparison.get("low"),
         high=comparison.get("high"),
         chi_square=comparison.get("chi_square") if z is None else z * z,
-        p_value=comparison.get("p_value") if z is None else math.erfc(abs(z) / math.sqrt(2)),
+        p_value=comparison.get("p_adjusted"),
         reason=comparison.get("reason") or "",
     )
 

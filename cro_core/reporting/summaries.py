@@ -80,6 +80,9 @@ def _counts(decision: Decision, winner: str | None, control: str) -> str:
 
 
 def _split(decision: Decision) -> str:
+    cause = [r.text for r in decision.reasons if r.code == "srm_cause"]
+    if cause:
+        return f"visitors were not divided between the versions as planned. {cause[0].removesuffix('.')}"
     srm: Json = decision.evidence.get("srm", {})
     seen, expected = srm.get("units"), srm.get("expected")
     if not seen or not expected:

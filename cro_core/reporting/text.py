@@ -134,12 +134,12 @@ def _progress(page: Sheet, zone: str) -> Iterator[str]:
         yield f"    [{bar}] {words.count(progress.counted)} of {words.count(progress.planned)} visitors"
     if progress.chi_square is not None and progress.critical_chi_square is not None:
         yield from _wrap(
-            f"Chi-square {progress.chi_square:.2f}; to decide it must reach {progress.critical_chi_square:.2f}.",
+            f"Chi-square {progress.chi_square:.2f}; at this hour {progress.critical_chi_square:.2f} decides.",
             "    ",
         )
     if progress.ends_at is not None:
         yield from _wrap(
-            f"Decides when these are counted, at the latest on {words.day(progress.ends_at, zone)}.",
+            f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}.",
             "    ",
         )
 

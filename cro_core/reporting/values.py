@@ -36,7 +36,8 @@ class Contrast:
     variant: str
     name: str
     relative: float | None
-    """Uplift: challenger's rate over the control's, minus 1."""
+    """Uplift: challenger's rate over the control's, minus 1, standardised over days; once the test has ended,
+    the median-unbiased estimate, which early stopping does not flatter."""
     relative_low: float | None
     relative_high: float | None
     absolute: float | None
@@ -47,7 +48,7 @@ class Contrast:
     """The test statistic, which a decision compares with the critical value; where shares moved from day to
     day it is combined over the days and differs from a pooled table's."""
     p_value: float | None
-    """Chance of a statistic as large under "no difference", looked at once."""
+    """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` before the first look."""
     reason: str = ""
     """Why something could not be computed; empty where all could."""
 

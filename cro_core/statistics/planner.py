@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
@@ -20,6 +21,10 @@ from cro_core.statistics.sequential import check_between
 
 WEEKS = (2, 4, 8, 14)
 """Horizons shown in the table of choices."""
+
+
+FLOORS: Mapping[float, float] = {0.05: 3.6, 0.1: 2.4, 0.2: 1.6, 0.3: 1.3, 0.5: 1.1}
+"""Floor -> inflation with two variants and moving shares; simulated, between them by interpolation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,9 @@ def inflation(*, variants: int = 2, adaptive: bool = False, floor: float = 0.3) 
     if not adaptive or variants > 2:
         return 1.10
     check_between("floor", floor, 0, 0.5 + 1e-12)
-    return 1.20
+    least = min(FLOORS)
+    between = np.interp(math.log(max(floor, least)), np.log(list(FLOORS)), list(FLOORS.values()))
+    return float(between) * max(least / floor, 1.0)
 
 
 def plan_size(

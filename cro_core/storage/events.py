@@ -72,7 +72,7 @@ def _row(event: Event) -> dict[str, Any]:
     return {name: getattr(event, name) for name in EVENT_FIELDS}
 
 
-CONTEXT = ("variant", "epoch", "propensity", "device", "city", "country", "occasion", "asset_id")
+CONTEXT = ("variant", "epoch", "propensity", "device", "city", "country", "occasion", "asset_id", "url")
 
 
 def _earliest_exposures(events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cro_core.assignment import check_shares
-from cro_core.domain import Epoch, Experiment, Goal, Plan, Status, Variant, to_json
+from cro_core.domain import Epoch, Experiment, Goal, Guardrail, Plan, Ratio, Status, Variant, to_json
 from cro_core.errors import Conflict, NotFound
 from cro_core.storage import schema
 from cro_core.storage.database import count_up
@@ -201,6 +201,8 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         **{
             **data,
             "goals": tuple(Goal(**goal) for goal in data["goals"]),
+            "guardrails": tuple(Guardrail(**guardrail) for guardrail in data.get("guardrails", ())),
+            "ratios": tuple(Ratio(**ratio) for ratio in data.get("ratios", ())),
             "horizon": timedelta(hours=data["horizon"]),
             "window": timedelta(hours=data["window"]),
         },

@@ -133,6 +133,7 @@ exposures = sa.Table(
     sa.Column("country", sa.Text),
     sa.Column("occasion", sa.Text),
     sa.Column("asset_id", sa.Text),
+    sa.Column("url", sa.Text),
     sa.Index("ix_exposures_experiment_id_exposed_at", "experiment_id", "exposed_at"),
     comment="The earliest exposure of each unit: what is counted, and what makes assignment sticky.",
 )
@@ -155,6 +156,29 @@ receipts = sa.Table(
     sa.Column("outcome", sa.Text, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
     comment="How many posted events were accepted, duplicate, rejected: what the event table cannot tell. '' is none.",
+)
+
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), primary_key=True),
+    sa.Column("as_of", Moment, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("spending_time", sa.Float, nullable=False),
+    sa.Column("alpha_spent", sa.Float, nullable=False),
+    sa.Column("critical_z", sa.Float),
+    sa.Column("z", sa.JSON, nullable=False),
+    sa.Column("units", sa.BigInteger, nullable=False),
+    comment="Each look of the cycle: the statistic by challenger against its critical value.",
+)
+
+engine_states = sa.Table(
+    "engine_states",
+    metadata,
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), primary_key=True),
+    sa.Column("as_of", Moment, nullable=False),
+    sa.Column("state", sa.JSON, nullable=False),
+    comment="What the newest look left for the next one, so that an hourly look is one step.",
 )
 
 decisions = sa.Table(

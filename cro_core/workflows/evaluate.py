@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from cro_core.decision import decide
-from cro_core.domain import Decision, Experiment
+from cro_core.decision import Judgement, decide
+from cro_core.domain import Cell, Decision, Experiment, to_json
 from cro_core.home import Home
-from cro_core.storage import analytics, experiments
+from cro_core.splits import SplitReport, check_splits, segments_due
+from cro_core.statistics.engine import EngineState
+from cro_core.storage import analytics, events, experiments, looks
+from cro_core.storage.database import HEAD
 
 
 def evaluate(home: Home, experiment_id: str, *, as_of: datetime) -> Decision:
     """The decision on one experiment as of a moment, with every input, and no side effect.
+
+    Looks that the cycle took before that moment count; later ones do not. An experiment that has ended is
+    judged as of its end.
 
     Raises:
         NotFound: no such experiment.
@@ -25,10 +32,33 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime) -> Decision:
 
 def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Decision:
     """:func:`evaluate` inside the caller's transaction."""
-    cells = analytics.cells(connection, experiment, as_of)
-    decision = decide(experiment, cells, as_of=as_of)
-    if not decision.final:
-        return decision
-    return decide(
-        experiment, cells, as_of=as_of, waterfall=analytics.waterfall(connection, experiment, as_of)
-    )
+    return look(connection, experiment, as_of).decision
+
+
+def look(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Judgement:
+    """The decision, and the state that the next look starts from once somebody stores it."""
+    moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
+    cells, split = count(connection, experiment, moment)
+    stored = looks.state(connection, experiment.id)
+    state = None if stored is None else EngineState.from_json(stored)
+    found = decide(experiment, cells, as_of=moment, state=state, split=split)
+    if not found.decision.final:
+        return found
+    evidence = {
+        **found.decision.evidence,
+        "waterfall": to_json(analytics.waterfall(connection, experiment, moment)),
+        "store": {"schema": HEAD, "events": events.totals(connection).get("accepted", 0)},
+    }
+    return replace(found, decision=replace(found.decision, evidence=evidence))
+
+
+def count(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime
+) -> tuple[tuple[Cell, ...], SplitReport]:
+    """The counted units, and whether they split as planned, by segment too where that is due."""
+    cells, slices = analytics.cells_and_times(connection, experiment, as_of)
+    split = check_splits(experiment, cells, slices)
+    if segments_due(experiment, as_of, split):
+        slices += analytics.segments(connection, experiment, as_of)
+        split = check_splits(experiment, cells, slices)
+    return cells, split

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from tqdm import tqdm
 
 from cro_core.assignment import pseudonym
+from cro_core.decision import Judgement, decide
 from cro_core.domain import Decision, Event, Experiment
 from cro_core.errors import Conflict
 from cro_core.home import Home
@@ -32,8 +33,8 @@ from cro_core.importing.refusal import refuse
 from cro_core.importing.report import ImportReport, Replay
 from cro_core.importing.rows import Stream, prepare
 from cro_core.ingestion import Rejection, Rules, clean
+from cro_core.storage import analytics, experiments, journal, looks, schema
 from cro_core.storage import events as event_store
-from cro_core.storage import experiments, journal, schema
 from cro_core.workflows.evaluate import evaluate
 
 BATCH = 10_000
@@ -191,22 +192,40 @@ def _batch(stream: Stream, start: int, stop: int, rules: Rules) -> Batch:
 
 
 def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | None) -> Replay:
-    """Looks at the end of every hour until a decision is final, as the hourly cycle would have."""
-    hours = math.ceil(experiment.plan.horizon / HOUR)
-    looks = tqdm(range(hours), desc="replaying hours", unit=" h", disable=quiet)
-    hour, decision = 0, None
-    for hour in looks:
-        decision = evaluate(home, experiment.id, as_of=stream.started_at + (hour + 1) * HOUR)
-        if decision.final:
-            break
-    looks.close()
-    if decision is None:  # a horizon has at least a day
-        raise Conflict(f"experiment {experiment.id} has a horizon of {hours} hours: nothing can be replayed")
-    with home.db.write() as connection:
+    """Looks at the end of every hour until a decision is final, as the hourly cycle would have.
+
+    The looks are stored together with the end, so that a replay that was cut off begins anew, and one that
+    was completed is only read.
+    """
+    with home.db.read() as connection:
         stored = experiments.get(connection, experiment.id)
-        if stored.ended_at != decision.as_of:
-            experiments.update(connection, replace(stored, ended_at=decision.as_of))
-    return _replayed(hour, decision)
+    if stored.ended_at is None:
+        judgements = _looks(home, stored, quiet)
+        stored = replace(stored, ended_at=judgements[-1].decision.as_of)
+        with home.db.write() as connection:
+            for found in judgements:
+                if found.looked:
+                    looks.add(connection, found.decision, found.state.as_json())
+            experiments.update(connection, stored)
+    decision = evaluate(home, stored.id, as_of=stored.ended_at or stream.ended_at)
+    return _replayed(round((decision.as_of - stream.started_at) / HOUR) - 1, decision)
+
+
+def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
+    """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
+    started_at, found = experiment.started_at, list[Judgement]()
+    if started_at is None:  # a stream starts with its first exposure
+        raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
+    hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
+    with home.db.read() as connection, tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar:
+        for hour in bar:
+            as_of = started_at + hour * HOUR
+            cells = analytics.cells(connection, experiment, as_of)
+            state = found[-1].state if found else None
+            found.append(decide(experiment, cells, as_of=as_of, state=state))
+            if found[-1].decision.final:
+                break
+    return found
 
 
 def _replayed(hour: int, decision: Decision) -> Replay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -12,11 +12,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from cro_core.allocation import next_shares
+from cro_core.decision import Judgement
 from cro_core.domain import Cell, Decision, Experiment, Status, to_json
 from cro_core.home import Home
-from cro_core.storage import experiments, journal
+from cro_core.storage import experiments, journal, looks
 from cro_core.workflows import hypotheses, manage
-from cro_core.workflows.evaluate import judge
+from cro_core.workflows.evaluate import judge, look
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +127,17 @@ class _Cycle:
     def advance(self, experiment_id: str) -> list[str]:
         """Judges one experiment, and ends it or plans its shares."""
         with self.home.db.read() as connection:  # counting takes a while, and events must come in meanwhile
-            decision = judge(connection, experiments.get(connection, experiment_id), self.now)
+            found = look(connection, experiments.get(connection, experiment_id), self.now)
+        decision = found.decision
         self.decisions.append(decision)
         with self.home.db.write() as connection:
             experiment = experiments.get(connection, experiment_id)
             if experiment.status is not Status.RUNNING:
                 return []  # a person ended it in between
+            if found.looked and (self.conclude or not decision.final):
+                looks.add(connection, decision, found.state.as_json())
             if not decision.final:
-                return self.refresh_allocation(connection, experiment, decision.cells)
+                return self.refresh_allocation(connection, experiment, found)
             if not self.conclude:
                 return []
             return manage.conclude(
@@ -141,7 +145,7 @@ class _Cycle:
             )
 
     def refresh_allocation(
-        self, connection: sa.Connection, experiment: Experiment, cells: Sequence[Cell]
+        self, connection: sa.Connection, experiment: Experiment, found: Judgement
     ) -> list[str]:
         """In a day's last hour, gives the days to come the shares that the mature units speak for.
 
@@ -152,7 +156,7 @@ class _Cycle:
             return []
         if current.ends_at - self.now > PLAN_AHEAD:
             return []
-        shares = _next_shares(experiment, cells, current.number + 1)
+        shares = _next_shares(experiment, found, current.number + 1)
         before = dict(experiment.epochs[current.number + 1].shares)
         if not experiments.set_future_shares(connection, experiment, shares, self.now):
             return []
@@ -211,13 +215,14 @@ class _Cycle:
         return []
 
 
-def _next_shares(experiment: Experiment, cells: Sequence[Cell], epoch: int) -> dict[str, float]:
-    """Shares for ``epoch`` from what the epochs before it have shown."""
-    found = {(c.epoch, c.variant): c for c in cells}
+def _next_shares(experiment: Experiment, judgement: Judgement, epoch: int) -> dict[str, float]:
+    """Shares for ``epoch`` from what the epochs before it have shown; nothing for dropped challengers."""
+    found = {(c.epoch, c.variant): c for c in judgement.decision.cells}
     keys = [experiment.control.key, *(v.key for v in experiment.challengers)]
     nothing = Cell(0, "", 0, 0)
     grid = [[found.get((e, key), nothing) for key in keys] for e in range(epoch)]
     units = [[cell.units for cell in row] for row in grid]
     conversions = [[cell.conversions for cell in row] for row in grid]
-    shares = next_shares(units, conversions, floor=experiment.plan.floor)
+    active = [True, *judgement.state.active]
+    shares = next_shares(units, conversions, floor=experiment.plan.floor, active=active)
     return dict(zip(keys, map(float, shares), strict=True))

@@ -8,7 +8,8 @@ import pytest
 from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
-from cro_core.statistics.engine import Aggregates, EngineState, LookPlan, evaluate, holm, spending_time
+from cro_core.statistics.engine import Aggregates, EngineState, LookPlan, evaluate
+from cro_core.statistics.rules import holm, spending_time
 from cro_core.statistics.sequential import Spending, boundaries
 
 HORIZON = 336.0

@@ -8,7 +8,15 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.multiplicity import Trial, benjamini_hochberg, holm, in_turn, lord, saffron
+from cro_core.statistics.multiplicity import (
+    Trial,
+    benjamini_hochberg,
+    holm,
+    in_turn,
+    lord,
+    next_level,
+    saffron,
+)
 from cro_core.statistics.proportions import chi_square
 
 families = st.lists(st.floats(0, 1), min_size=1, max_size=12)
@@ -47,7 +55,7 @@ def levels(stream):
 # -- families -----------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(max_examples=25, deadline=None)  # each call of the judge collects all garbage
 @given(families)
 def test_families_against_statsmodels(p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
@@ -180,6 +188,21 @@ def test_bad_input_is_named(call, message):
     with pytest.raises(InvalidInput) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_the_next_level_is_the_one_that_the_whole_stream_gets():
+    rng = np.random.default_rng(3)
+    starts = np.sort(rng.uniform(0, 20, 30))
+    p = np.where(rng.random(30) < 0.4, rng.uniform(0, 0.005, 30), rng.random(30))
+    trials = [Trial(float(s), float(s) + 3.5, float(q)) for s, q in zip(starts, p, strict=True)]
+    judge = levels(saffron(trials))
+    found = [next_level(trials[:t], judge[:t], trials[t].starts) for t in range(30)]
+    assert found == pytest.approx(judge, rel=1e-12)
+    assert next_level([], [], 0.0, wealth=0.01) != next_level([], [], 0.0)
+    assert next_level(trials, judge, 30.0, alpha=0.05) < next_level(trials, judge, 30.0)
+    for wrong in ((trials, judge[:-1], 30.0), (trials, judge, 1.0), (trials[::-1], judge, 30.0)):
+        with pytest.raises(InvalidInput, match="in order of their starts"):
+            next_level(*wrong)
 
 
 # -- what it is for -----------------------------------------------------------------------------------------

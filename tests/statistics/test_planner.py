@@ -100,14 +100,17 @@ def test_no_effect_leaves_half_of_alpha_to_find_it():
 
 def test_hourly_looks_and_moving_shares_have_their_price():
     assert inflation() == inflation(variants=4, adaptive=True) == 1.10
-    assert inflation(adaptive=True) == 1.20
+    assert [inflation(adaptive=True, floor=f) for f in (0.3, 0.1, 0.05)] == pytest.approx([1.3, 2.4, 3.6])
+    steps = [inflation(adaptive=True, floor=f) for f in (0.01, 0.03, 0.05, 0.07, 0.1, 0.15, 0.25, 0.4, 0.5)]
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] == pytest.approx(1.10)
     fixed = sample_size(0.03, 0.1)
     plan = plan_size(0.03, 0.1)
     assert plan.units_per_variant == pytest.approx(1.1 * fixed, abs=0.51)
     assert plan.units == 2 * plan.units_per_variant
     assert math.isnan(plan.days_needed)
     assert math.isnan(plan.power)
-    assert plan_size(0.03, 0.1, adaptive=True).units_per_variant == pytest.approx(1.2 * fixed, abs=0.51)
+    assert plan_size(0.03, 0.1, adaptive=True).units_per_variant == pytest.approx(1.3 * fixed, abs=0.51)
     three = plan_size(0.03, 0.1, variants=3)
     assert three.units_per_variant == pytest.approx(1.1 * sample_size(0.03, 0.1, alpha=0.025), abs=0.51)
     assert three.units == 3 * three.units_per_variant

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from cro_core.domain import Verdict
-from cro_core.statistics.engine import Aggregates, LookPlan, compare, evaluate
+from cro_core.statistics.engine import Aggregates, LookPlan, evaluate
 from cro_core.statistics.planner import plan_size
 from cro_core.statistics.proportions import difference
+from cro_core.statistics.rules import compare
 from cro_core.statistics.sequential import LEAST_STEP, boundaries
 
 DATA = Path(os.environ.get("CRO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def streams():
-    """By metric: of each stream whether looking crossed and came back, naively and by the boundary."""
+    """By metric, what :func:`replay` says of each stream."""
     rows = pd.read_csv(DATA / "asos" / "asos_digital_experiments_dataset.csv.gz").dropna()
     keys = ["experiment_id", "variant_id", "metric_id"]
     found = {}
@@ -40,7 +41,7 @@ def streams():
 
 
 def replay(stream):
-    """Whether the stream ends significant, whether it ever was, and whether it ever crossed the boundary."""
+    """Whether the stream ends significant, whether it ever was, and 1 or -1 where it crossed the boundary."""
     n, mean, variance = (
         stream[[f"{c}_c", f"{c}_t"]].to_numpy(float)[:, None] for c in ("count", "mean", "variance")
     )
@@ -49,9 +50,11 @@ def replay(stream):
     best = np.maximum.accumulate(looks.information)
     new = looks.information > np.concatenate([[0], best[:-1]]) * (1 + LEAST_STEP)
     critical = boundaries(looks.information[new], spending_time=time[new])
-    return abs(z[-1]) > 1.96, (abs(z) > 1.96).any(), (abs(z[new]) >= critical).any()
+    crossed = np.flatnonzero(abs(z[new]) >= critical)
+    return abs(z[-1]) > 1.96, (abs(z) > 1.96).any(), np.sign(z[new][crossed[0]]) if len(crossed) else 0
 
 
+@pytest.mark.slow
 def test_naive_looking_is_taken_in(streams):
     for metric, (ends, looks, back) in {
         1: (26, 46, 20),
@@ -59,19 +62,24 @@ def test_naive_looking_is_taken_in(streams):
         3: (25, 57, 32),
         4: (27, 58, 31),
     }.items():
-        end, ever, _ = streams[metric].T
+        end, ever = streams[metric].T[:2].astype(bool)
         assert len(end) == (99 if metric == 1 else 94)
         assert (end.sum(), (ever & ~end).sum()) == (ends, back)
         assert ever.sum() == looks
 
 
 @pytest.mark.slow
-def test_the_boundary_is_hardly_ever(streams):
-    """Crossings that the end of the stream does not bear out: at most 5 of each metric's."""
-    for outcomes in streams.values():
-        end, _, crossed = outcomes.T
-        assert (crossed & ~end).sum() <= 5
-        assert crossed.sum() > 0.7 * end.sum()
+def test_the_boundary_hardly_ever_is(streams):
+    """Upward crossings that the end of the stream does not bear out, where naive looking has 20 to 37 of any kind.
+
+    On the second metric effects come and go: one stream has z = 6 at a fifteenth of its time and 0 at its end.
+    """
+    for metric, most in {1: 5, 2: 6, 3: 5, 4: 5}.items():
+        end, ever, crossed = streams[metric].T
+        wins = crossed > 0
+        assert (wins & (end == 0)).sum() <= most
+        assert (crossed != 0).sum() < ever.sum()
+        assert (crossed[end == 1] != 0).mean() > 0.85
 
 
 # -- one experiment without effect, hour by hour ------------------------------------------------------------
@@ -119,8 +127,8 @@ def test_an_experiment_without_effect_never_stops(hours):
 
 
 def test_as_if_live_it_ends_at_its_planned_sample(hours):
-    """Base rate 12 %, MDE 10 %: 13,204 visitors per variant are in at hour 48."""
+    """Base rate 12 %, MDE 10 %: 13,204 visitors per variant are in when hour 48, counted from 0, is over."""
     n, x = hours
     hour, result = run(LookPlan(planned_units=plan_size(0.12, 0.1).units), n, x, 336)
-    assert (hour, result.verdict) == (48, Verdict.INCONCLUSIVE)
-    assert (n[48].tolist(), x[48].tolist()) == ([13_458, 13_453], [1_586, 1_543])
+    assert (hour, result.verdict) == (49, Verdict.INCONCLUSIVE)
+    assert (n[49].tolist(), x[49].tolist()) == ([13_458, 13_453], [1_586, 1_543])

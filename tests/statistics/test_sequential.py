@@ -121,18 +121,19 @@ def test_what_looking_costs():
 
 def by_plain_quadrature(times, bounds, drift):
     """Crossings up and down by look: the density of B, drift and all, carried over one fixed fine rule."""
-    nodes, weights = np.polynomial.legendre.leggauss(500)
+    nodes, weights = np.polynomial.legendre.leggauss(300)
     b, mass, up, down, before = np.zeros(1), np.ones(1), [], [], 0.0
     for t, z in zip(times, bounds, strict=True):
         mean, sd, edge = b + drift * (t - before), math.sqrt(t - before), z * math.sqrt(t)
         up.append(mass @ stats.norm.sf(edge, mean, sd))
         down.append(mass @ stats.norm.cdf(-edge, mean, sd))
         b, before = edge * nodes, t
-        mass = edge * weights * (stats.norm.pdf(b[:, None], mean, sd) @ mass)
+        density = np.exp(-(((b[:, None] - mean) / sd) ** 2) / 2) / (sd * math.sqrt(2 * math.pi))
+        mass = edge * weights * (density @ mass)
     return np.array([up, down])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(schedules, st.floats(1.2, 3), st.floats(-2, 2))
 def test_exits_against_plain_quadrature(times, bound, drift):
     bounds = bound + 0.1 * np.arange(len(times))

@@ -8,7 +8,7 @@ from scipy import stats
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.sequential import State, boundaries, exits, step
-from cro_core.statistics.stagewise import climb, estimate, p_value, z_left
+from cro_core.statistics.stagewise import climb, estimate, p_value, p_values, z_left
 
 TIMES = np.arange(1, 6) / 5
 BOUNDS = boundaries(TIMES)
@@ -57,6 +57,7 @@ def test_the_vector_and_the_single_p_value_agree():
     states = climb(TIMES, BOUNDS, -1, 1).states
     single = [p_value(states[k], TIMES[k], v) for k, v in zip(look, value, strict=True)]
     assert found == pytest.approx(single, abs=1e-9)
+    assert p_values(TIMES, BOUNDS, look, value) == pytest.approx(single, abs=1e-12)
 
 
 @pytest.mark.parametrize("drift", [0.0, 1.0, 2.8, 4.5])
@@ -106,10 +107,10 @@ def test_the_interval_excludes_nothing_exactly_at_the_boundary():
 def test_hundreds_of_hourly_looks():
     times = np.arange(1, 337) / 336
     bounds = boundaries(times)
-    look, value = walk(np.random.default_rng(3), 2.8, 1500, times, bounds)
+    look, value = walk(np.random.default_rng(3), 2.8, 600, times, bounds)
     found = estimate(times, bounds, look, value)
-    assert (found.median < 2.8).mean() == pytest.approx(0.5, abs=4 * 0.0129)
-    assert ((found.low <= 2.8) & (found.high >= 2.8)).mean() == pytest.approx(0.95, abs=4 * 0.0056)
+    assert (found.median < 2.8).mean() == pytest.approx(0.5, abs=4 * 0.0204)
+    assert ((found.low <= 2.8) & (found.high >= 2.8)).mean() == pytest.approx(0.95, abs=4 * 0.0089)
 
 
 def test_what_an_effect_leaves_of_z():

@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("country", sa.Text(), nullable=True),
         sa.Column("occasion", sa.Text(), nullable=True),
         sa.Column("asset_id", sa.Text(), nullable=True),
+        sa.Column("url", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("unit", "experiment_id", name=op.f("pk_exposures")),
         comment="The earliest exposure of each unit: what is counted, and what makes assignment sticky.",
     )
@@ -199,6 +200,33 @@ def upgrade() -> None:
     with op.batch_alter_table("decisions", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_decisions_experiment_id"), ["experiment_id"], unique=False)
 
+    op.create_table(
+        "engine_states",
+        sa.Column("experiment_id", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"], ["experiments.id"], name=op.f("fk_engine_states_experiment_id_experiments")
+        ),
+        sa.PrimaryKeyConstraint("experiment_id", name=op.f("pk_engine_states")),
+        comment="What the newest look left for the next one, so that an hourly look is one step.",
+    )
+    op.create_table(
+        "looks",
+        sa.Column("experiment_id", sa.Text(), nullable=False),
+        sa.Column("as_of", sa.BigInteger(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("spending_time", sa.Float(), nullable=False),
+        sa.Column("alpha_spent", sa.Float(), nullable=False),
+        sa.Column("critical_z", sa.Float(), nullable=True),
+        sa.Column("z", sa.JSON(), nullable=False),
+        sa.Column("units", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"], ["experiments.id"], name=op.f("fk_looks_experiment_id_experiments")
+        ),
+        sa.PrimaryKeyConstraint("experiment_id", "as_of", name=op.f("pk_looks")),
+        comment="Each look of the cycle: the statistic by challenger against its critical value.",
+    )
     op.create_table(
         "epochs",
         sa.Column("experiment_id", sa.Text(), nullable=False),

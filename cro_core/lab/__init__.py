@@ -1,0 +1,54 @@
+"""The proof by simulation: whole programmes of experiments run through the functions that decide live ones.
+
+A programme is one experiment from its first visitor to its last look, with a known truth. Thousands run at
+once: visitors arrive hour by hour, are split by the epoch's shares, convert at a rate that swings with hour,
+day and season, and every hour is a look. Statistic, boundary, Holm, gate, futility and allocation are those
+of :mod:`cro_core.statistics.rules`, :mod:`cro_core.statistics.combination` and :mod:`cro_core.allocation`.
+One thing is common to all programmes of a scenario: the information clock is the mean over programmes, so
+that one recursion serves them all.
+
+Beside the engine stands the naive rule of simpler tools: a chi-square at .05 looked at every hour, once each
+variant has 100 visitors and the observed uplift is 10 %. ``Flaw`` plants engines that are known to be wrong,
+to show that the lab catches them.
+"""
+
+from cro_core.lab.looks import Outcomes, decide
+from cro_core.lab.measures import (
+    Coverage,
+    FalsePositives,
+    Power,
+    Share,
+    coverage,
+    fpr,
+    power,
+    run,
+    share,
+    srm_alarms,
+)
+from cro_core.lab.scenario import PROFILES, Flaw, Scenario, planned
+from cro_core.lab.streams import Discoveries, stream
+from cro_core.lab.traffic import Traffic, simulate, simulate_together
+
+__all__ = [
+    "PROFILES",
+    "Coverage",
+    "Discoveries",
+    "FalsePositives",
+    "Flaw",
+    "Outcomes",
+    "Power",
+    "Scenario",
+    "Share",
+    "Traffic",
+    "coverage",
+    "decide",
+    "fpr",
+    "planned",
+    "power",
+    "run",
+    "share",
+    "simulate",
+    "simulate_together",
+    "srm_alarms",
+    "stream",
+]

@@ -1,0 +1,144 @@
+"""What the lab simulates: one kind of experiment with its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cro_core.errors import InvalidInput
+from cro_core.statistics.planner import plan_size
+from cro_core.statistics.rules import LookPlan
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Flaw(StrEnum):
+    """Engines that are wrong on purpose."""
+
+    ONE_CLOCK = "one_clock"
+    """Correlations counted in visitors although the rate moves."""
+    POOLED = "pooled"
+    """One table over all days although shares move."""
+    EVENT_TIME = "event_time"
+    """Conversions counted in the epoch in which they happen instead of their visitor's."""
+    MOVING_SHARES = "moving_shares"
+    """Shares changed every hour inside an epoch."""
+    CACHED = "cached"
+    """Visitors who come with yesterday's shares counted in today's epoch."""
+
+
+def _week(hour: Floats) -> Floats:
+    """Day and night +-40 %, weekend 1.5 against weekday 0.8; hour 0 is a Monday's midnight."""
+    day = np.where(hour // 24 % 7 >= 5, 1.5, 0.8)
+    return np.asarray((1 + 0.4 * np.sin(2 * np.pi * (hour + 0.5) / 24)) * day)
+
+
+PROFILES: Mapping[str, Callable[[Floats], Floats]] = {
+    "const": np.ones_like,
+    "week": _week,
+    "promo": lambda hour: _week(hour) * np.where(hour < 6 * 24, 1.6, 0.8),
+    "decay": lambda hour: _week(hour) * np.linspace(1.7, 0.3, len(hour)),
+}
+"""How the rate of every variant moves alike: a factor for each hour, given the hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of experiment with its truth.
+
+    Raises:
+        InvalidInput: an unknown profile, or rates that would leave [0, 1].
+    """
+
+    base_rate: float = 0.03
+    """Mean conversion rate of the control."""
+    uplifts: tuple[float, ...] = (0.0,)
+    """True relative uplift of each challenger."""
+    profile: str = "const"
+    """How the common rate moves; one of ``PROFILES``."""
+    units: int = 106_422
+    """Visitors over all variants within the horizon; the default is twice the fixed-horizon 53,211."""
+    days: int = 14
+    """Days of mature units until the horizon, 24 looks each."""
+    adaptive: bool = False
+    """Whether shares move from day to day."""
+    floor: float = 0.3
+    """Least share of a variant when they do."""
+    control_matched: bool | None = None
+    """Whether the control gets the best challenger's share; ``None``: with three variants or more."""
+    delay_hours: float = 0.0
+    """Mean delay of a conversion, exponential; those later than ``window_hours`` are lost."""
+    window_hours: float = 24.0
+    """Conversion window."""
+    cached: float = 0.0
+    """Part of the visitors who come with yesterday's shares and convert half as well: to be left out."""
+    plan: LookPlan = field(default_factory=LookPlan)
+    """Boundaries, gate and futility; its weights are replaced by the schedule's."""
+    flaw: Flaw | None = None
+    """What to do wrong."""
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise InvalidInput(
+                f"profile is {self.profile!r}: choose from {', '.join(PROFILES)}", field="profile"
+            )
+        if not 0 < self.rates().min() <= self.rates().max() < 1:
+            raise InvalidInput(
+                f"rates run from {self.rates().min():.3g} to {self.rates().max():.3g}: choose base rate, "
+                "uplifts and profile that stay between 0 and 1",
+                field="base_rate",
+            )
+
+    @property
+    def hours(self) -> int:
+        """Looks until the horizon."""
+        return 24 * self.days
+
+    @property
+    def variants(self) -> int:
+        """How many, the control included."""
+        return len(self.uplifts) + 1
+
+    @property
+    def epochs(self) -> int:
+        """Days where shares move, else one."""
+        return self.days if self.adaptive and self.flaw is not Flaw.POOLED else 1
+
+    def rates(self) -> Floats:
+        """Conversion rate per hour and variant."""
+        factor = PROFILES[self.profile](np.arange(self.hours, dtype=float))
+        return np.asarray(self.base_rate * factor[:, None] * (1 + np.array([0.0, *self.uplifts])))
+
+    def arrivals(self) -> Ints:
+        """Visitors per hour, flat, summing to ``units``."""
+        return np.diff(np.round(np.linspace(0, self.units, self.hours + 1))).astype(np.int64)
+
+    def look_plan(self) -> LookPlan:
+        """The plan with this schedule's weights."""
+        return replace(self.plan, weights=(1 / self.epochs,) * self.epochs)
+
+    def __str__(self) -> str:
+        """In a few words, for tables."""
+        shares = f"floor {self.floor:.0%}" if self.adaptive else "fixed"
+        effect = ", ".join(f"{u:+.0%}" for u in self.uplifts) if any(self.uplifts) else "no effect"
+        arms = f"{self.variants} variants, " if self.variants > 2 else ""
+        return f"{arms}{shares}, {self.profile}, {self.base_rate:.0%}, {effect}"
+
+
+def planned(scenario: Scenario) -> Scenario:
+    """The scenario with as many visitors as the planner asks for at its MDE."""
+    size = plan_size(
+        scenario.base_rate,
+        scenario.plan.mde,
+        variants=scenario.variants,
+        adaptive=scenario.adaptive,
+        floor=scenario.floor,
+        alpha=scenario.plan.alpha,
+    )
+    return replace(scenario, units=size.units)

@@ -1,0 +1,54 @@
+"""The looks of the cycle, and what each leaves for the next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from cro_core.domain import Decision, Json
+from cro_core.storage import schema
+
+
+def state(connection: sa.Connection, experiment_id: str) -> Json | None:
+    """What the newest look left; ``None`` before the first."""
+    table = schema.engine_states
+    found: Json | None = connection.scalar(
+        sa.select(table.c.state).where(table.c.experiment_id == experiment_id)
+    )
+    return found
+
+
+def add(connection: sa.Connection, decision: Decision, left: Json) -> None:
+    """Notes a look that was taken, and what it left, in the place of what the look before had left.
+
+    Args:
+        connection: inside a write transaction.
+        decision: what the look said; its evidence holds the numbers.
+        left: the engine's state after it.
+    """
+    look = decision.evidence["look"]
+    connection.execute(
+        sa.insert(schema.looks).values(
+            experiment_id=decision.experiment_id,
+            as_of=decision.as_of,
+            number=look["number"],
+            spending_time=look["spending_time"],
+            alpha_spent=look["alpha_spent"],
+            critical_z=look["critical_z"],
+            z=[comparison["z"] for comparison in decision.evidence["comparisons"]],
+            units=look["counted_units"],
+        )
+    )
+    table = schema.engine_states
+    connection.execute(sa.delete(table).where(table.c.experiment_id == decision.experiment_id))
+    connection.execute(
+        sa.insert(table).values(experiment_id=decision.experiment_id, as_of=decision.as_of, state=left)
+    )
+
+
+def path(connection: sa.Connection, experiment_id: str) -> list[dict[str, Any]]:
+    """Every look of an experiment, oldest first."""
+    table = schema.looks
+    query = sa.select(table).where(table.c.experiment_id == experiment_id).order_by(table.c.as_of)
+    return [dict(row) for row in connection.execute(query).mappings()]

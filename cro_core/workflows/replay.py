@@ -1,0 +1,128 @@
+"""Taking a stored decision again: from the counts it holds, and from the rows that are in the store now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cro_core.decision import decide, fingerprint, state_of
+from cro_core.domain import Cell, Decision, Experiment, Reason
+from cro_core.home import Home
+from cro_core.splits import SplitReport, check_splits
+from cro_core.storage import decisions, experiments
+from cro_core.workflows.evaluate import count
+
+TOLERANCE = 1e-9
+"""Relative difference up to which two numbers are the same: other processors round otherwise."""
+
+COMPARED = ("look", "totals", "comparisons", "srm")
+"""Parts of the evidence that follow from the counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Whether a decision comes out again, and what differs where it does not."""
+
+    decision: str
+    verdict: str
+    identical: bool
+    from_counts: tuple[str, ...]
+    """What differs when the stored counts are judged again; empty where nothing does."""
+    from_rows: tuple[str, ...]
+    """What differs when the rows are counted and judged again; empty where nothing does."""
+    fingerprint: str
+    """Of the stored counts."""
+    fingerprint_now: str
+    """Of the counts that the rows give now."""
+
+    @property
+    def text(self) -> str:
+        """The answer for a person."""
+        if self.identical:
+            return f"{self.decision}: identical, {self.verdict} again, from its counts and from the rows."
+        lines = [f"{self.decision}: NOT identical."]
+        lines += [f"  judged again from its own counts: {line}" for line in self.from_counts]
+        lines += [f"  counted again from the rows: {line}" for line in self.from_rows]
+        return "\n".join(lines)
+
+
+def replay(home: Home, decision_id: str) -> Replay:
+    """Takes a stored decision again, twice; changes nothing.
+
+    Raises:
+        NotFound: no such decision.
+    """
+    with home.db.read() as connection:
+        stored = decisions.get(connection, decision_id)
+        experiment = experiments.get(connection, stored.experiment_id)
+        cells, split = count(connection, experiment, stored.as_of)
+    again = _differences(stored, _judged(experiment, stored, stored.cells, _split_then(experiment, stored)))
+    moved = tuple(_moved(stored.cells, cells))
+    fresh = _differences(stored, _judged(experiment, stored, cells, split)) if moved else ()
+    return Replay(
+        decision=stored.id,
+        verdict=stored.verdict.value,
+        identical=not again and not moved,
+        from_counts=tuple(again),
+        from_rows=(*moved, *fresh),
+        fingerprint=stored.fingerprint,
+        fingerprint_now=fingerprint(cells),
+    )
+
+
+def _split_then(experiment: Experiment, stored: Decision) -> SplitReport:
+    """The check of the stored counts; what days and segments said is taken from the record."""
+    report, then = check_splits(experiment, stored.cells), stored.evidence.get("splits")
+    if not then:
+        return report
+    reasons = tuple(Reason(**reason) for reason in then["reasons"])
+    return replace(report, status=then["status"], veto=then["veto"], reasons=reasons)
+
+
+def _judged(experiment: Experiment, stored: Decision, cells: Sequence[Cell], split: SplitReport) -> Decision:
+    looks = stored.evidence.get("looks")
+    state = state_of(looks) if looks else None
+    return decide(experiment, cells, as_of=stored.as_of, state=state, split=split).decision
+
+
+def _differences(stored: Decision, found: Decision) -> list[str]:
+    """What is not the same, named by its place in the record."""
+    pairs: list[tuple[str, Any, Any]] = [
+        (name, getattr(stored, name), getattr(found, name)) for name in ("verdict", "winner", "unproven")
+    ]
+    pairs += [(name, stored.evidence.get(name), found.evidence.get(name)) for name in COMPARED]
+    lines = [line for name, old, new in pairs for line in _unequal(name, old, new)]
+    versions = f"versions were {dict(stored.versions)}, now {dict(found.versions)}"
+    return [*lines, versions] if lines and stored.versions != found.versions else lines
+
+
+def _unequal(place: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in {**old, **new}:
+            yield from _unequal(f"{place}.{key}", old.get(key), new.get(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _unequal(f"{place}.{index}", one, other)
+    elif not _same(old, new):
+        yield f"{place} was {old}, is {new}"
+
+
+def _same(old: Any, new: Any) -> bool:
+    if isinstance(old, float) and isinstance(new, float):
+        return math.isclose(old, new, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(old == new)
+
+
+def _moved(old: Sequence[Cell], new: Sequence[Cell]) -> Iterator[str]:
+    """Cells whose counts are no longer what they were."""
+    then, now = ({(c.epoch, c.variant): c for c in cells} for cells in (old, new))
+    for epoch, variant in sorted({*then, *now}):
+        before, after = then.get((epoch, variant)), now.get((epoch, variant))
+        if before != after:
+            yield f"{variant} in epoch {epoch}: {_counts(before)} then, {_counts(after)} now"
+
+
+def _counts(cell: Cell | None) -> str:
+    return "nobody" if cell is None else f"{cell.conversions:,} of {cell.units:,} visitors converted"
