@@ -451,6 +451,15 @@ class TestLooks:
         assert all(look["critical_z"] > 2.5 for look in taken)  # far above the 1.96 of a single look
         assert [look["alpha_spent"] for look in taken] == sorted(look["alpha_spent"] for look in taken)
 
+    def test_a_cycle_that_is_run_again_changes_nothing(self, home: Home) -> None:
+        create(home)
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 7)], START + timedelta(hours=20))
+        reports = [orchestrate(home, now=START + timedelta(hours=50)) for _ in range(2)]
+        assert [r.failures for r in reports] == [(), ()]
+        assert reports[0].decisions == reports[1].decisions
+        with home.db.read() as connection:
+            assert len(looks.path(connection, "hero")) == 1
+
     def test_the_past_is_judged_with_the_looks_of_its_time(self, home: Home) -> None:
         create(home)
         then = START + timedelta(hours=50)

@@ -104,10 +104,12 @@ class TestEvaluate:
             assert experiments.get(connection, "hero").status is Status.RUNNING
         json.dumps(to_json(first), allow_nan=False)
 
-    def test_a_final_decision_carries_the_waterfall(self, busy: Home) -> None:
-        assert evaluate(busy, "hero", as_of=START + 2 * DAY).evidence["waterfall"] == []
-        final = evaluate(busy, "hero", as_of=LATE)
-        assert final.final
+    def test_it_carries_the_waterfall(self, busy: Home) -> None:
+        early, final = (evaluate(busy, "hero", as_of=moment) for moment in (START + 2 * DAY, LATE))
+        assert (early.final, final.final) == (False, True)
+        for decision in (early, final):
+            steps = {s["step"]: s["count"] for s in decision.evidence["waterfall"]}
+            assert steps["received"] == sum(steps.values()) - steps["received"] > 0
         assert {s["step"]: s["count"] for s in final.evidence["waterfall"]}["received"] == 6
 
     def test_what_cannot_be_evaluated_says_so(self, busy: Home) -> None:

@@ -10,7 +10,9 @@ from cro_core.reporting.values import Sheet
 
 WHY: Mapping[str, str] = {
     "too_few": "Too few visitors came to compare the versions.",
-    "not_computable": "The versions cannot be compared: nobody converted, or everybody did.",
+    "no_information": "The versions cannot be compared: nobody converted, or everybody did.",
+    "under_powered": "Too few visitors come to tell a gain of the planned size from chance.",
+    "futile": "There is hardly a chance left to prove a gain worth having, so no more visitors are spent on it.",
     "not_significant": "No difference was proven: the versions are no further apart than chance explains.",
     "gain_excluded": "A gain worth having can be ruled out.",
     "control_wins": "Every other version did worse, by more than chance explains.",

@@ -28,6 +28,10 @@ def add(connection: sa.Connection, decision: Decision, left: Json) -> None:
         left: the engine's state after it.
     """
     look = decision.evidence["look"]
+    same = (schema.looks.c.experiment_id == decision.experiment_id) & (schema.looks.c.as_of == decision.as_of)
+    connection.execute(
+        sa.delete(schema.looks).where(same)
+    )  # a cycle that is run again takes the same look again
     connection.execute(
         sa.insert(schema.looks).values(
             experiment_id=decision.experiment_id,

@@ -27,23 +27,36 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime) -> Decision:
         Conflict: it has not started.
     """
     with home.db.read() as connection:
-        return judge(connection, experiments.get(connection, experiment_id), as_of)
+        return look(connection, experiments.get(connection, experiment_id), as_of, whole=True).decision
 
 
 def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Decision:
-    """:func:`evaluate` inside the caller's transaction."""
+    """What a cycle would decide, inside the caller's transaction."""
     return look(connection, experiment, as_of).decision
 
 
-def look(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Judgement:
-    """The decision, and the state that the next look starts from once somebody stores it."""
+def look(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, whole: bool = False
+) -> Judgement:
+    """The decision, and the state that the next look starts from once somebody stores it.
+
+    Args:
+        connection: the store.
+        experiment: a started experiment.
+        as_of: the moment of the look.
+        whole: False leaves out what costs more than the look itself and cannot change a verdict (segments, the
+            waterfall), unless the decision is final.
+    """
     moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
-    cells, split = count(connection, experiment, moment)
     stored = looks.state(connection, experiment.id)
     state = None if stored is None else EngineState.from_json(stored)
+    cells, split = count(connection, experiment, moment, whole=whole)
     found = decide(experiment, cells, as_of=moment, state=state, split=split)
-    if not found.decision.final:
+    if not (whole or found.decision.final):
         return found
+    if not whole:
+        cells, split = count(connection, experiment, moment, whole=True)
+        found = decide(experiment, cells, as_of=moment, state=state, split=split)
     evidence = {
         **found.decision.evidence,
         "waterfall": to_json(analytics.waterfall(connection, experiment, moment)),
@@ -53,12 +66,12 @@ def look(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> 
 
 
 def count(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, whole: bool
 ) -> tuple[tuple[Cell, ...], SplitReport]:
-    """The counted units, and whether they split as planned, by segment too where that is due."""
+    """The counted units, and whether they split as planned; by segment too where that is due or asked for."""
     cells, slices = analytics.cells_and_times(connection, experiment, as_of)
     split = check_splits(experiment, cells, slices)
-    if segments_due(experiment, as_of, split):
+    if whole or segments_due(experiment, as_of, split):
         slices += analytics.segments(connection, experiment, as_of)
         split = check_splits(experiment, cells, slices)
     return cells, split

@@ -57,7 +57,7 @@ def replay(home: Home, decision_id: str) -> Replay:
     with home.db.read() as connection:
         stored = decisions.get(connection, decision_id)
         experiment = experiments.get(connection, stored.experiment_id)
-        cells, split = count(connection, experiment, stored.as_of)
+        cells, split = count(connection, experiment, stored.as_of, whole=True)
     again = _differences(stored, _judged(experiment, stored, stored.cells, _split_then(experiment, stored)))
     moved = tuple(_moved(stored.cells, cells))
     fresh = _differences(stored, _judged(experiment, stored, cells, split)) if moved else ()

@@ -104,7 +104,7 @@ def _period_start(connection: sa.Connection, known: Iterable[Experiment], now: d
     if earlier:
         return max(earlier)
     born = [e.created_at for e in known if e.created_at is not None]
-    return min([*born, now - WEEK]) - timedelta(microseconds=1)
+    return min([*born, now - WEEK])
 
 
 def _sheets(
