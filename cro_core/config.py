@@ -316,7 +316,8 @@ class Config(Section):
                 raise _refusal(f"statistics.{key}", text)
         repeated = _repeated([ratio.name for ratio in ratios])
         if repeated:
-            raise _refusal("statistics.ratio_metrics", f"has two metrics {repeated!r}: give each its own name")
+            text = f"has two metrics {repeated!r}: give each its own name"
+            raise _refusal("statistics.ratio_metrics", text)
         twice = _repeated([f"{g.measure} ({g.harm})" for g in self.guardrails()])
         if twice:
             raise _refusal("statistics.guardrails", f"guards {twice} twice: keep one of them")
@@ -362,7 +363,6 @@ class Config(Section):
         return tuple(
             Goal(name, weight, name in self.primary_goals) for name, weight in self.optimization_goals.items()
         )
-
 
     def guardrails(self) -> tuple[Guardrail, ...]:
         """What no variant may worsen."""

@@ -17,9 +17,19 @@ from typing import Any, cast
 import numpy as np
 import scipy
 
-from cro_core import __version__, planning
+from cro_core import __version__, metrics, planning
 from cro_core.analysis import Totals, totals
-from cro_core.domain import Cell, Decision, Experiment, Plan, Reason, Variant, Verdict, to_json
+from cro_core.domain import (
+    Cell,
+    Decision,
+    Experiment,
+    GoalCell,
+    Plan,
+    Reason,
+    Variant,
+    Verdict,
+    to_json,
+)
 from cro_core.splits import SplitReport, check_splits
 from cro_core.statistics import engine, proportions
 from cro_core.statistics.sequential import Spending, State
@@ -85,7 +95,7 @@ class Comparison:
     """The statistic, days combined; positive favours the challenger."""
     critical_z: float | None
     p_adjusted: float | None
-    """Stagewise p-value: valid although it was looked at often."""
+    """Stagewise p-value, valid although it was looked at often; ``None`` until the experiment has ended."""
     relative: float | None
     """Uplift, standardised over days, with the interval that holds at every look."""
     relative_low: float | None
@@ -118,6 +128,7 @@ def decide(
     as_of: datetime,
     state: engine.EngineState | None = None,
     split: SplitReport | None = None,
+    goals: Sequence[GoalCell] = (),
 ) -> Judgement:
     """The decision that these counts allow at this moment.
 
@@ -127,6 +138,7 @@ def decide(
         as_of: the moment of the look, UTC.
         state: what the looks so far left; those at or after ``as_of`` are undone. ``None`` before the first.
         split: whether visitors split as planned, by day and segment too; ``None`` checks only the total.
+        goals: the same units by goal, where a guardrail of the plan watches one.
     """
     sums = totals(experiment, cells)
     elapsed, hours = progress(experiment, as_of)
@@ -153,6 +165,12 @@ def decide(
     reasons = [*split.reasons, _look_reason(look), *argument]
     if verdict is Verdict.INVALID:
         reasons += _vetoed(experiment, cells, take(None), per_day)
+    guards = metrics.guardrails(experiment, cells, goals)
+    broken = metrics.breach(guards)
+    if broken is not None:
+        reasons = [broken, *reasons]
+        if verdict is not Verdict.INVALID:
+            verdict, winner, unproven = Verdict.KEEP_CONTROL, experiment.control.key, False
     evidence = {
         "plan": experiment.plan,
         "epochs": experiment.epochs,
@@ -162,6 +180,7 @@ def decide(
         "comparisons": comparisons,
         "srm": split.total,
         "splits": split,
+        "guardrails": guards,
     }
     decision = Decision(
         experiment_id=experiment.id,
@@ -324,7 +343,7 @@ def _compare(experiment: Experiment, cells: Sequence[Cell], row: engine.Challeng
         crossed=row.crossed,
         z=row.z,
         critical_z=row.critical,
-        p_adjusted=row.p_value,
+        p_adjusted=row.p_value if row.stopped else None,
         relative=row.relative.estimate,
         relative_low=row.relative.low,
         relative_high=row.relative.high,

@@ -26,6 +26,7 @@ from cro_core.workflows.replay import replay
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
+GUARD = {"goal": "phone_click", "max_drop": 0.1}
 SETTINGS: dict[str, Any] = {
     "statistics": {"base_rate": 0.2, "minimum_detectable_uplift": 0.8},
     "smart_traffic_allocation": {"enabled": False},
@@ -493,3 +494,49 @@ class TestLooks:
             connection.execute(sa.update(schema.decisions).values(record=record))
         (line,) = replay(home, stored.id).from_counts
         assert line.startswith("comparisons.0.z was ")
+
+
+class TestGuardrails:
+    """What must not be harmed ends an experiment, whatever it gains elsewhere."""
+
+    @pytest.fixture
+    def guarded(self, tmp_path: Path) -> Home:
+        settings = {**SETTINGS, "statistics": {**SETTINGS["statistics"], "guardrails": [GUARD]}}
+        create_home(tmp_path / "guarded", settings, environ={})
+        home = open_home(tmp_path / "guarded", environ={})
+        set_clock(home, START)
+        home = open_home(tmp_path / "guarded", environ={})
+        create(home)
+        visit(home, "hero", [("photo", 300, 60), ("film", 300, 150)], START + DAY / 4)
+        return home
+
+    def calls(self, home: Home, counts: dict[str, int]) -> None:
+        events = [
+            {
+                "event_type": "phone_click",
+                "user_id": f"hero:{variant}:{START + DAY / 4:%d%H}:{number}",
+                "timestamp": iso(START + DAY / 3),
+            }
+            for variant, callers in counts.items()
+            for number in range(callers)
+        ]
+        assert ingest(home, events, now=START + DAY / 2).accepted == len(events)
+
+    def test_a_broken_one_routes_everybody_to_the_control_within_one_cycle(self, guarded: Home) -> None:
+        self.calls(guarded, {"photo": 150, "film": 20})
+        report = orchestrate(guarded, now=START + 2 * DAY)
+        (decision,) = report.decisions
+        assert (decision.verdict, decision.winner) == ("keep_control", "photo")
+        assert decision.reasons[0].code == "guardrail"
+        assert decision.evidence["guardrails"][0]["broken"] is True
+        assert get(guarded, "hero").status is Status.ARCHIVED
+        assert assignments(guarded, "anybody", now=START + 2 * DAY)["experiments"] == []
+        assert replay(guarded, decision.id).identical
+
+    def test_one_that_holds_stops_nothing(self, guarded: Home) -> None:
+        self.calls(guarded, {"photo": 60, "film": 62})
+        (decision,) = orchestrate(guarded, now=START + 2 * DAY).decisions
+        assert (decision.verdict, decision.winner) == ("ship", "film")
+        assert decision.evidence["guardrails"][0]["status"] == "ok"
+        measured = {r["metric"] for r in decision.evidence["metrics"]["results"]}
+        assert "goal:phone_click" in measured

@@ -294,7 +294,7 @@ def test_a_decision_for_the_terminal_holds_every_number() -> None:
     text = decision_text(samples.decision(of, Verdict.SHIP, [(5000, 400), (5000, 500)], winner="b"))
     for said in (
         "The verdict is ship.", "verdict  ship, show b", "split    ok", "a (control)", "8.00 %", "uplift      +25.0 %",
-        "chi-square  9.4000, p = .002; with Yates' correction p = .003", "       30,000  Events received",
+        "chi-square  9.4000, as if looked at once p = .002; with Yates' correction p = .003", "       30,000  Events received",
         "-         333  sent twice", "=      10,000  Visitors counted",
     ):  # fmt: skip
         assert said in text

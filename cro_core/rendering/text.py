@@ -24,6 +24,8 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield from _totals(evidence.get("totals", ()))
     for comparison in evidence.get("comparisons", ()):
         yield from _comparison(comparison)
+    yield from _guardrails(evidence.get("guardrails") or ())
+    yield from _metrics((evidence.get("metrics") or {}).get("results", ()))
     yield from _waterfall(evidence.get("waterfall", ()))
 
 
@@ -56,6 +58,16 @@ def _comparison(c: Json) -> Iterator[str]:
     yield f"{words.clean(c['variant'])} against the control"
     if c.get("relative") is not None:
         yield f"  uplift      {words.signed(c['relative'])} ({words.interval(c['relative_low'], c['relative_high'])})"
+    if c.get("stopped") is not None:
+        span = words.interval(c["stopped_low"], c["stopped_high"])
+        yield f"  at its end  {words.signed(c['stopped'])} ({span}), not flattered by when it stopped"
+    if c.get("z") is not None and c.get("critical_z") is not None:
+        p = (
+            f", {words.p_value(c['p_adjusted'])} under hourly looks"
+            if c.get("p_adjusted") is not None
+            else ""
+        )
+        yield f"  statistic   z = {c['z']:.3f}, decides at {c['critical_z']:.3f}{p}"
     if c.get("absolute") is not None:
         yield f"  difference  {c['absolute']:+.5f}" + (
             f" ({c['low']:+.5f} to {c['high']:+.5f})" if c.get("low") is not None else ""
@@ -66,9 +78,28 @@ def _comparison(c: Json) -> Iterator[str]:
             if c.get("p_value_yates") is not None
             else ""
         )
-        yield f"  chi-square  {c['chi_square']:.4f}, {words.p_value(c['p_value'])}{yates}"
+        yield f"  chi-square  {c['chi_square']:.4f}, as if looked at once {words.p_value(c['p_value'])}{yates}"
     if c.get("reason"):
         yield f"  {words.clean(c['reason'])}"
+
+
+def _guardrails(states: Any) -> Iterator[str]:
+    if states:
+        yield ""
+    for state in states:
+        yield f"guardrail {state['status']}: {words.clean(state['text'])}"
+
+
+def _metrics(results: Any) -> Iterator[str]:
+    """Secondary metrics: what else moved, with p-values adjusted over all of them and valid for one look."""
+    if results:
+        yield ""
+        yield f"{'other metrics':<24}{'variant':<16}{'control':>10}{'variant':>10}{'uplift':>10}   adjusted p"
+    for r in results:
+        levels = "".join(f"{'-' if v is None else format(v, '.4g'):>10}" for v in (r["control"], r["value"]))
+        p = words.clean(r["reason"] or "") if r["p_adjusted"] is None else words.p_value(r["p_adjusted"])
+        uplift = words.signed(r["relative"]) if r["relative"] is not None else "-"
+        yield f"{words.clean(r['name']):<24.24}{words.clean(r['variant']):<16.16}{levels}{uplift:>10}   {p}"
 
 
 def _waterfall(steps: Any) -> Iterator[str]:

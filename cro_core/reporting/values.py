@@ -48,7 +48,7 @@ class Contrast:
     """The test statistic, which a decision compares with the critical value; where shares moved from day to
     day it is combined over the days and differs from a pooled table's."""
     p_value: float | None
-    """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` before the first look."""
+    """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` until it has ended."""
     reason: str = ""
     """Why something could not be computed; empty where all could."""
 

@@ -77,9 +77,7 @@ def segments(
     return tuple(found)
 
 
-def goal_cells(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime
-) -> tuple[GoalCell, ...]:
+def goal_cells(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> tuple[GoalCell, ...]:
     """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
     rows = _run(connection, experiment, as_of, analysis.GOAL_CELLS)
     return tuple(GoalCell(r["goal"], int(r["epoch"]), r["variant"], int(r["units"])) for r in rows)
@@ -121,9 +119,7 @@ def measured(
     goals = goal_cells(connection, experiment, as_of) if whole or watched else ()
     if not whole:
         return Measured(goals)
-    pairs = (
-        pair_cells(connection, experiment, as_of, pair) for pair in analysis.pairs_of(experiment, cells)
-    )
+    pairs = (pair_cells(connection, experiment, as_of, pair) for pair in analysis.pairs_of(experiment, cells))
     return Measured(goals, tuple(cell for found in pairs for cell in found))
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cro_core.decision import decide, fingerprint, state_of
-from cro_core.domain import Cell, Decision, Experiment, Reason
+from cro_core import metrics
+from cro_core.decision import fingerprint, state_of
+from cro_core.domain import Cell, Decision, Experiment, Measured, Reason
 from cro_core.home import Home
-from cro_core.splits import SplitReport, check_splits
+from cro_core.splits import check_splits
 from cro_core.storage import decisions, experiments
-from cro_core.workflows.evaluate import count
+from cro_core.workflows.evaluate import Counted, count, judged
 
 TOLERANCE = 1e-9
 """Relative difference up to which two numbers are the same: other processors round otherwise."""
@@ -57,10 +58,10 @@ def replay(home: Home, decision_id: str) -> Replay:
     with home.db.read() as connection:
         stored = decisions.get(connection, decision_id)
         experiment = experiments.get(connection, stored.experiment_id)
-        cells, split = count(connection, experiment, stored.as_of, whole=True)
-    again = _differences(stored, _judged(experiment, stored, stored.cells, _split_then(experiment, stored)))
-    moved = tuple(_moved(stored.cells, cells))
-    fresh = _differences(stored, _judged(experiment, stored, cells, split)) if moved else ()
+        now = count(connection, experiment, stored.as_of, whole=True)
+    again = _differences(stored, _judged(experiment, stored, _then(experiment, stored)))
+    moved = tuple(_moved(stored.cells, now.cells))
+    fresh = _differences(stored, _judged(experiment, stored, now)) if moved else ()
     return Replay(
         decision=stored.id,
         verdict=stored.verdict.value,
@@ -68,23 +69,24 @@ def replay(home: Home, decision_id: str) -> Replay:
         from_counts=tuple(again),
         from_rows=(*moved, *fresh),
         fingerprint=stored.fingerprint,
-        fingerprint_now=fingerprint(cells),
+        fingerprint_now=fingerprint(now.cells),
     )
 
 
-def _split_then(experiment: Experiment, stored: Decision) -> SplitReport:
-    """The check of the stored counts; what days and segments said is taken from the record."""
-    report, then = check_splits(experiment, stored.cells), stored.evidence.get("splits")
-    if not then:
-        return report
-    reasons = tuple(Reason(**reason) for reason in then["reasons"])
-    return replace(report, status=then["status"], veto=then["veto"], reasons=reasons)
+def _then(experiment: Experiment, stored: Decision) -> Counted:
+    """What the decision saw; what days and segments said of the split is taken from the record."""
+    split = check_splits(experiment, stored.cells)
+    if then := stored.evidence.get("splits"):
+        reasons = tuple(Reason(**reason) for reason in then["reasons"])
+        split = replace(split, status=then["status"], veto=then["veto"], reasons=reasons)
+    measured = stored.evidence.get("measured")
+    return Counted(stored.cells, split, metrics.measured_from_json(measured) if measured else Measured())
 
 
-def _judged(experiment: Experiment, stored: Decision, cells: Sequence[Cell], split: SplitReport) -> Decision:
-    looks = stored.evidence.get("looks")
-    state = state_of(looks) if looks else None
-    return decide(experiment, cells, as_of=stored.as_of, state=state, split=split).decision
+def _judged(experiment: Experiment, stored: Decision, counted: Counted) -> Decision:
+    taken = stored.evidence.get("looks")
+    state = state_of(taken) if taken else None
+    return judged(experiment, counted, stored.as_of, state).decision
 
 
 def _differences(stored: Decision, found: Decision) -> list[str]:
