@@ -41,7 +41,10 @@ def cells_and_times(
     )
     times = analysis.time_slices(
         experiment,
-        ((int(r["epoch"]), r["variant"], from_micros(int(r["quarter"]) * quarter), int(r["units"])) for r in rows),
+        (
+            (int(r["epoch"]), r["variant"], from_micros(int(r["quarter"]) * quarter), int(r["units"]))
+            for r in rows
+        ),
     )
     return cells, times
 
