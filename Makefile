@@ -2,7 +2,7 @@
 # Say PYTHON=... for another interpreter, UV= to do without uv, JOBS=... for more test processes, ARGS=... for options.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint jupyter lock docs clean browser
+.PHONY: help setup demo test lint lab bench jupyter lock docs clean browser
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
@@ -34,6 +34,12 @@ lint: $(VENV)/.complete ## ruff, mypy, and that notebooks carry no output
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
+
+lab: $(VENV)/.runtime ## the full table of promises, simulated; writes docs/lab.md
+	$(BIN)/cro lab targets --seed 20261124 --output docs/lab.md $(ARGS)
+
+bench: $(VENV)/.complete ## how long the heavy parts take; ARGS for its options
+	for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
 jupyter: $(VENV)/.runtime ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
-from cro_core.clock import parse_time
+from cro_core.clock import parse_time, system_clock
 from cro_core.domain import to_json
 from cro_core.errors import Busy, CroError, InvalidInput, RunFailed
-from cro_core.home import Home, create_home, open_home
+from cro_core.home import Home, create_home, default_path, open_home
+
+if TYPE_CHECKING:
+    from cro_core.config import Config
+    from cro_core.workflows.lab import Asked, Measure, Setup
 
 EXIT_ERROR, EXIT_USAGE, EXIT_BUSY = 1, 2, 75
+LAB_SEED = 20261124
 
 app = typer.Typer(
     name="cro",
@@ -221,6 +228,139 @@ def replay(
         sys.exit(EXIT_ERROR)
 
 
+class LabWork(StrEnum):
+    """What the lab does: measures of one setup, or the table of promises."""
+
+    FPR = "fpr"
+    POWER = "power"
+    COVERAGE = "coverage"
+    TARGETS = "targets"
+
+
+@app.command(epilog="Example: cro lab power --programmes 2000 --uplift 0.15")
+def lab(
+    what: Annotated[
+        LabWork,
+        typer.Argument(help="False positives, power, honesty of the estimates; or the table of promises."),
+    ],
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            help="The site whose settings are simulated.  [default: CRO_HOME, else here, else shipped]",
+        ),
+    ] = None,
+    programmes: Annotated[int, typer.Option(min=1, help="Simulated experiments (per scenario).")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")] = LAB_SEED,
+    profile: Annotated[
+        str | None, typer.Option(help="How the rate moves: const, week, promo, decay.  [default: week]")
+    ] = None,
+    uplift: Annotated[
+        float | None, typer.Option(help="True relative uplift of the first challenger.  [default: the MDE]")
+    ] = None,
+    base_rate: Annotated[
+        float | None, typer.Option(help="Mean conversion rate, a fraction.  [default: from the settings]")
+    ] = None,
+    variants: Annotated[int | None, typer.Option(max=10, help="The control included.  [default: 2]")] = None,
+    visitors: Annotated[
+        int | None, typer.Option(help="Of all variants until the horizon.  [default: the planner's]")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One of the targets, as T1; may be repeated.  [default: all]")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for the targets as a page of Markdown.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Simulate the engine that decides: whether its promises hold, beside a rule that looks every hour at 5 %."""
+    from cro_core.workflows.lab import Asked
+
+    if what is LabWork.TARGETS:
+        truth = {"profile": profile, "uplift": uplift, "base_rate": base_rate}
+        size = {"variants": variants, "visitors": visitors}
+        _refuse({"home": home, **truth, **size}, "the targets are worded for scenarios of their own")
+        _lab_targets(programmes, seed, only, output, as_json)
+        return
+    _refuse({"only": only, "output": output}, "it belongs to targets")
+    asked = Asked(
+        profile="week" if profile is None else profile,
+        uplift=uplift,
+        base_rate=base_rate,
+        variants=2 if variants is None else variants,
+        visitors=visitors,
+    )
+    _lab_measure(cast("Measure", what.value), _settings(home), asked, programmes, seed, as_json)
+
+
+def _refuse(options: Mapping[str, Any], why: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidInput(f"--{name.replace('_', '-')} is {value}: {why}, leave it out", field=name)
+
+
+def _settings(home: Path | None) -> Config:
+    """Of the home, if there is one; else those that ship, under the environment."""
+    from cro_core.config import FILE_NAME, load
+
+    if home is None and not os.environ.get("CRO_HOME") and not (default_path() / FILE_NAME).is_file():
+        return load(None, os.environ).config
+    return open_home(home).config
+
+
+def _lab_measure(
+    what: Measure, config: Config, asked: Asked, programmes: int, seed: int, as_json: bool
+) -> None:
+    import numpy as np
+
+    from cro_core.rendering.lab import found_text
+    from cro_core.workflows.lab import simulate
+
+    rng = np.random.default_rng(seed)
+    answer = simulate(config, what, asked, programmes, rng, quiet=True if as_json else None)
+    _say(
+        {**to_json(answer), "seed": seed},
+        as_json,
+        lambda _: f"{_setup_text(answer.setup, programmes)}\n\n{found_text(answer.found)}",
+    )
+
+
+def _setup_text(setup: Setup, programmes: int) -> str:
+    shares = "equal shares" if setup.floor is None else f"shares that move daily, floor {setup.floor:.0%}"
+    shape = "" if setup.spending_parameter is None else f"({setup.spending_parameter:g})"
+    effects = ", ".join(f"{u:+.1%}" for u in setup.uplifts)
+    return (
+        f"{programmes:,} experiments, {setup.looks} hourly looks in {setup.days} days of new visitors\n"
+        f"  truth   rate {setup.base_rate:.3g} ({setup.profile}), uplift {effects}\n"
+        f"  traffic {setup.visitors:,} visitors, {setup.planned_visitors:,} planned for {setup.mde:+.0%}; {shares}\n"
+        f"  rules   alpha {setup.alpha:g}, {setup.spending}{shape}, gate {setup.gate} {setup.min_uplift:.0%}, "
+        f"futility {'on' if setup.futility else 'off'}, at least {setup.min_units} per variant"
+    )
+
+
+def _lab_targets(
+    programmes: int, seed: int, only: Sequence[str] | None, output: Path | None, as_json: bool
+) -> None:
+    from cro_core.rendering.lab import lines_text
+    from cro_core.workflows.lab import targets
+
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise InvalidInput(f"--output is {output}: give a file in a folder that exists", field="output")
+    found = targets(programmes, seed, only, now=system_clock(), quiet=True if as_json else None)
+    if output is not None:
+        output.write_text(found.document, encoding="utf-8")
+    answer = {
+        "programmes": programmes,
+        "seed": seed,
+        "kept": found.kept,
+        "lines": [{**to_json(line), "kept": line.kept} for line in found.lines],
+        "output": None if output is None else str(output),
+    }
+    written = "" if output is None else f"\nWritten to {output}"
+    head = f"{programmes:,} programmes per scenario, seed {seed}\n"
+    _say(answer, as_json, lambda _: head + lines_text(found.lines) + written)
+    if not found.kept:
+        sys.exit(EXIT_ERROR)
+
+
 @app.command(epilog="Example: cro orchestrate --dry-run")
 def orchestrate(
     home: HomeOption = None,
@@ -272,8 +412,6 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8866,
 ) -> None:
     """Serve the interactive dashboard with Voila."""
-    import os
-
     from cro_core.rendering.dashboard import dashboard_command
 
     command, environment = dashboard_command(open_home(home), port)

@@ -177,6 +177,17 @@ class Statistics(Section):
         description="What makes means less noisy (CUPED): the visitor's engagement in the 28 days before the exposure, "
         "the value sent with the exposure (known before it), or nothing.",
     )
+    always_valid_companion: bool = Field(
+        False,
+        description="Keep with each decision evidence that holds whenever it is looked at; it never decides.",
+    )
+    stream_false_discovery_rate: float | None = Field(
+        None,
+        gt=0,
+        le=0.5,
+        description="Part of all discoveries that may be false, over all experiments (SAFFRON): each is planned for, and "
+        "run at, the error rate that the results so far allow, at most 1 - confidence_level. Null looks at each by itself.",
+    )
 
     @model_validator(mode="after")
     def _parameter_fits(self) -> Statistics:
@@ -607,6 +618,12 @@ def _costs(config: Config, sources: Mapping[str, str]) -> Iterator[str]:
         yield (
             f"statistics.min_uplift_gate is {config.statistics.min_uplift_gate}: a true uplift of just "
             f"{config.automation.min_conversion_difference:.0%} is then found at most half of the time, whatever the sample"
+        )
+    rate = config.statistics.stream_false_discovery_rate
+    if rate is not None:
+        yield (
+            f"statistics.stream_false_discovery_rate is {rate:g}: the first experiment is run at an error rate of about "
+            f"{min(config.alpha, rate / 9):.1%} and later ones at what the results allow; each needs more visitors for that"
         )
     if config.automation.confidence_level < 0.95:
         yield (

@@ -32,6 +32,8 @@ from cro_core.domain import (
 )
 from cro_core.splits import SplitReport, check_splits
 from cro_core.statistics import engine, proportions
+from cro_core.statistics.companion import companion
+from cro_core.statistics.rules import Floats
 from cro_core.statistics.sequential import Spending, State
 
 GATES = {
@@ -44,6 +46,9 @@ HOUR = timedelta(hours=1)
 
 LEAST_POWER = 0.5
 """Planned power below which futility is not asked."""
+
+MOST_SHOWN = 1e6
+"""E-values beyond it are not spelt out for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,29 @@ class Comparison:
     """Why a number is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class AlwaysValid:
+    """What may be said of one challenger whenever one looks, inside the schedule or not; it decides nothing."""
+
+    variant: str
+    name: str
+    e_value: float | None
+    """Evidence that both convert differently; ``None`` where there is none."""
+    log_e: float | None
+    p_value: float | None
+    """``min(1, 1 / e)``."""
+    needed: float
+    """The e-value that shows a difference at the plan's error rate over all challengers."""
+    shown: bool
+    """Whether it is reached."""
+    leader: str | None
+    """Whose rate is ahead, ``control`` or ``variant``."""
+    says: str
+    """The same for people."""
+    reason: str | None
+    """Why a number is missing."""
+
+
 def decide(
     experiment: Experiment,
     cells: Sequence[Cell],
@@ -182,6 +210,8 @@ def decide(
         "splits": split,
         "guardrails": guards,
     }
+    if experiment.plan.companion:
+        evidence["companion"] = always_valid(experiment, cells)
     decision = Decision(
         experiment_id=experiment.id,
         as_of=as_of,
@@ -253,6 +283,43 @@ def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> engine.Aggregat
     return engine.Aggregates.of(
         [[c.units for c in row] for row in grid], [[c.conversions for c in row] for row in grid]
     )
+
+
+def always_valid(experiment: Experiment, cells: Sequence[Cell]) -> list[AlwaysValid]:
+    """Always-valid evidence on each challenger, over the epochs."""
+    counts = aggregates(experiment, cells)
+    pairs = ((v, [0, k]) for k, v in enumerate(experiment.challengers, start=1))
+    return [_at_any_time(experiment, v, counts.units[:, pair], counts.total[:, pair]) for v, pair in pairs]
+
+
+def _at_any_time(
+    experiment: Experiment, challenger: Variant, units: Floats, conversions: Floats
+) -> AlwaysValid:
+    found = companion(units, conversions, experiment.plan.mde)
+    needed = len(experiment.challengers) / experiment.plan.alpha
+    shown = found.log_e is not None and found.log_e >= math.log(needed)
+    return AlwaysValid(
+        variant=challenger.key,
+        name=challenger.name,
+        e_value=found.e_value,
+        log_e=found.log_e,
+        p_value=found.p_value,
+        needed=needed,
+        shown=shown,
+        leader=found.leader,
+        says=_at_any_time_text(challenger.name, found.e_value, needed, shown, found.leader),
+        reason=found.reason,
+    )
+
+
+def _at_any_time_text(
+    name: str, e_value: float | None, needed: float, shown: bool, leader: str | None
+) -> str:
+    if e_value is None:
+        return "nobody converted: nothing can be said yet"
+    size = f"{e_value:,.1f}" if e_value < MOST_SHOWN else f"above {MOST_SHOWN:,.0f}"
+    told = f"{name} converts {'better' if leader == 'variant' else 'worse'} than the control"
+    return f"{told if shown else 'no difference is shown'} (e-value {size}, {needed:,.0f} is needed)"
 
 
 def fingerprint(cells: Sequence[Cell]) -> str:
@@ -415,7 +482,7 @@ def _too_little_traffic(experiment: Experiment, per_day: float) -> list[Reason]:
 
 def _significant(plan: Plan, won: Comparison) -> Reason:
     text = f"{won.name} beats the control: z = {won.z:.2f}, needed {won.critical_z:.2f} at this look"
-    return Reason("significant", f"{text} for a {plan.alpha:.0%} error rate over all looks.")
+    return Reason("significant", f"{text} for a {100 * plan.alpha:.2g}% error rate over all looks.")
 
 
 def _worth_it(plan: Plan, won: Comparison) -> Reason:

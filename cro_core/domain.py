@@ -158,6 +158,8 @@ class Plan:
     """How p-values of the secondary metrics are adjusted: ``holm`` or ``benjamini_hochberg``."""
     covariate: str = "engagement"
     """What adjusts a mean: ``engagement`` before the exposure, the ``exposure_value``, or ``none``."""
+    companion: bool = False
+    """Whether decisions carry always-valid evidence too; it never changes a verdict."""
 
 
 @dataclass(frozen=True, slots=True)

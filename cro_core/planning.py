@@ -48,9 +48,20 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         ratios=config.ratios(),
         adjustment=config.statistics.secondary_adjustment,
         covariate=config.statistics.covariate,
+        companion=config.statistics.always_valid_companion,
     )
-    sized = size(plan, variants=variants)
-    return replace(plan, units=None if sized is None else sized.units)
+    return at_level(plan, plan.alpha, variants=variants)
+
+
+def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
+    """The plan with this two-sided error rate, in (0, 1), and the sample it needs for it.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    changed = replace(plan, alpha=alpha)
+    sized = size(changed, variants=variants)
+    return replace(changed, units=None if sized is None else sized.units)
 
 
 def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:

@@ -136,6 +136,8 @@ RANGES = [
     ("statistics.ratio_metrics", ["x", 3], "a list of objects with name, numerator, denominator"),
     ("statistics.secondary_adjustment", ["none", 1], "'holm' or 'benjamini_hochberg'"),
     ("statistics.covariate", ["history", None], "'engagement', 'exposure_value' or 'none'"),
+    ("statistics.always_valid_companion", ["x", None], "true or false"),
+    ("statistics.stream_false_discovery_rate", [0, 0.51, -0.1, "x"], "null or a number > 0 and <= 0.5"),
     ("smart_traffic_allocation.enabled", ["x"], "true or false"),
     ("smart_traffic_allocation.min_traffic_to_loser", [0, 0.3, 51, "10 %"], "a number >= 1 and <= 50"),
     ("reporting.weekly_report", ["x"], "true or false"),

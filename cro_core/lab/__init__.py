@@ -12,7 +12,7 @@ variant has 100 visitors and the observed uplift is 10 %. ``Flaw`` plants engine
 to show that the lab catches them.
 """
 
-from cro_core.lab.looks import Outcomes, decide
+from cro_core.lab.looks import Outcomes, decide, naive_rule
 from cro_core.lab.measures import (
     Coverage,
     FalsePositives,
@@ -43,6 +43,7 @@ __all__ = [
     "coverage",
     "decide",
     "fpr",
+    "naive_rule",
     "planned",
     "power",
     "run",

@@ -104,7 +104,7 @@ def decide(scenario: Scenario, traffic: Traffic) -> Outcomes:
         look=look,
         units=scenario.arrivals().cumsum()[look].astype(float),
         z=z[np.arange(count), look],
-        naive_winner=_naive_rule(traffic, plan.min_units, plan.min_uplift),
+        naive_winner=naive_rule(traffic, plan.min_units, plan.min_uplift),
         looks=np.array(taken),
         information=information,
         critical=critical,
@@ -210,7 +210,7 @@ def _futile(
     return np.asarray((~active | (power_left < plan.futility_power)).all(-1))
 
 
-def _naive_rule(traffic: Traffic, least: int, uplift: float) -> NDArray[np.intp]:
+def naive_rule(traffic: Traffic, least: int, uplift: float) -> NDArray[np.intp]:
     """First variant that p < .05 at an hourly look, ``least`` visitors each and the observed uplift declare; -1: none."""
     units, hits = traffic.n.cumsum(1).astype(float), traffic.x.cumsum(1).astype(float)
     programmes, hours, arms = units.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,17 @@ from cro_core.lab.traffic import simulate
 from cro_core.statistics import srm, stagewise
 from cro_core.statistics.combination import effect_at
 from cro_core.statistics.planner import sample_size
-from cro_core.statistics.rules import Aggregates
+from cro_core.statistics.rules import HOURLY, Aggregates
 from cro_core.statistics.sequential import check_between
 
 BATCH = 2_500
-"""Programmes simulated at once: some 70 MB for two variants."""
+"""Programmes simulated at once: some 70 MB for two variants over two weeks."""
+
+LONG = 4 * HOURLY
+"""Looks from which on fewer are simulated at once, so that memory does not grow with the horizon."""
+
+Progress = Callable[[Sequence[int]], Iterable[int]]
+"""Goes through the sizes of the batches one by one; what shows progress may stand in for ``iter``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,9 @@ class Coverage:
     """The same of the pooled uplift."""
 
 
-def fpr(scenario: Scenario, programmes: int, rng: np.random.Generator) -> FalsePositives:
+def fpr(
+    scenario: Scenario, programmes: int, rng: np.random.Generator, *, progress: Progress = iter
+) -> FalsePositives:
     """False positives of a scenario without effects.
 
     Raises:
@@ -98,7 +107,7 @@ def fpr(scenario: Scenario, programmes: int, rng: np.random.Generator) -> FalseP
         raise InvalidInput(
             f"uplifts are {scenario.uplifts}: give zeros to count false positives", field="uplifts"
         )
-    runs = _batches(scenario, programmes, rng)
+    runs = _batches(scenario, programmes, rng, progress)
     won = np.concatenate([run.winner >= 0 for run in runs])
     control = np.concatenate([run.control_won for run in runs])
     return FalsePositives(
@@ -110,7 +119,12 @@ def fpr(scenario: Scenario, programmes: int, rng: np.random.Generator) -> FalseP
 
 
 def power(
-    scenario: Scenario, programmes: int, rng: np.random.Generator, *, fixed: int | None = None
+    scenario: Scenario,
+    programmes: int,
+    rng: np.random.Generator,
+    *,
+    fixed: int | None = None,
+    progress: Progress = iter,
 ) -> Power:
     """Power and sample of a scenario with an effect.
 
@@ -120,11 +134,12 @@ def power(
         rng: source of randomness.
         fixed: visitors that a test looked at once would take; ``None``: those that give it 80 % power for
             the plan's MDE.
+        progress: shows how far it is.
     """
     best = int(np.argmax(scenario.uplifts))
     level = scenario.plan.alpha / len(scenario.uplifts)
     whole = fixed or scenario.variants * sample_size(scenario.base_rate, scenario.plan.mde, alpha=level)
-    runs = _batches(scenario, programmes, rng)
+    runs = _batches(scenario, programmes, rng, progress)
     winner = np.concatenate([run.winner for run in runs])
     control = np.concatenate([run.control_won for run in runs])
     return Power(
@@ -136,10 +151,12 @@ def power(
     )
 
 
-def coverage(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Coverage:
+def coverage(
+    scenario: Scenario, programmes: int, rng: np.random.Generator, *, progress: Progress = iter
+) -> Coverage:
     """Intervals and estimates of the first challenger at stopping, and of the day-14 uplift."""
     truth = scenario.uplifts[0]
-    rows = [_estimates(scenario, run) for run in _batches(scenario, programmes, rng)]
+    rows = [_estimates(scenario, run) for run in _batches(scenario, programmes, rng, progress)]
     column = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     won = column["won"]
 
@@ -171,7 +188,7 @@ def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) ->
             found |= srm.alarms(seen[:, : day + 1], traffic.shares[:, : day + 1])
         return found
 
-    return share(np.concatenate([alarmed(size) for size in _sizes(programmes, BATCH)]))
+    return share(np.concatenate([alarmed(size) for size in _sizes(scenario, programmes)]))
 
 
 def share(values: ArrayLike) -> Share:
@@ -213,10 +230,13 @@ def _estimates(scenario: Scenario, found: Outcomes) -> dict[str, Floats]:
     }
 
 
-def _sizes(programmes: int, most: int) -> list[int]:
+def _sizes(scenario: Scenario, programmes: int) -> list[int]:
     check_between("programmes", programmes, 0, math.inf)
+    most = max(BATCH * LONG // max(scenario.hours, LONG), 1)
     return [min(most, programmes - done) for done in range(0, programmes, most)]
 
 
-def _batches(scenario: Scenario, programmes: int, rng: np.random.Generator) -> list[Outcomes]:
-    return [run(scenario, size, rng) for size in _sizes(programmes, BATCH)]
+def _batches(
+    scenario: Scenario, programmes: int, rng: np.random.Generator, progress: Progress
+) -> list[Outcomes]:
+    return [run(scenario, size, rng) for size in progress(_sizes(scenario, programmes))]

@@ -65,16 +65,24 @@ def table(programmes: int, seed: int, only: Sequence[str] | None = None) -> Iter
     Args:
         programmes: simulated per scenario; 10,000 is what the promises are worded for.
         seed: of the random numbers; a target's lines do not depend on which others are asked for.
-        only: keys of ``TARGETS``; ``None`` is all.
+        only: keys of ``TARGETS``, each simulated once, or of ``TOGETHER``, whose lines alone are kept then;
+            ``None`` is all.
 
     Raises:
         InvalidInput: a key that is none.
     """
     names = list(TARGETS)
-    for name in names if only is None else only:
-        if name not in TARGETS:
-            raise InvalidInput(f"target is {name!r}: choose from {', '.join(names)}", field="only")
-        yield from TARGETS[name](programmes, np.random.default_rng([seed, names.index(name)]))
+    asked = names if only is None else list(dict.fromkeys(only))
+    for name in asked:
+        if name not in TARGETS and name not in TOGETHER:
+            raise InvalidInput(f"target is {name!r}: choose from {', '.join(_all_names())}", field="only")
+    for name in dict.fromkeys(TOGETHER.get(name, name) for name in asked):
+        lines = TARGETS[name](programmes, np.random.default_rng([seed, names.index(name)]))
+        yield from (line for line in lines if name in asked or line.target in asked)
+
+
+def _all_names() -> list[str]:
+    return sorted({*TARGETS, *TOGETHER}, key=lambda name: int(name[1:]))
 
 
 def document(lines: Sequence[Line], programmes: int, seed: int, day: date) -> str:
@@ -235,4 +243,7 @@ TARGETS: Mapping[str, Target] = {
     "T13": _split_checks,
     "T14": _streams,
 }
-"""The promises, by the first of those that one simulation serves: T3 comes with T1, T5 with T4, T12 with T11."""
+"""The promises, by the first of those that one simulation serves."""
+
+TOGETHER: Mapping[str, str] = {"T3": "T1", "T5": "T4", "T12": "T11"}
+"""Promises that another one's simulation serves."""

@@ -22,8 +22,10 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield from _look(evidence.get("look", {}))
     yield from _split(evidence.get("srm", {}), evidence.get("splits", {}))
     yield from _totals(evidence.get("totals", ()))
+    beside = {c["variant"]: c for c in evidence.get("companion", ())}
     for comparison in evidence.get("comparisons", ()):
         yield from _comparison(comparison)
+        yield from _any_time(beside.get(comparison["variant"]))
     yield from _guardrails(evidence.get("guardrails") or ())
     yield from _metrics((evidence.get("metrics") or {}).get("results", ()))
     yield from _waterfall(evidence.get("waterfall", ()))
@@ -100,6 +102,11 @@ def _metrics(results: Any) -> Iterator[str]:
         p = words.clean(r["reason"] or "") if r["p_adjusted"] is None else words.p_value(r["p_adjusted"])
         uplift = words.signed(r["relative"]) if r["relative"] is not None else "-"
         yield f"{words.clean(r['name']):<24.24}{words.clean(r['variant']):<16.16}{levels}{uplift:>10}   {p}"
+
+
+def _any_time(companion: Json | None) -> Iterator[str]:
+    if companion is not None:
+        yield f"  any time    {words.clean(companion['says'])}; it decides nothing"
 
 
 def _waterfall(steps: Any) -> Iterator[str]:

@@ -5,8 +5,9 @@ Every change is made in one transaction together with its entry in the audit tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +20,10 @@ from cro_core.domain import KEY, Decision, Experiment, Goal, Status, Variant, Ve
 from cro_core.errors import Conflict, InvalidInput, NotFound
 from cro_core.home import Home
 from cro_core.hypotheses import Hypothesis
+from cro_core.reporting import words
 from cro_core.storage import decisions, experiments, journal
+from cro_core.workflows import stream
+from cro_core.workflows.traffic import expected_per_day
 
 AUTOPILOT = "autopilot"
 
@@ -83,11 +87,30 @@ def create_experiment(home: Home, payload: Any, *, now: datetime, actor: str) ->
             subject=draft.id,
             after={"name": draft.name},
         )
-        return start(connection, draft, now=now, actor=actor) if wanted.start else draft
+        if not wanted.start:
+            return draft
+        return start(connection, draft, home=home, now=now, actor=actor).experiment
 
 
-def start(connection: sa.Connection, draft: Experiment, *, now: datetime, actor: str) -> Experiment:
-    """Starts a stored draft.
+@dataclass(frozen=True, slots=True)
+class Started:
+    """An experiment that has just begun."""
+
+    experiment: Experiment
+    warning: str | None
+    """What its visitors will hardly be able to show; ``None`` where they are enough, or not known."""
+
+    def text(self, why: str = "") -> str:
+        """What was done, in words."""
+        done = f"{self.experiment.id}: started" + (f" ({why})" if why else "")
+        return f"{done}. {self.warning}" if self.warning else done
+
+
+def start(connection: sa.Connection, draft: Experiment, *, home: Home, now: datetime, actor: str) -> Started:
+    """Starts a stored draft, at the error rate that the stream of experiments grants where there is one.
+
+    What the site's traffic cannot show is said before the first visitor: in the experiment's reasoning, and in
+    the audit trail as ``attainable_uplift``, which is null where no gain of any size could be shown.
 
     Raises:
         Conflict: it is no draft, or its slot is taken.
@@ -99,8 +122,13 @@ def start(connection: sa.Connection, draft: Experiment, *, now: datetime, actor:
             raise Conflict(
                 f"experiment {other.id} runs in slot {draft.slot}: end it first, or create this one with start=false"
             )
-    running = planning.begin(draft, now)
+    leveled, level = _leveled(connection, home, draft, now)
+    uplift = _attainable(connection, home, leveled, now)
+    warning = None if uplift is None else _too_little(leveled, uplift)
+    reasoning = f"{draft.reasoning} {warning}".strip() if warning else draft.reasoning
+    running = planning.begin(replace(leveled, reasoning=reasoning), now)
     experiments.start(connection, running)
+    after = {"status": running.status, "slot": running.slot, "planned_units": running.plan.units}
     journal.log(
         connection,
         at=now,
@@ -108,18 +136,48 @@ def start(connection: sa.Connection, draft: Experiment, *, now: datetime, actor:
         action=START,
         subject=running.id,
         before={"status": draft.status},
-        after={"status": running.status, "slot": running.slot, "planned_units": running.plan.units},
+        after=after | level | ({} if uplift is None else {"attainable_uplift": uplift}),
     )
-    return running
+    return Started(running, warning)
+
+
+def _leveled(
+    connection: sa.Connection, home: Home, draft: Experiment, now: datetime
+) -> tuple[Experiment, dict[str, float]]:
+    """The draft planned for what the stream grants, and that for the audit trail."""
+    rate = home.config.statistics.stream_false_discovery_rate
+    if rate is None:
+        return draft, {}
+    level = stream.granted(connection, rate, now)
+    alpha = min(draft.plan.alpha, level)
+    plan = planning.at_level(draft.plan, alpha, variants=len(draft.variants))
+    return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
+
+
+def _attainable(connection: sa.Connection, home: Home, draft: Experiment, now: datetime) -> float | None:
+    """The smallest uplift that the site's traffic can show, where that is more than planned."""
+    per_day = expected_per_day(connection, home.config, now)
+    if per_day is None:
+        return None
+    return planning.under_powered(draft.plan, per_day, variants=len(draft.variants))
+
+
+def _too_little(draft: Experiment, uplift: float) -> str:
+    least = (
+        f"only a gain of {words.percent(uplift)} or more" if math.isfinite(uplift) else "no gain of any size"
+    )
+    planned = words.percent(draft.plan.mde)
+    text = f"At this traffic {least} can be shown; planned was {planned}. `cro plan` shows choices."
+    return text.replace(words.NBSP, " ")
 
 
 def adopt(
     connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime, actor: str
-) -> Experiment:
+) -> Started:
     """Makes an experiment of a hypothesis and starts it."""
     draft = hypothesis.to_experiment(home.config, now=now)
     experiments.add(connection, draft)
-    return start(connection, draft, now=now, actor=actor)
+    return start(connection, draft, home=home, now=now, actor=actor)
 
 
 def conclude(
@@ -417,7 +475,7 @@ def _carry_out_start(
     from cro_core.workflows.hypotheses import find
 
     started = adopt(connection, find(connection, home, proposal["subject"]), home, now=now, actor=actor)
-    return f"{started.id}: started"
+    return started.text()
 
 
 def _undo_start(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:

@@ -183,8 +183,8 @@ class _Cycle:
             free, taken = self._places(connection)
             for draft in experiments.with_status(connection, Status.DRAFT):
                 if len(done) < free and draft.slot not in taken:
-                    manage.start(connection, draft, now=self.now, actor=self.actor)
-                    done.append(f"{draft.id}: started")
+                    started = manage.start(connection, draft, home=self.home, now=self.now, actor=self.actor)
+                    done.append(started.text())
                     taken.add(draft.slot)
         return done
 
@@ -209,7 +209,7 @@ class _Cycle:
     def _start_or_propose(self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis) -> list[str]:
         if self.home.config.automation.auto_start_new_tests:
             started = manage.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
-            return [f"{started.id}: started ({hypothesis.statement})"]
+            return [started.text(hypothesis.statement)]
         if manage.propose_start(connection, hypothesis, now=self.now):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []

@@ -68,6 +68,18 @@ def site_traffic(connection: sa.Connection, config: Config, now: datetime) -> Si
     return None
 
 
+def expected_per_day(connection: sa.Connection, config: Config, now: datetime) -> float | None:
+    """Visitors a day that an experiment starting now may count on: the setting, else the site's own.
+
+    Returns:
+        ``None`` where nothing is set and nothing was measured yet.
+    """
+    if config.statistics.traffic_per_day is not None:
+        return config.statistics.traffic_per_day
+    measured = site_traffic(connection, config, now)
+    return None if measured is None else measured.per_day
+
+
 def experiment_traffic(
     connection: sa.Connection, experiment: Experiment, now: datetime, profile: WeekProfile = FLAT
 ) -> float | None:
