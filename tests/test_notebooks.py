@@ -178,7 +178,7 @@ def test_dashboard_records_what_it_shows(outcome: Any) -> None:
 def test_explore_finds_two_tools_of_one_opinion(outcome: Any) -> None:
     recorded = outcome("explore", experiment="hero-film")
     assert (recorded["experiment"], recorded["verdict"]) == ("hero-film", "ship")
-    assert 1300 < recorded["visitors"] < 1800
+    assert 900 < recorded["visitors"] < 1800
     ours, theirs = recorded["chi_square"]["cro_core"], recorded["chi_square"]["pingouin"]
     assert ours == pytest.approx(theirs, rel=1e-9)
     assert ours > 3.84
@@ -188,7 +188,7 @@ def test_train_says_that_two_finished_tests_are_too_few(outcome: Any) -> None:
     assert outcome("train")["status"] == "not_enough_history"
 
 
-def test_the_sample_home_has_a_winner_an_undecided_test_and_a_running_one(tmp_path: Path) -> None:
+def test_the_sample_home_has_a_winner_a_control_that_stayed_and_a_running_test(tmp_path: Path) -> None:
     home = report_samples.sample(tmp_path)
     assert home.clock() == NOW
     assert home.simulated
@@ -196,6 +196,6 @@ def test_the_sample_home_has_a_winner_an_undecided_test_and_a_running_one(tmp_pa
         known = {e.id: (e.status, e.winner) for e in experiments.with_status(connection)}
     assert known == {
         "hero-film": (Status.ARCHIVED, "film"),
-        "button-words": (Status.ARCHIVED, None),
+        "button-words": (Status.ARCHIVED, "contact"),
         "wedding-gallery": (Status.RUNNING, None),
     }

@@ -79,7 +79,7 @@ def moment(as_of: str, home: Home) -> datetime:
 
 
 def sample_home(folder: Path | None = None) -> Home:
-    """A home with a proven winner, an undecided experiment and a running one, always the same.
+    """A home with a proven winner, an experiment that kept its control and a running one, always the same.
 
     Args:
         folder: where to make it; default: a temporary folder that is removed when this process ends.
