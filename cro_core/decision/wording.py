@@ -1,0 +1,88 @@
+"""A decision in words: its reasons, and the paragraph for a person without statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from cro_core import planning
+from cro_core.decision.evidence import Comparison, Look
+from cro_core.domain import Decision, Experiment, Plan, Reason, Verdict
+
+GATES = {
+    "not_excluded": "the upper end of its interval",
+    "point": "its estimate",
+    "proven": "the lower end of its interval",
+}
+
+
+HEADLINES = {
+    Verdict.SHIP: "{winner} wins.",
+    Verdict.KEEP_CONTROL: "Keep the control, {control}.",
+    Verdict.CONTINUE: "Keep running.",
+    Verdict.INCONCLUSIVE: "Undecided: nothing was proven.",
+    Verdict.INVALID: "No decision: the data cannot be trusted.",
+}
+
+
+def look_reason(look: Look) -> Reason:
+    """Which look this is."""
+    start = "The last look: " if look.due else "An early look: " if look.status == "look" else "No look yet: "
+    return Reason("look", f"{start}{look.why}.")
+
+
+def significant(plan: Plan, won: Comparison) -> Reason:
+    """How far the winner is beyond the line."""
+    text = f"{won.name} beats the control: z = {won.z:.2f}, needed {won.critical_z:.2f} at this look"
+    return Reason("significant", f"{text} for a {100 * plan.alpha:.2g}% error rate over all looks.")
+
+
+def worth_it(plan: Plan, won: Comparison) -> Reason:
+    """That the gain may be as large as the site asks for."""
+    asked = {"not_excluded": won.relative_high, "point": won.relative, "proven": won.relative_low}[plan.gate]
+    shown = "without bound" if asked is None else f"{asked:+.1%}"
+    return Reason("worth_it", f"A gain of {plan.min_uplift:.0%} is asked for; {GATES[plan.gate]} is {shown}.")
+
+
+def too_little_traffic(experiment: Experiment, per_day: float) -> list[Reason]:
+    """That the visitors who came could not show the planned gain; nothing where they could."""
+    plan = experiment.plan
+    shown = planning.under_powered(plan, per_day, variants=len(experiment.variants))
+    if shown is None:
+        return []
+    least = f"only a gain of {shown:.0%} or more" if math.isfinite(shown) else "no gain of any size"
+    text = f"Cannot tell at this traffic: {per_day:,.0f} visitors a day show {least}, and the plan was {plan.mde:.0%}."
+    return [Reason("under_powered", text)]
+
+
+def paragraph(experiment: Experiment, decision: Decision) -> str:
+    """The decision for a person without statistics."""
+    names = {v.key: v.name for v in experiment.variants}
+    headline = HEADLINES[decision.verdict].format(
+        winner=names.get(decision.winner or "", ""), control=experiment.control.name
+    )
+    counted = "; ".join(
+        f"{t['name']}: {t['conversions']:,} of {t['units']:,} visitors converted ({t['rate']:.2%})"
+        for t in decision.evidence["totals"]
+        if t["units"]
+    )
+    level = 1 - experiment.plan.alpha / len(experiment.challengers)
+    # An uplift before the last look, or from a broken split, is a number that only misleads.
+    telling = decision.final and decision.verdict is not Verdict.INVALID
+    uplifts = " ".join(_uplift_sentence(c, level) for c in decision.evidence["comparisons"] if telling)
+    reasons = " ".join(r.text for r in decision.reasons)
+    parts = (f"{experiment.name}: {headline}", counted and counted + ".", uplifts, reasons)
+    return " ".join(part for part in parts if part)
+
+
+def _uplift_sentence(comparison: Mapping[str, Any], level: float) -> str:
+    """The estimate that knows about the looks where there is one, else the one of this look."""
+    kind = "stopped" if comparison["stopped"] is not None else "relative"
+    value, low, high = (comparison[kind + end] for end in ("", "_low", "_high"))
+    if value is None:
+        return ""
+    sentence = f"{comparison['name']} against the control: {value:+.1%}"
+    if low is None or high is None:
+        return f"{sentence}."
+    return f"{sentence} ({100 * level:.4g} % interval {low:+.1%} to {high:+.1%})."
