@@ -64,6 +64,26 @@ def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
     return replace(changed, units=None if sized is None else sized.units)
 
 
+LONG_HORIZONS = (8, 10, 12, 14)
+"""Weeks that are proposed where the configured horizon is too short for a site's traffic."""
+
+
+def patient(plan: Plan, weeks: int, *, variants: int = 2) -> Plan:
+    """The plan over so many weeks with fixed shares, which need the fewest visitors."""
+    longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks))
+    return at_level(longer, plan.alpha, variants=variants)
+
+
+def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:
+    """The shortest of :data:`LONG_HORIZONS` that reaches the sample of :func:`patient`, else the longest."""
+    enough = (
+        weeks
+        for weeks in LONG_HORIZONS
+        if under_powered(patient(plan, weeks, variants=variants), traffic_per_day, variants=variants) is None
+    )
+    return next(enough, LONG_HORIZONS[-1])
+
+
 def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:
     """What the plan needs and what this traffic gives it by the end of enrolment.
 

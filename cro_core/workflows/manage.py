@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -163,19 +163,29 @@ def _attainable(connection: sa.Connection, home: Home, draft: Experiment, now: d
 
 
 def _too_little(draft: Experiment, uplift: float) -> str:
-    least = (
-        f"only a gain of {words.percent(uplift)} or more" if math.isfinite(uplift) else "no gain of any size"
-    )
-    planned = words.percent(draft.plan.mde)
-    text = f"At this traffic {least} can be shown; planned was {planned}. `cro plan` shows choices."
-    return text.replace(words.NBSP, " ")
+    planned = words.percent(draft.plan.mde).replace(words.NBSP, " ")
+    return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
+
+
+def _least(uplift: float) -> str:
+    if not math.isfinite(uplift):
+        return "no gain of any size"
+    return f"only a gain of {words.percent(uplift)} or more".replace(words.NBSP, " ")
 
 
 def adopt(
-    connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime, actor: str
+    connection: sa.Connection,
+    hypothesis: Hypothesis,
+    home: Home,
+    *,
+    now: datetime,
+    actor: str,
+    weeks: int | None = None,
 ) -> Started:
-    """Makes an experiment of a hypothesis and starts it."""
+    """Makes an experiment of a hypothesis and starts it; over ``weeks`` with fixed shares where that is given."""
     draft = hypothesis.to_experiment(home.config, now=now)
+    if weeks is not None:
+        draft = replace(draft, plan=planning.patient(draft.plan, weeks, variants=len(draft.variants)))
     experiments.add(connection, draft)
     return start(connection, draft, home=home, now=now, actor=actor)
 
@@ -437,8 +447,47 @@ def _propose_ship(
     )
 
 
-def propose_start(connection: sa.Connection, hypothesis: Hypothesis, *, now: datetime) -> bool:
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a hypothesis needs at a traffic that is too little for the configured horizon."""
+
+    weeks: int
+    """Horizon to propose, with fixed shares."""
+    why: str
+    """What the configured horizon and the proposed one can show, in words."""
+
+
+def patience(
+    connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime
+) -> Patience | None:
+    """What to propose in the place of an experiment that cannot tell; ``None`` where traffic is enough or not known."""
+    draft = hypothesis.to_experiment(home.config, now=now)
+    plan, variants = draft.plan, len(draft.variants)
+    per_day, soon = expected_per_day(connection, home.config, now), _attainable(connection, home, draft, now)
+    if per_day is None or soon is None:
+        return None
+    weeks = planning.weeks_needed(plan, per_day, variants=variants)
+    late = planning.under_powered(
+        planning.patient(plan, weeks, variants=variants), per_day, variants=variants
+    )
+    days = plan.horizon / timedelta(days=1)
+    why = (
+        f"At {per_day:,.0f} visitors a day {days:g} days show {_least(soon)}; "
+        f"{weeks} weeks with fixed shares show {_least(plan.mde if late is None else late)}. "
+        "`cro plan` shows other choices."
+    )
+    return Patience(weeks, why)
+
+
+def propose_start(
+    connection: sa.Connection, hypothesis: Hypothesis, *, now: datetime, patience: Patience | None = None
+) -> bool:
     """Asks a person to start an experiment; False where that is asked already."""
+    text = f"Start {hypothesis.id}: {hypothesis.statement}"
+    payload: dict[str, Any] = {"hypothesis": hypothesis.id}
+    if patience is not None:
+        text = f"Start {hypothesis.id} for {patience.weeks} weeks: {hypothesis.statement} {patience.why}"
+        payload["weeks"] = patience.weeks
     return decisions.recommend(
         connection,
         {
@@ -447,8 +496,8 @@ def propose_start(connection: sa.Connection, hypothesis: Hypothesis, *, now: dat
             "subject": hypothesis.id,
             "status": decisions.PENDING,
             "created_at": now,
-            "text": f"Start {hypothesis.id}: {hypothesis.statement}",
-            "payload": {"hypothesis": hypothesis.id},
+            "text": text,
+            "payload": payload,
         },
     )
 
@@ -474,7 +523,8 @@ def _carry_out_start(
 ) -> str:
     from cro_core.workflows.hypotheses import find
 
-    started = adopt(connection, find(connection, home, proposal["subject"]), home, now=now, actor=actor)
+    hypothesis, weeks = find(connection, home, proposal["subject"]), proposal["payload"].get("weeks")
+    started = adopt(connection, hypothesis, home, now=now, actor=actor, weeks=weeks)
     return started.text()
 
 

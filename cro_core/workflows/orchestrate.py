@@ -15,7 +15,7 @@ from cro_core.allocation import next_shares
 from cro_core.decision import Judgement
 from cro_core.domain import Cell, Decision, Experiment, Status, to_json
 from cro_core.home import Home
-from cro_core.storage import experiments, journal, looks
+from cro_core.storage import decisions, experiments, journal, looks
 from cro_core.workflows import hypotheses, manage
 from cro_core.workflows.evaluate import judge, look
 
@@ -207,12 +207,26 @@ class _Cycle:
         return max(0, most - len(running)), {e.slot for e in running}
 
     def _start_or_propose(self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis) -> list[str]:
+        """Starts by itself what can tell; at low traffic it asks for one patient experiment at a time instead."""
+        patience = manage.patience(connection, hypothesis, self.home, now=self.now)
+        if patience is not None:
+            return self._propose_patience(connection, hypothesis, patience)
         if self.home.config.automation.auto_start_new_tests:
             started = manage.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
             return [started.text(hypothesis.statement)]
         if manage.propose_start(connection, hypothesis, now=self.now):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []
+
+    def _propose_patience(
+        self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis, patience: manage.Patience
+    ) -> list[str]:
+        """One experiment at a time: nothing is proposed while one runs or waits for a person."""
+        waiting = [p for p in decisions.recommendations(connection) if p["kind"] == "start"]
+        if waiting or experiments.with_status(connection, Status.RUNNING):
+            return []
+        manage.propose_start(connection, hypothesis, now=self.now, patience=patience)
+        return [f"{hypothesis.id}: proposed for {patience.weeks} weeks, waiting for approval. {patience.why}"]
 
 
 def _next_shares(experiment: Experiment, judgement: Judgement, epoch: int) -> dict[str, float]:
