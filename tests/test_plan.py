@@ -640,7 +640,9 @@ def claims() -> list[str]:
     each = 300 * 14 // 2
     converted = each * 0.03
     four = f"+{asked(variants=4).attainable_uplift or 0:.0%}".replace("%", " %")
+    *weeks, longest = planning.LONG_HORIZONS
     return [
+        f"{', '.join(map(str, weeks))} or {longest} weeks",
         f"In 14 days {2 * each:,} visitors come: {each:,} for each version, of whom {converted:.0f} convert",
         f"Chance moves such a number by {math.sqrt(converted * 0.97):.0f} up or down",
         f"better by about {shows(14)} shows clearly, while a true +10 % would show in {found} of 100 such experiments",
