@@ -215,6 +215,11 @@ class Experiment:
         return tuple(v for v in self.variants if not v.is_control)
 
     @property
+    def ordered(self) -> tuple[Variant, ...]:
+        """The control, then the challengers: the order of every array of counts."""
+        return (self.control, *self.challengers)
+
+    @property
     def horizon_ends_at(self) -> datetime | None:
         """When the last look is due; ``None`` before the start."""
         return self.started_at + self.plan.horizon if self.started_at else None

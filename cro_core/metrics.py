@@ -37,6 +37,7 @@ from cro_core.domain import (
     Variant,
 )
 from cro_core.errors import InvalidInput
+from cro_core.planning import progress
 from cro_core.statistics import companion, means, proportions
 from cro_core.statistics.combination import (
     Counts,
@@ -239,7 +240,7 @@ def secondary(
         raise InvalidInput(
             f"adjustment is {plan.adjustment!r}: choose from {', '.join(ADJUSTMENTS)}", field="adjustment"
         )
-    table = _Table(experiment, cells, measured, _elapsed(experiment, as_of))
+    table = _Table(experiment, cells, measured, progress(experiment, as_of)[0])
     found = [result for challenger in experiment.challengers for result in table.metrics(challenger.key)]
     adjusted = ADJUSTMENTS[plan.adjustment]([result.p_value for result in found])
     results = tuple(replace(r, p_adjusted=p) for r, p in zip(found, adjusted, strict=True))
@@ -497,18 +498,6 @@ class _Table:
         return column.result(
             method, control=zero, value=one, statistic=z, p_value=_p_value(z), reason=reason, **numbers
         )
-
-
-def _elapsed(experiment: Experiment, as_of: datetime) -> float:
-    """Share of the planned traffic that the mature units came over: one window behind the clock."""
-    if experiment.plan.finished or not experiment.epochs:
-        return 1.0
-    seen = as_of - experiment.plan.window
-    parts = (
-        e.weight * min(max((seen - e.starts_at) / (e.ends_at - e.starts_at), 0.0), 1.0)
-        for e in experiment.epochs
-    )
-    return min(sum(parts), 1.0)
 
 
 def _compared(column: _Column, method: str, found: means.MeanDifference) -> MetricResult:

@@ -64,6 +64,8 @@ def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
     return replace(changed, units=None if sized is None else sized.units)
 
 
+HOUR = timedelta(hours=1)
+
 LONG_HORIZONS = (8, 10, 12, 14)
 """Weeks that are proposed where the configured horizon is too short for a site's traffic."""
 
@@ -177,3 +179,22 @@ def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
         Epoch(number, start, end, shares, (end - start) / whole)
         for number, (start, end) in enumerate(pairwise(borders))
     )
+
+
+def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
+    """How much of the planned traffic the mature units came over, in [0, 1], and over how many hours.
+
+    Units mature one window after their exposure, so both run one window behind the clock.
+    """
+    plan, started_at, closes_at = experiment.plan, experiment.started_at, experiment.enrolment_ends_at
+    if plan.finished:
+        return 1.0, plan.horizon / HOUR
+    if started_at is None or closes_at is None:
+        return 0.0, 0.0
+    reached = min(max(as_of - plan.window, started_at), closes_at)
+    done = sum(e.weight * _part(reached, e.starts_at, e.ends_at) for e in experiment.epochs)
+    return (1.0 if reached == closes_at else min(done, 1.0)), (reached - started_at) / HOUR
+
+
+def _part(reached: datetime, start: datetime, end: datetime) -> float:
+    return min(max((reached - start) / (end - start), 0.0), 1.0)

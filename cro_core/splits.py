@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cro_core.analysis import SEGMENTS, Slice
 from cro_core.clock import zone
-from cro_core.domain import Cell, Experiment, Reason, Variant
+from cro_core.domain import Cell, Experiment, Reason
 from cro_core.errors import InvalidInput
 from cro_core.statistics import srm
 from cro_core.statistics.srm import Srm, Status
@@ -180,20 +180,16 @@ def segments_due(experiment: Experiment, as_of: datetime, report: SplitReport) -
 # ---------------------------------------------------------------- counts as arrays
 
 
-def _in_order(experiment: Experiment) -> list[Variant]:
-    return [experiment.control, *experiment.challengers]
-
-
 def _shares(experiment: Experiment) -> Floats | None:
     if not experiment.plan.shares_known:
         return None
-    keys = [v.key for v in _in_order(experiment)]
+    keys = [v.key for v in experiment.ordered]
     return np.array([[e.shares[key] for key in keys] for e in experiment.epochs], dtype=float)
 
 
 def _grid(experiment: Experiment, counts: Iterable[tuple[int, str, int]]) -> Floats:
     rows = {e.number: i for i, e in enumerate(experiment.epochs)}
-    columns = {v.key: i for i, v in enumerate(_in_order(experiment))}
+    columns = {v.key: i for i, v in enumerate(experiment.ordered)}
     grid = np.zeros((len(rows), len(columns)))
     for epoch, variant, units in counts:
         if epoch not in rows or variant not in columns:
@@ -408,7 +404,7 @@ def _counts(experiment: Experiment, check: Srm) -> str:
     return ", ".join(
         f"{variant.name} {seen:,} of {expected:,.0f} expected"
         for variant, seen, expected in zip(
-            _in_order(experiment), check.units, check.expected or check.units, strict=True
+            experiment.ordered, check.units, check.expected or check.units, strict=True
         )
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from real_data import ADSMART, DATA, REAL
 from store_samples import DAY, HOUR, START, event, exposure, rows, running, stored, with_shares
 
 from cro_core import analysis, splits
@@ -551,22 +551,6 @@ def test_a_lost_redirect_is_named_from_events(database: Database) -> None:
 
 
 # ---------------------------------------------------------------- published experiments
-
-DATA = Path(os.environ.get("CRO_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
-REAL = pytest.mark.skipif(
-    not (DATA / "EXPECTED.md").is_file(),
-    reason=f"NOT TESTED against real data: {DATA} is absent; set CRO_TEST_DATA to the folder that holds it",
-)
-
-ADSMART = """
-experiment = { id = "adsmart" }
-table = { layout = "visitors" }
-columns = { unit = "auction_id", variant = "experiment", time = ["date", "hour"], device = "device_make" }
-time = { format = "%Y-%m-%d %H", zone = "UTC" }
-variants = [{ key = "control", control = true }, { key = "exposed" }]
-goals = [{ name = "yes", when = { yes = 1 }, primary = true }]
-plan = { shares = "equal" }
-"""
 
 
 @pytest.fixture

@@ -5,34 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from cro_core import planning
-from cro_core.domain import Cell, Experiment, Variant, to_json
+from cro_core.domain import Cell, Experiment, to_json
 from cro_core.statistics import engine
 from cro_core.statistics.sequential import Spending, State
 
-HOUR = timedelta(hours=1)
-
-
 LEAST_POWER = 0.5
 """Planned power below which futility is not asked."""
-
-
-def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
-    """How much of the planned traffic the mature units came over, in [0, 1], and over how many hours.
-
-    Units mature one window after their exposure, so both run one window behind the clock.
-    """
-    plan, started_at, closes_at = experiment.plan, experiment.started_at, experiment.enrolment_ends_at
-    if plan.finished:
-        return 1.0, plan.horizon / HOUR
-    if started_at is None or closes_at is None:
-        return 0.0, 0.0
-    reached = min(max(as_of - plan.window, started_at), closes_at)
-    done = sum(e.weight * _part(reached, e.starts_at, e.ends_at) for e in experiment.epochs)
-    return (1.0 if reached == closes_at else min(done, 1.0)), (reached - started_at) / HOUR
 
 
 def traffic(experiment: Experiment, units: int, elapsed: float) -> float:
@@ -69,19 +51,10 @@ def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> engine.Aggregat
     """The cells as arrays (epochs, variants), the control first; epochs to come are zero."""
     found = {(c.epoch, c.variant): c for c in cells}
     nothing = Cell(0, "", 0, 0)
-    grid = [[found.get((e.number, v.key), nothing) for v in in_order(experiment)] for e in experiment.epochs]
+    grid = [[found.get((e.number, v.key), nothing) for v in experiment.ordered] for e in experiment.epochs]
     return engine.Aggregates.of(
         [[c.units for c in row] for row in grid], [[c.conversions for c in row] for row in grid]
     )
-
-
-def in_order(experiment: Experiment) -> list[Variant]:
-    """The control, then the challengers."""
-    return [experiment.control, *experiment.challengers]
-
-
-def _part(reached: datetime, start: datetime, end: datetime) -> float:
-    return min(max((reached - start) / (end - start), 0.0), 1.0)
 
 
 def state_before(state: engine.EngineState | None, hours: float) -> engine.EngineState | None:

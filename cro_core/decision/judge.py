@@ -13,16 +13,14 @@ from datetime import datetime
 import numpy as np
 import scipy
 
-from cro_core import __version__, metrics
+from cro_core import __version__, metrics, planning
 from cro_core.analysis import totals
 from cro_core.decision.evidence import Comparison, always_valid, compare, look_at, with_rate
 from cro_core.decision.inputs import (
     aggregates,
     fingerprint,
-    in_order,
     look_plan,
     looks_taken,
-    progress,
     state_before,
     traffic,
 )
@@ -69,7 +67,7 @@ def decide(
         goals: the same units by goal, where a guardrail of the plan watches one.
     """
     sums = totals(experiment, cells)
-    elapsed, hours = progress(experiment, as_of)
+    elapsed, hours = planning.progress(experiment, as_of)
     before = state_before(state, hours)
     split = split or check_splits(experiment, cells)
     per_day = traffic(experiment, sum(t.units for t in sums), elapsed)
@@ -83,7 +81,7 @@ def decide(
             hours=hours,
             state=before,
             veto=veto,
-            names=[v.name for v in in_order(experiment)],
+            names=[v.name for v in experiment.ordered],
         )
 
     found = take(split.reasons[0].text if split.veto else None)
@@ -134,7 +132,7 @@ def _conclude(
     experiment: Experiment, found: engine.LookResult, comparisons: Sequence[Comparison], per_day: float
 ) -> tuple[Verdict, str | None, bool, list[Reason]]:
     """Verdict, variant to show, whether it is unproven, and the argument; the site's policy comes in here."""
-    plan, order = experiment.plan, in_order(experiment)
+    plan, order = experiment.plan, experiment.ordered
     argument = [reason for reason in found.reasons if reason.code != "veto"]
     if found.verdict is Verdict.SHIP and found.winner is not None:
         won = comparisons[found.winner - 1]

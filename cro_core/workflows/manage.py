@@ -123,7 +123,7 @@ def start(connection: sa.Connection, draft: Experiment, *, home: Home, now: date
                 f"experiment {other.id} runs in slot {draft.slot}: end it first, or create this one with start=false"
             )
     leveled, level = _leveled(connection, home, draft, now)
-    uplift = _attainable(connection, home, leveled, now)
+    uplift = _attainable(leveled, expected_per_day(connection, home.config, now))
     warning = None if uplift is None else _too_little(leveled, uplift)
     reasoning = f"{draft.reasoning} {warning}".strip() if warning else draft.reasoning
     running = planning.begin(replace(leveled, reasoning=reasoning), now)
@@ -154,9 +154,8 @@ def _leveled(
     return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
 
 
-def _attainable(connection: sa.Connection, home: Home, draft: Experiment, now: datetime) -> float | None:
-    """The smallest uplift that the site's traffic can show, where that is more than planned."""
-    per_day = expected_per_day(connection, home.config, now)
+def _attainable(draft: Experiment, per_day: float | None) -> float | None:
+    """The smallest uplift that so many visitors a day can show, where that is more than planned."""
     if per_day is None:
         return None
     return planning.under_powered(draft.plan, per_day, variants=len(draft.variants))
@@ -463,7 +462,8 @@ def patience(
     """What to propose in the place of an experiment that cannot tell; ``None`` where traffic is enough or not known."""
     draft = hypothesis.to_experiment(home.config, now=now)
     plan, variants = draft.plan, len(draft.variants)
-    per_day, soon = expected_per_day(connection, home.config, now), _attainable(connection, home, draft, now)
+    per_day = expected_per_day(connection, home.config, now)
+    soon = _attainable(draft, per_day)
     if per_day is None or soon is None:
         return None
     weeks = planning.weeks_needed(plan, per_day, variants=variants)

@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cro_core.allocation import next_shares
-from cro_core.decision import Judgement
-from cro_core.domain import Cell, Decision, Experiment, Status, to_json
+from cro_core.decision import Judgement, aggregates
+from cro_core.domain import Decision, Experiment, Status, to_json
 from cro_core.home import Home
 from cro_core.storage import decisions, experiments, journal, looks
 from cro_core.workflows import hypotheses, manage
@@ -231,12 +231,7 @@ class _Cycle:
 
 def _next_shares(experiment: Experiment, judgement: Judgement, epoch: int) -> dict[str, float]:
     """Shares for ``epoch`` from what the epochs before it have shown; nothing for dropped challengers."""
-    found = {(c.epoch, c.variant): c for c in judgement.decision.cells}
-    keys = [experiment.control.key, *(v.key for v in experiment.challengers)]
-    nothing = Cell(0, "", 0, 0)
-    grid = [[found.get((e, key), nothing) for key in keys] for e in range(epoch)]
-    units = [[cell.units for cell in row] for row in grid]
-    conversions = [[cell.conversions for cell in row] for row in grid]
+    seen = aggregates(experiment, judgement.decision.cells)
     active = [True, *judgement.state.active]
-    shares = next_shares(units, conversions, floor=experiment.plan.floor, active=active)
-    return dict(zip(keys, map(float, shares), strict=True))
+    shares = next_shares(seen.units[:epoch], seen.total[:epoch], floor=experiment.plan.floor, active=active)
+    return {v.key: float(share) for v, share in zip(experiment.ordered, shares, strict=True)}

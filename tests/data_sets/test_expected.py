@@ -5,17 +5,16 @@ The data are not part of this repository: CRO_TEST_DATA says where they are, els
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from real_data import ADSMART, DATA, REAL
 
 from cro_core.domain import Goal
 from cro_core.home import Home, create_home
@@ -26,22 +25,8 @@ from cro_core.workflows.evaluate import evaluate, judge
 from cro_core.workflows.import_file import import_file
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-DATA = Path(os.environ.get("CRO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "EXPECTED.md").is_file(),
-    reason=f"NOT TESTED against real data: {DATA} is absent; set CRO_TEST_DATA to the folder that holds it",
-)
-
-ADSMART = """
-experiment = { id = "adsmart" }
-table = { layout = "visitors" }
-columns = { unit = "auction_id", variant = "experiment", time = ["date", "hour"], device = "device_make" }
-time = { format = "%Y-%m-%d %H", zone = "UTC" }
-variants = [{ key = "control", control = true }, { key = "exposed" }]
-goals = [{ name = "yes", when = { yes = 1 }, primary = true }]
-plan = { shares = "equal" }
-"""
+pytestmark = REAL
 
 HILLSTROM = """
 experiment = { id = "hillstrom" }

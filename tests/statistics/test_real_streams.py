@@ -3,12 +3,10 @@
 The data are not part of this repository: CRO_TEST_DATA says where they are, else `../shared/data` beside it.
 """
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from real_data import DATA, REAL
 
 from cro_core.domain import Verdict
 from cro_core.statistics.engine import Aggregates, LookPlan, evaluate
@@ -17,12 +15,7 @@ from cro_core.statistics.proportions import difference
 from cro_core.statistics.rules import compare
 from cro_core.statistics.sequential import LEAST_STEP, boundaries
 
-DATA = Path(os.environ.get("CRO_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-
-pytestmark = pytest.mark.skipif(
-    not (DATA / "EXPECTED.md").is_file(),
-    reason=f"NOT TESTED against real data: {DATA} is absent; set CRO_TEST_DATA to the folder that holds it",
-)
+pytestmark = REAL
 
 
 # -- 381 experiments of a large shop as cumulative snapshots (Liu et al. 2021) ------------------------------
