@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -99,6 +100,8 @@ class GuardrailRule(Section):
 
 
 NAME = f"^{KEY.pattern}$"
+
+HEADER = "^[A-Za-z][A-Za-z0-9-]{0,99}$"
 
 QUANTITY = r"^(conversions|engagement|revenue|(goal|count|value):[A-Za-z0-9._:-]{1,100})$"
 
@@ -242,12 +245,31 @@ class Site(Section):
             raise ValueError(str(error)) from None
 
 
+def _network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError:
+        raise ValueError(f"got {text!r}, which is no network: write it like 203.0.113.0/24") from None
+
+
 class Privacy(Section):
     """Whom not to count."""
 
     honour_global_privacy_control: bool = Field(
         True, description="A visitor with Sec-GPC: 1 gets the control, and nothing is stored."
     )
+    internal_networks: tuple[str, ...] = Field(
+        (),
+        description="Networks of your own people, like 203.0.113.0/24: their events are kept, never counted.",
+    )
+    internal_hosts: tuple[str, ...] = Field(
+        (), description="Hosts of pages that are no public ones, like staging.example.com: the same."
+    )
+
+    @field_validator("internal_networks")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_network(text) for text in value)
 
 
 class Service(Section):
@@ -260,6 +282,58 @@ class Service(Section):
     threads: int = Field(16, ge=1, le=512, description="Requests handled at once.")
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body.")
     max_events_per_request: int = Field(5_000, ge=1, le=100_000, description="Most events in one request.")
+    max_waiting_events: int = Field(
+        20_000,
+        ge=1,
+        le=10_000_000,
+        description="Most events that wait for the store at once; a request beyond it is answered 503.",
+    )
+    requests_per_second: float | None = Field(
+        50.0,
+        gt=0,
+        le=1_000_000,
+        description="Most requests a second of one client, and of one key, over ten seconds; beyond it 429. "
+        "This machine itself is not limited. Null: nobody is.",
+    )
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="How many proxies stand before the service: so many entries of X-Forwarded-For are believed.",
+    )
+    city_header: str | None = Field(
+        None, pattern=HEADER, description="Header in which a trusted proxy tells the visitor's city."
+    )
+    country_header: str | None = Field(
+        None, pattern=HEADER, description="Header in which a trusted proxy tells the visitor's country."
+    )
+    geo_database: str | None = Field(
+        None,
+        min_length=1,
+        description="Path of a MaxMind file (.mmdb) that tells city and country of an address; needs the extra geo.",
+    )
+
+
+class Storage(Section):
+    """Where events are kept, and for how long."""
+
+    lake: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or object-store address of the sealed days; null is data/lake in the home.",
+    )
+    hot_days: int = Field(
+        1, ge=0, le=365, description="Full days before today (UTC) that stay in the database, unsealed."
+    )
+    seal_at_events: int = Field(
+        50_000,
+        ge=0,
+        le=1_000_000_000,
+        description="Least closed events that are worth sealing; a small site stays in its database.",
+    )
+    retention_days: int | None = Field(
+        None, ge=1, le=36_500, description="Age at which events are erased; null keeps them."
+    )
 
 
 DEFAULT_GOALS: Mapping[str, float] = {
@@ -292,6 +366,7 @@ class Config(Section):
     reporting: Reporting = Reporting()
     privacy: Privacy = Privacy()
     service: Service = Service()
+    storage: Storage = Storage()
 
     @field_validator("optimization_goals")
     @classmethod
@@ -558,6 +633,7 @@ WRITTEN: Mapping[str, str] = {
 KINDS: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
+    int | None: "null or a whole number",
     float: "a number",
     float | None: "null or a number",
     str: "text",

@@ -264,6 +264,9 @@ class Event:
     epoch: int | None = None
     propensity: float | None = None
     bot: bool = False
+    """Posted by a known robot: kept, never counted."""
+    internal: bool = False
+    """Posted by the site's own people: kept, never counted."""
 
 
 @dataclass(frozen=True, slots=True)

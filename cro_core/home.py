@@ -25,6 +25,7 @@ from cro_core.config import FILE_NAME, Config, Loaded, load, resolve
 from cro_core.domain import Json
 from cro_core.errors import Busy, ConfigError, Conflict, NotFound
 from cro_core.storage.database import Database
+from cro_core.storage.lake import Lake
 
 SALT_BYTES = 16
 """Shortest key of the visitor hash that is accepted; new homes get twice that."""
@@ -78,7 +79,12 @@ class Home:
     @cached_property
     def db(self) -> Database:
         """The store, opened on first use."""
-        return Database(self.database_url)
+        return Database(self.database_url, self.lake)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """Where the sealed days are."""
+        return Lake(self.config.storage.lake or str(self.data / "lake"))
 
     @cached_property
     def salt(self) -> bytes:

@@ -152,6 +152,18 @@ RANGES = [
     ("service.threads", [0, 513], "a whole number >= 1 and <= 512"),
     ("service.max_body_bytes", [999, 100_000_001], "a whole number >= 1000 and <= 100000000"),
     ("service.max_events_per_request", [0, 100_001], "a whole number >= 1 and <= 100000"),
+    ("service.max_waiting_events", [0, 10_000_001], "a whole number >= 1 and <= 10000000"),
+    ("service.requests_per_second", [0, -1, "x"], "null or a number > 0"),
+    ("service.trusted_proxies", [-1, 11], "a whole number >= 0 and <= 10"),
+    ("service.city_header", ["", "x y", 3], "null or text"),
+    ("service.country_header", ["", "x:y"], "null or text"),
+    ("service.geo_database", ["", 3], "null or text length >= 1"),
+    ("privacy.internal_networks", ["203.0.113.0/24", ["somewhere"]], ""),
+    ("privacy.internal_hosts", ["staging.example.com", 3], "a list of text"),
+    ("storage.lake", ["", 3], "null or text length >= 1"),
+    ("storage.hot_days", [-1, 366], "a whole number >= 0 and <= 365"),
+    ("storage.seal_at_events", [-1], "a whole number >= 0"),
+    ("storage.retention_days", [0, 36_501], "null or a whole number"),
 ]
 
 

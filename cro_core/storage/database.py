@@ -13,8 +13,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from cro_core.errors import StoreError
 from cro_core.storage import schema
+from cro_core.storage.lake import Lake
 
-HEAD = "0001"
+HEAD = "0002"
 """Revision of the newest migration; a test compares it with the migrations folder."""
 
 BUSY_SECONDS = 30
@@ -22,19 +23,26 @@ BUSY_SECONDS = 30
 UPGRADE_LOCK = 0x63726F
 """Number of the PostgreSQL advisory lock that one upgrade at a time holds."""
 
+SEAL_LOCK = UPGRADE_LOCK + 1
+"""Number of the one that keeps sealed days from moving while events are written."""
+
 
 class Database:
     """A store and its two ways in: :meth:`read` for a consistent snapshot, :meth:`write` for one transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, lake: Lake | None = None) -> None:
         """Opens the store at an SQLAlchemy URL, and brings it to the current schema.
+
+        Args:
+            url: of SQLite or PostgreSQL.
+            lake: where its sealed days are; a store without one never seals.
 
         Raises:
             StoreError: it cannot be opened, or its schema is of another version.
         """
         shown = _shown(url)
         try:
-            self.engine = _engine(url)
+            self.engine = _engine(url).execution_options(lake=lake)
             with self._closed_on_failure():
                 self._upgrade()
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
@@ -104,6 +112,23 @@ class Database:
                 return None
             found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
             return found
+
+
+def lake_of(connection: sa.Connection) -> Lake | None:
+    """The lake that belongs to this connection's store."""
+    found: Lake | None = connection.get_execution_options().get("lake")
+    return found
+
+
+def hold_sealed_days(connection: sa.Connection, *, exclusive: bool) -> None:
+    """Until the transaction ends, no day moves from the database to the lake but (``exclusive``) by ourselves.
+
+    Else a writer could look for an id in the lake before, and in the database after it moved, and find it in
+    neither. SQLite has one writer at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
+        connection.execute(sa.select(lock(SEAL_LOCK)))
 
 
 def _shown(url: str) -> str:

@@ -115,14 +115,16 @@ events = sa.Table(
     sa.Column("epoch", sa.Integer),
     sa.Column("propensity", sa.Float),
     sa.Column("bot", sa.Boolean, nullable=False),
+    sa.Column("internal", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_events_experiment_id_occurred_at", "experiment_id", "occurred_at"),
 )
 
 exposures = sa.Table(
     "exposures",
     metadata,
-    sa.Column("unit", sa.Text, primary_key=True),
+    # The experiment first: a new exposure then touches only the pages of experiments that run.
     sa.Column("experiment_id", sa.Text, primary_key=True),
+    sa.Column("unit", sa.Text, primary_key=True),
     sa.Column("event_id", sa.Text, nullable=False),
     sa.Column("variant", sa.Text, nullable=False),
     sa.Column("epoch", sa.Integer),
@@ -156,6 +158,26 @@ receipts = sa.Table(
     sa.Column("outcome", sa.Text, primary_key=True),
     sa.Column("count", sa.BigInteger, nullable=False),
     comment="How many posted events were accepted, duplicate, rejected: what the event table cannot tell. '' is none.",
+)
+
+lake_versions = sa.Table(
+    "lake_versions",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("events", sa.BigInteger, nullable=False),
+    comment="Versions of the lake that count; the newest holds what the event table no longer does.",
+)
+
+id_filters = sa.Table(
+    "id_filters",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("ids", sa.BigInteger, nullable=False),
+    sa.Column("bits", sa.LargeBinary, nullable=False),
+    comment="Bloom filters of the ids of sealed events: what is in none of them was never sealed.",
 )
 
 looks = sa.Table(
