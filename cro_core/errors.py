@@ -9,6 +9,7 @@
     ├── Conflict         the thing exists, but its state forbids what was asked
     ├── Busy             another process holds the lock of this job
     ├── StoreError       the store cannot be opened or is of another version
+    │   └── Overloaded       more waits for the store than it may; nothing was stored
     └── RunFailed        a notebook run failed; carries the notebook and the cell
 
 Every message says what was got, what was wanted and what to do.
@@ -75,6 +76,12 @@ class StoreError(CroError):
     """The store cannot be opened, or holds a schema this version does not know."""
 
     code = "store_error"
+
+
+class Overloaded(StoreError):
+    """More waits for the store than may wait; nothing was stored, and the same may be tried again soon."""
+
+    code = "overloaded"
 
 
 class RunFailed(CroError):

@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
 
 from cro_core.home import Home, open_home
+from cro_core.storage.intake import Intake
 from service import errors
 from service.openapi import document
 from service.routes import SECTIONS
@@ -64,6 +65,7 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes
     app.extensions["cro_home"] = opened
+    app.extensions["cro_intake"] = Intake(opened.db, most_waiting=opened.config.service.max_waiting_events)
     app.before_request(_name_request)
     app.after_request(_add_headers)
     errors.install(app)

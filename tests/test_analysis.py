@@ -66,7 +66,7 @@ def reference(
         experiment: the experiment to count for.
         as_of: the moment of the look.
     """
-    posted = pd.DataFrame([{name: getattr(e, name) for name in events.EVENT_FIELDS} for e in log])
+    posted = pd.DataFrame([{f.name: getattr(e, f.name) for f in fields(Event)} for e in log])
     repeated = posted["id"].duplicated()
     table = _relevant(posted[~repeated], experiment, as_of)
     met = table[(table["type"] == EXPOSURE) & ~table["bot"].astype(bool)]

@@ -84,9 +84,9 @@ class TestEvents:
 
     def test_opted_out_visitors_are_only_counted(self, database: Database) -> None:
         with database.write() as connection:
-            events.count_unstored(connection, "opted_out", 3)
+            events.record_all(connection, [events.Posted([], [], START, 3)])
         with database.write() as connection:
-            events.count_unstored(connection, "opted_out", 2)
+            events.record_all(connection, [events.Posted([], [], START, 2)])
         assert receipts(database) == {("", "opted_out"): 5}
         assert rows(database, schema.events) == []
 
@@ -120,17 +120,20 @@ class TestFirstExposure:
         assert (kept["variant"], kept["exposed_at"], kept["event_id"]) == ("b", middle.occurred_at, middle.id)
         record(database, exposure("u", "b", START, to="cta"), early, late)
         with database.read() as connection:
-            sticky = events.sticky_variants(connection, "u")
-            assert events.sticky_variants(connection, "other") == {}
+            sticky = events.sticky_variants(connection, "u", ["hero", "cta", "x"])
+            assert events.sticky_variants(connection, "other", ["hero", "cta"]) == {}
         assert {key: (row["variant"], row["epoch"], row["city"]) for key, row in sticky.items()} == {
             "hero": ("a", 0, "c0"),
             "cta": ("b", None, None),
         }
 
-    def test_of_two_at_the_same_time_the_first_posted_stays(self, database: Database) -> None:
+    @pytest.mark.parametrize("order", ["xyz", "zyx", "yxz"])
+    def test_of_several_at_the_same_time_the_order_of_arrival_makes_no_difference(
+        self, database: Database, order: str
+    ) -> None:
         stored(database, running())
-        record(database, exposure("u", "b", START), exposure("u", "a", START))
-        record(database, exposure("u", "a", START))
+        for name in order:
+            record(database, exposure("u", "b" if name == "x" else "a", START, id=name))
         assert [r["variant"] for r in rows(database, schema.exposures)] == ["b"]
 
     def test_bots_and_goals_expose_nobody(self, database: Database) -> None:

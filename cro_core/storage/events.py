@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
 
+from cro_core.clock import to_micros
 from cro_core.domain import EXPOSURE, Event
 from cro_core.ingestion import Rejection
 from cro_core.storage import schema
-from cro_core.storage.database import add_counts, insert_new, keep_earliest
+from cro_core.storage.database import Row, add_counts, hold_sealed_days, insert_new, keep_earliest
+from cro_core.storage.seals import already_sealed
 
-EVENT_FIELDS = tuple(f.name for f in fields(Event))
+EXPOSURE_ORDER = ("exposed_at", "event_id")
+"""What is the earlier of two exposures of a unit, whichever arrived first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What one request or one batch brings."""
+
+    events: Sequence[Event]
+    rejected: Sequence[Rejection]
+    received_at: datetime
+    unstored: int = 0
+    """Items that are counted, and deliberately not stored: those of visitors who opted out."""
 
 
 def record(
     connection: sa.Connection, events: Sequence[Event], rejected: Sequence[Rejection], received_at: datetime
 ) -> int:
+    """Stores what one batch brings; see :func:`record_all`. Returns how many of its events were new."""
+    return record_all(connection, [Posted(events, rejected, received_at)])[0]
+
+
+def record_all(connection: sa.Connection, posts: Sequence[Posted]) -> list[int]:
     """Stores new events, their first exposures, the rejected items and the receipts, in the caller's transaction.
 
     Returns:
-        How many events were new; the others had been stored before (or stand twice in ``events``).
+        For each post how many of its events were new; the others had been stored before, or stand twice in
+        ``posts``.
     """
-    new_ids = insert_new(connection, schema.events, [_row(event) for event in events])
-    fresh = _first_of_each(events, new_ids)
-    keep_earliest(connection, schema.exposures, _earliest_exposures(fresh), "exposed_at")
-    _quarantine(connection, rejected, received_at)
+    hold_sealed_days(connection, exclusive=False)
+    first: dict[str, int] = {}
+    candidates: list[Event] = []
+    for number, post in enumerate(posts):
+        for event in post.events:
+            if event.id not in first:
+                first[event.id] = number
+                candidates.append(event)
+    sealed = already_sealed(connection, first.keys())
+    rows = [_row(event) for event in candidates if event.id not in sealed]
+    new = insert_new(connection, schema.events, rows)
+    fresh = [event for event in candidates if event.id in new]
+    keep_earliest(connection, schema.exposures, _earliest_exposures(fresh), EXPOSURE_ORDER)
+    for post in posts:
+        _quarantine(connection, post.rejected, post.received_at)
+    _count(connection, posts, fresh)
+    accepted = Counter(first[event.id] for event in fresh)
+    return [accepted[number] for number in range(len(posts))]
+
+
+def _count(connection: sa.Connection, posts: Sequence[Posted], fresh: Sequence[Event]) -> None:
     fresh_of = Counter(e.experiment_id or "" for e in fresh)
-    posted_of = Counter(e.experiment_id or "" for e in events)
+    posted_of = Counter(e.experiment_id or "" for post in posts for e in post.events)
     outcomes = {
         "accepted": fresh_of,
         "duplicate": posted_of - fresh_of,
-        "rejected": Counter(r.experiment_id or "" for r in rejected),
+        "rejected": Counter(r.experiment_id or "" for post in posts for r in post.rejected),
+        "opted_out": Counter({"": sum(post.unstored for post in posts)}),
     }
-    add_counts(connection, {(e, outcome): n for outcome, by in outcomes.items() for e, n in by.items()})
-    return len(new_ids)
+    add_counts(connection, {(e, outcome): n for outcome, by in outcomes.items() for e, n in by.items() if n})
 
 
-def count_unstored(connection: sa.Connection, outcome: str, number: int) -> None:
-    """Counts posted events that are deliberately not stored (opted-out visitors)."""
-    add_counts(connection, {("", outcome): number})
-
-
-def sticky_variants(connection: sa.Connection, unit: str) -> dict[str, sa.RowMapping]:
-    """Experiment id -> the unit's first stored exposure."""
+def sticky_variants(
+    connection: sa.Connection, unit: str, experiment_ids: Sequence[str]
+) -> dict[str, sa.RowMapping]:
+    """Experiment id -> the unit's first stored exposure, for those of the experiments that it met."""
     table = schema.exposures
-    rows = connection.execute(sa.select(table).where(table.c.unit == unit)).mappings()
-    return {row["experiment_id"]: row for row in rows}
+    met = sa.select(table).where(table.c.experiment_id.in_(experiment_ids), table.c.unit == unit)
+    return {row["experiment_id"]: row for row in connection.execute(met).mappings()}
 
 
 def exposed_units(connection: sa.Connection, experiment_id: str) -> int:
@@ -68,40 +104,36 @@ def totals(connection: sa.Connection) -> dict[str, int]:
     return {outcome: int(count) for outcome, count in rows}
 
 
-def _row(event: Event) -> dict[str, Any]:
-    return {name: getattr(event, name) for name in EVENT_FIELDS}
+def _row(event: Event) -> Row:
+    """The values of the event table's columns, as the driver takes them."""
+    return tuple(map(_plain, _columns_of(event)))
 
 
-CONTEXT = ("variant", "epoch", "propensity", "device", "city", "country", "occasion", "asset_id", "url")
+_columns_of = attrgetter(*(column.name for column in schema.events.columns))
 
 
-def _earliest_exposures(events: Sequence[Event]) -> list[dict[str, Any]]:
-    """A row for each unit and experiment that these events expose: bots' exposures are none."""
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return to_micros(value)
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _earliest_exposures(events: Sequence[Event]) -> list[Row]:
+    """A row for each unit and experiment that these events expose: exposures that never count are none."""
     found: dict[tuple[str, str | None], Event] = {}
     for event in events:
-        if event.type == EXPOSURE and not event.bot:
+        if event.type == EXPOSURE and not event.bot and not event.internal:
             key = (event.unit, event.experiment_id)
-            if key not in found or event.occurred_at < found[key].occurred_at:
+            if key not in found or (event.occurred_at, event.id) < (found[key].occurred_at, found[key].id):
                 found[key] = event
-    return [
-        {
-            "unit": e.unit,
-            "experiment_id": e.experiment_id,
-            "event_id": e.id,
-            "exposed_at": e.occurred_at,
-            **{name: getattr(e, name) for name in CONTEXT},
-        }
-        for e in found.values()
-    ]
+    return [_exposure(event) for event in found.values()]
 
 
-def _first_of_each(events: Sequence[Event], ids: set[str]) -> list[Event]:
-    """The events whose id was new, each once although a batch may repeat it."""
-    first: dict[str, Event] = {}
-    for event in events:
-        if event.id in ids:
-            first.setdefault(event.id, event)
-    return list(first.values())
+def _exposure(event: Event) -> Row:
+    other = {"event_id": event.id, "exposed_at": to_micros(event.occurred_at)}
+    return tuple(
+        other[c.name] if c.name in other else getattr(event, c.name) for c in schema.exposures.columns
+    )
 
 
 def _quarantine(connection: sa.Connection, rejected: Sequence[Rejection], received_at: datetime) -> None:

@@ -29,7 +29,7 @@ def visitors(
 
     Returns:
         How many different visitors came over all the days; and when they came, each once a day: start of the
-        quarter of an hour, and count. Known robots are left out.
+        quarter of an hour, and count. Known robots and the site's own people are left out.
     """
     if not days or not experiment_ids:
         return 0, []
@@ -47,6 +47,7 @@ def visitors(
             events.experiment_id.in_(experiment_ids),
             events.type == EXPOSURE,
             sa.not_(events.bot),
+            sa.not_(events.internal),
             sa.or_(
                 *(
                     sa.and_(events.occurred_at >= start, events.occurred_at < end)

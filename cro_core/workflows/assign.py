@@ -36,7 +36,8 @@ def assignments(
         known = catalog(home, connection)
         sticky: Mapping[str, Any] = {}
         if known.running and uncounted is None:
-            sticky = events.sticky_variants(connection, pseudonym(home.salt, visitor))
+            unit = pseudonym(home.salt, visitor)
+            sticky = events.sticky_variants(connection, unit, [e.id for e in known.running])
     running = [_assignment(e, visitor, sticky.get(e.id), uncounted, now) for e in known.running]
     busy = {e.slot for e in known.running}
     return {

@@ -40,3 +40,12 @@ def catalog(home: Home, connection: sa.Connection) -> Catalog:
     )
     home.cache["catalog"] = fresh
     return fresh
+
+
+def remembered(home: Home) -> Mapping[str, Experiment]:
+    """The experiments that this process read last; perhaps not the newest ones.
+
+    What they let in stays right: a started experiment keeps its variants, and is never a draft again.
+    """
+    cached: Catalog | None = home.cache.get("catalog")
+    return cached.experiments if cached is not None else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -10,11 +10,10 @@ from typing import Any
 
 from cro_core.agents import Agent, classify
 from cro_core.assignment import pseudonym
-from cro_core.domain import Event
 from cro_core.home import Home
 from cro_core.ingestion import Rejection, Rules, clean
-from cro_core.storage import events as store
-from cro_core.workflows.catalog import catalog
+from cro_core.storage.events import Posted, record_all
+from cro_core.workflows.catalog import catalog, remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,18 @@ class Receipt:
         }
 
 
+Save = Callable[[Posted], int]
+"""Stores a post durably and returns how many of its events were new."""
+
+
 def ingest(
-    home: Home, items: Sequence[Any], *, now: datetime, user_agent: str | None = None, opted_out: bool = False
+    home: Home,
+    items: Sequence[Any],
+    *,
+    now: datetime,
+    user_agent: str | None = None,
+    opted_out: bool = False,
+    save: Save | None = None,
 ) -> Receipt:
     """Stores what was posted; when this returns, it is durable.
 
@@ -46,22 +55,24 @@ def ingest(
         now: time of arrival.
         user_agent: the client's header; a bot's events are stored, marked, and never counted.
         opted_out: the visitor must not be measured; nothing is stored, only counted.
+        save: what stores it; default a transaction of its own.
     """
+    save = save or partial(save_alone, home)
     if opted_out:
-        with home.db.write() as connection:
-            store.count_unstored(connection, "opted_out", len(items))
+        save(Posted((), (), now, len(items)))
         return Receipt(0, 0, (), len(items))
-    with home.db.read() as connection:
-        known = catalog(home, connection).experiments
+    hash_id = partial(pseudonym, home.salt)
     agent = classify(user_agent) if user_agent else Agent()
-    events, rejections = clean(items, Rules(known, now, partial(pseudonym, home.salt), agent))
-    return store_events(home, events, rejections, now=now)
-
-
-def store_events(
-    home: Home, events: Sequence[Event], rejections: Sequence[Rejection], *, now: datetime
-) -> Receipt:
-    """Stores clean events and quarantines the rest, in one transaction."""
-    with home.db.write() as connection:
-        accepted = store.record(connection, events, rejections, now)
+    events, rejections = clean(items, Rules(remembered(home), now, hash_id, agent))
+    if rejections:  # of an experiment that is too new to be remembered, perhaps
+        with home.db.read() as connection:
+            known = catalog(home, connection).experiments
+        events, rejections = clean(items, Rules(known, now, hash_id, agent))
+    accepted = save(Posted(events, rejections, now))
     return Receipt(accepted, len(events) - accepted, tuple(rejections))
+
+
+def save_alone(home: Home, post: Posted) -> int:
+    """Stores a post in a transaction of its own."""
+    with home.db.write() as connection:
+        return record_all(connection, [post])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import request
+from flask import current_app, request
 
 from cro_core.home import Home
 from cro_core.ingestion import EventIn
@@ -107,7 +107,12 @@ def post_events(home: Home, query: VisitorQuery) -> Answer:
     if len(items) > most:
         raise Refusal(413, "too_large", f"the body holds {len(items)} events: send at most {most} at once")
     receipt = ingest(
-        home, items, now=home.clock(), user_agent=_user_agent(), opted_out=_opted_out(home, query)
+        home,
+        items,
+        now=home.clock(),
+        user_agent=_user_agent(),
+        opted_out=_opted_out(home, query),
+        save=current_app.extensions["cro_intake"].store,
     )
     # Else a developer whose own browser opts out sees nothing but zeros.
     unstored = {"not_stored": receipt.not_stored} if receipt.not_stored else {}
