@@ -441,3 +441,20 @@ def test_counters_of_posted_events_add_up(database: Database) -> None:
     by_experiment = {e: found[e, "accepted"] + found[e, "duplicate"] for e in ("hero", "cta")}
     assert by_experiment == dict(posted)
     assert found["hero", "accepted"] + found["cta", "accepted"] == len(rows(database, schema.events)) == 40
+
+
+def test_the_rows_are_written_in_the_order_of_the_columns(database: Database) -> None:
+    """Each field in its own column: the writer lists them by hand."""
+    stored(database, running())
+    full = exposure(
+        "unit", "b", START, id="id", received_at=LATER, session="session", device="device", city="city", country="country",
+        value=1.5, asset_id="asset", occasion="occasion", url="url", properties={"a": 1}, epoch=3, propensity=0.25,
+    )  # fmt: skip
+    record(database, full)
+    (kept,) = rows(database, schema.exposures)
+    assert kept == {
+        name: getattr(full, {"event_id": "id", "exposed_at": "occurred_at"}.get(name, name)) for name in kept
+    }
+    record(database, replace(full, id="b", bot=True), replace(full, id="i", internal=True))
+    marks = {r["id"]: (r["bot"], r["internal"]) for r in rows(database, schema.events)}
+    assert marks == {"id": (False, False), "b": (True, False), "i": (False, True)}

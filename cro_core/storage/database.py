@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -255,7 +256,7 @@ def _insert_many(
     columns = list(table.columns)
     keys = [columns.index(column) for column in table.primary_key.columns]
     # Writers that take rows in one order wait for each other, but never in a circle.
-    ordered = sorted(rows, key=lambda row: [row[place] for place in keys])
+    ordered = sorted(rows, key=itemgetter(*keys))
     head = f"INSERT INTO {table.name} ({', '.join(c.name for c in columns)})"
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(columns))

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -105,34 +103,59 @@ def totals(connection: sa.Connection) -> dict[str, int]:
 
 
 def _row(event: Event) -> Row:
-    """The values of the event table's columns, as the driver takes them."""
-    return tuple(map(_plain, _columns_of(event)))
-
-
-_columns_of = attrgetter(*(column.name for column in schema.events.columns))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return to_micros(value)
-    return json.dumps(value) if isinstance(value, dict) else value
+    """The values of the event table's columns, as the driver takes them; written out, for each event passes here."""
+    return (
+        event.id,
+        event.experiment_id,
+        event.variant,
+        event.type,
+        event.unit,
+        event.session,
+        event.device,
+        event.city,
+        event.country,
+        to_micros(event.occurred_at),
+        to_micros(event.received_at),
+        event.value,
+        event.asset_id,
+        event.occasion,
+        event.url,
+        None if event.properties is None else json.dumps(event.properties),
+        event.epoch,
+        event.propensity,
+        event.bot,
+        event.internal,
+    )
 
 
 def _earliest_exposures(events: Sequence[Event]) -> list[Row]:
     """A row for each unit and experiment that these events expose: exposures that never count are none."""
-    found: dict[tuple[str, str | None], Event] = {}
+    found: dict[tuple[str | None, str], Event] = {}
     for event in events:
         if event.type == EXPOSURE and not event.bot and not event.internal:
-            key = (event.unit, event.experiment_id)
-            if key not in found or (event.occurred_at, event.id) < (found[key].occurred_at, found[key].id):
+            key = (event.experiment_id, event.unit)
+            former = found.setdefault(key, event)
+            if former is not event and (event.occurred_at, event.id) < (former.occurred_at, former.id):
                 found[key] = event
     return [_exposure(event) for event in found.values()]
 
 
 def _exposure(event: Event) -> Row:
-    other = {"event_id": event.id, "exposed_at": to_micros(event.occurred_at)}
-    return tuple(
-        other[c.name] if c.name in other else getattr(event, c.name) for c in schema.exposures.columns
+    """The values of the exposure table's columns."""
+    return (
+        event.experiment_id,
+        event.unit,
+        event.id,
+        event.variant,
+        event.epoch,
+        event.propensity,
+        to_micros(event.occurred_at),
+        event.device,
+        event.city,
+        event.country,
+        event.occasion,
+        event.asset_id,
+        event.url,
     )
 
 
