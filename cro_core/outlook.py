@@ -85,6 +85,9 @@ class Question:
     adaptive: bool = False
     floor: float = 0.3
     alpha: float = 0.05
+    """Two-sided error rate that the experiment gets."""
+    asked_alpha: float | None = None
+    """The one that was asked for, where a stream of experiments has the say; ``None`` without a stream."""
     power: float = 0.8
     window_days: float = 1.0
     """How long a visitor may take to convert."""

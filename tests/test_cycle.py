@@ -16,6 +16,7 @@ from cro_core.domain import Experiment, Status, Variant, to_json
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.media import draw_sample_media
+from cro_core.rendering.text import decision_text
 from cro_core.storage import decisions, experiments, journal, looks, schema
 from cro_core.workflows import manage
 from cro_core.workflows.assign import assignments
@@ -422,6 +423,21 @@ def test_backlog_is_proposed_once_where_a_person_has_to_agree(tmp_path: Path) ->
     assert not any(waiting[1].split(":")[1] in change for change in again.changes)
 
 
+@pytest.mark.parametrize(("rate", "tells"), [(None, True), (0.1, False)])
+def test_whether_traffic_is_enough_is_asked_at_the_level_of_the_stream(
+    tmp_path: Path, rate: float | None, tells: bool
+) -> None:
+    """What 13 days at 22 a day can show at 5 % is beyond them at a fifth of it."""
+    statistics = {**SETTINGS["statistics"], "traffic_per_day": 22, "stream_false_discovery_rate": rate}
+    create_home(tmp_path / "site", {**SETTINGS, "statistics": statistics}, environ={})
+    set_clock(open_home(tmp_path / "site", environ={}), START)
+    home = open_home(tmp_path / "site", environ={})
+    draw_sample_media(home.media, default_rng(7))
+    changes = orchestrate(home, now=home.clock()).changes
+    assert changes
+    assert all((": proposed for 8 weeks" not in change) == tells for change in changes)
+
+
 def test_winner_is_challenged_by_what_was_not_tried(tmp_path: Path) -> None:
     home = make_home(tmp_path / "loop", max_concurrent_tests=1)
     draw_sample_media(home.media, default_rng(7))
@@ -495,6 +511,76 @@ class TestLooks:
         (line,) = replay(home, stored.id).from_counts
         assert line.startswith("comparisons.0.z was ")
 
+    @pytest.mark.parametrize(
+        ("place", "value", "says"),
+        [
+            (("evidence", "companion", 0, "log_e"), 1.5, "companion.0.log_e was 1.5, is "),
+            (
+                ("evidence", "companion", 0, "says"),
+                "all is well",
+                "companion.0.says was all is well, is film ",
+            ),
+            (
+                ("evidence", "metrics", "results", 0, "p_adjusted"),
+                0.5,
+                "metrics.results.0.p_adjusted was 0.5",
+            ),
+            (("evidence", "guardrails", 0, "e_value"), 7.5, "guardrails.0.e_value was 7.5, is "),
+            (("evidence", "comparisons", 0, "stopped_high"), 9.5, "comparisons.0.stopped_high was 9.5, is "),
+            (("evidence", "looks", "critical", 0, 0), 9.5, "looks.critical.0.0 was 9.5, is "),
+            (("reasons", 0, "code"), "because", "reasons.0 was because, is srm_ok"),
+            (("fingerprint",), "0f", "fingerprint was 0f, is "),
+        ],
+    )
+    def test_replay_compares_all_that_follows_from_the_counts(
+        self, accompanied: Home, place: tuple[str | int, ...], value: Any, says: str
+    ) -> None:
+        with accompanied.db.write() as connection:
+            (stored,) = decisions.latest(connection)
+            assert replay(accompanied, stored.id).identical
+            record = to_json(stored)
+            *path, last = place
+            part = record
+            for step in path:
+                part = part[step]
+            assert part[last] != value
+            part[last] = value
+            connection.execute(sa.update(schema.decisions).values(record=record))
+        found = replay(accompanied, stored.id)
+        (line,) = found.from_counts
+        assert line.startswith(says)
+        assert (found.identical, found.from_rows) == (False, ())
+
+    def test_replay_notices_rows_of_secondary_metrics(self, accompanied: Home) -> None:
+        """Nobody counted as converting is gone, only some of their calls."""
+        with accompanied.db.write() as connection:
+            (stored,) = decisions.latest(connection)
+            call = sa.select(schema.events.c.id).where(schema.events.c.type == "phone_click").limit(1)
+            connection.execute(sa.delete(schema.events).where(schema.events.c.id.in_(call)))
+        found = replay(accompanied, stored.id)
+        assert (found.identical, found.from_counts) == (False, ())
+        assert found.from_rows[0].startswith("photo in epoch 0.score_sum was ")
+        assert "measured.goal:phone_click of photo in epoch 0 was 20, is 19" in found.from_rows
+        assert any(line.startswith("metrics.results.") for line in found.from_rows)
+
+    @pytest.fixture
+    def accompanied(self, tmp_path: Path) -> Home:
+        """One decision, with the always-valid companion, a guardrail and calls beside the forms."""
+        more = {"always_valid_companion": True, "guardrails": [GUARD]}
+        path = tmp_path / "accompanied"
+        create_home(path, {**SETTINGS, "statistics": SETTINGS["statistics"] | more}, environ={})
+        set_clock(open_home(path, environ={}), START)
+        home = open_home(path, environ={})
+        now = won(home)
+        calls = [
+            {"event_type": "phone_click", "user_id": f"hero:{v}:0212:{n}", "timestamp": iso(START + DAY / 2)}
+            for v in ("photo", "film")
+            for n in range(20)
+        ]
+        assert ingest(home, calls, now=START + DAY).accepted == len(calls)
+        orchestrate(home, now=now)
+        return home
+
 
 class TestGuardrails:
     """What must not be harmed ends an experiment, whatever it gains elsewhere."""
@@ -540,3 +626,5 @@ class TestGuardrails:
         assert decision.evidence["guardrails"][0]["status"] == "ok"
         measured = {r["metric"] for r in decision.evidence["metrics"]["results"]}
         assert "goal:phone_click" in measured
+        assert "p as if looked at once" in decision_text(decision)
+        assert "these metrics never decide" in decision_text(decision)

@@ -24,10 +24,13 @@ from cro_core.home import Home, create_home, set_clock
 from cro_core.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Known, Outlook, Question, WiderGoal
 from cro_core.rendering.outlook import outlook_text, verdict_text
 from cro_core.statistics import planner
+from cro_core.statistics.multiplicity import next_level
 from cro_core.storage import events as event_store
+from cro_core.storage import experiments
 from cro_core.storage import traffic as counts
 from cro_core.storage.database import Database
 from cro_core.traffic import FLAT, WeekProfile, days_until, visitors_within, week_profile
+from cro_core.workflows import manage, stream
 from cro_core.workflows.plan import Asked, plan
 from cro_core.workflows.traffic import experiment_traffic, site_traffic
 
@@ -460,6 +463,70 @@ def test_few_conversions_are_no_rate(make_site: Callable[..., Home]) -> None:
     assert "no 10 conversions" in found.base_rate.text
 
 
+# ---- the error rate that the stream of experiments grants
+
+
+def stream_site(make_site: Callable[..., Home], rate: float | None = 0.1) -> Home:
+    return make_site({**LEAD_SITE, "statistics": {"stream_false_discovery_rate": rate}})
+
+
+GIVEN = Asked(base_rate=0.03, visitors_per_day=300, uplift=0.1, days=14, fixed=True)
+
+
+def test_every_number_is_for_what_the_stream_grants(make_site: Callable[..., Home]) -> None:
+    home = stream_site(make_site)
+    with home.db.read() as connection:
+        level = stream.granted(connection, 0.1, START)
+    assert level == next_level([], [], 0, 0.1) == pytest.approx(0.1 / 9, rel=0.02)
+    answer = plan(home, GIVEN, now=START)
+    assert (answer.question.alpha, answer.question.asked_alpha) == (level, 0.05)
+    sized = planner.plan_size(0.03, 0.1, alpha=level, traffic_per_day=300, horizon_days=14)
+    assert sized.units > planner.plan_size(0.03, 0.1).units
+    assert answer.one_look_units_per_variant == planner.sample_size(0.03, 0.1, alpha=level)
+    assert (answer.units, answer.units_per_variant) == (sized.units, sized.units_per_variant)
+    assert (answer.days_needed, answer.attainable_uplift) == (sized.days_needed, sized.attainable_uplift)
+    assert answer.found == pytest.approx(sized.power)
+    strict = outlook.outlook(replace(answer.question, asked_alpha=None))
+    assert (answer.choices, answer.contrasts) == (strict.choices, strict.contrasts)
+    assert answer.choices != outlook.outlook(replace(answer.question, alpha=0.05)).choices
+    said = "The stream of experiments grants the next one an error rate of 1.1 % instead of 5 %"
+    assert outlook_text(answer).count(said) == verdict_text(answer).count(said) == 1
+    assert "98.91 % confidence" in outlook_text(answer)
+
+
+def test_without_a_stream_nothing_is_said_of_one(make_site: Callable[..., Home]) -> None:
+    answer = plan(stream_site(make_site, None), GIVEN, now=START)
+    assert (answer.question.alpha, answer.question.asked_alpha, answer.units) == (0.05, None, 117_064)
+    assert "The stream" not in outlook_text(answer)
+    assert "95 % confidence" in outlook_text(answer)
+
+
+def test_a_rich_stream_grants_the_whole_rate(make_site: Callable[..., Home]) -> None:
+    answer = plan(stream_site(make_site, 0.5), GIVEN, now=START)
+    assert (answer.question.alpha, answer.question.asked_alpha, answer.units) == (0.05, 0.05, 117_064)
+    assert "grants the next one the whole error rate of 5 %." in verdict_text(answer)
+
+
+def test_the_plan_is_what_the_next_experiment_gets(make_site: Callable[..., Home]) -> None:
+    """Asked of a draft and of the settings; a running one keeps what it was granted."""
+    home = stream_site(make_site)
+    stored(home.db, replace(running("old"), ended_at=START, status=Status.ARCHIVED))
+    payload = {"test_id": "hero", "variants": [{"variant_id": "a"}, {"variant_id": "b"}], "start": False}
+    manage.create_experiment(home, payload, now=START, actor="test")
+    later = START + 30 * DAY
+    of_settings, of_draft = (plan(home, now=later, experiment_id=key) for key in (None, "hero"))
+    with home.db.write() as connection:
+        started = manage.start(
+            connection, experiments.get(connection, "hero"), home=home, now=later, actor="x"
+        )
+    settled = started.experiment.plan
+    assert settled.alpha < next_level([], [], 0, 0.1)  # the second of a stream that has found nothing
+    assert of_settings.question.alpha == of_draft.question.alpha == settled.alpha
+    assert of_settings.units == of_draft.units == settled.units
+    after = plan(home, now=later + DAY, experiment_id="hero")
+    assert (after.question.alpha, after.question.asked_alpha) == (settled.alpha, None)
+
+
 # ---- an experiment
 
 
@@ -640,6 +707,8 @@ def claims() -> list[str]:
     each = 300 * 14 // 2
     converted = each * 0.03
     four = f"+{asked(variants=4).attainable_uplift or 0:.0%}".replace("%", " %")
+    granted = next_level([], [], 0, 0.1)
+    strict = asked(alpha=granted)
     *weeks, longest = planning.LONG_HORIZONS
     return [
         f"{', '.join(map(str, weeks))} or {longest} weeks",
@@ -657,6 +726,10 @@ def claims() -> list[str]:
         f"Eight weeks show {shows(56)}, 14 weeks {shows(98)}",
         f"If 6 % of visitors do any of the three instead of 3 % one of them, eight weeks show {shows(56, 0.06)} instead "
         f"of {shows(56)}",
+        f"the first one gets {granted * 100:.2g} %",
+        verdict_text(asked(alpha=granted, asked_alpha=0.05)).split(". ")[-1].split(":")[0],
+        f"would then need {strict.units_per_variant:,} visitors per version instead of {small.units_per_variant:,} to "
+        f"find +10 %, and {strict.days_needed:.0f} days",
         f"rarely worth {shows(14)}",
         f"can be worth +30 %, which takes {takes(0.3)}. +50 % takes {takes(0.5)}",
     ]

@@ -24,7 +24,7 @@ def outlook_text(answer: Outlook, zone: str = "UTC") -> str:
 def verdict_text(answer: Outlook) -> str:
     """The verdict for people without statistics: a heading sentence, what it means, what to do."""
     sentences = {ENOUGH: _enough, CANNOT_TELL: _cannot_tell, UNKNOWN: _unknown}[answer.verdict](answer)
-    return " ".join(sentences).replace(words.NBSP, " ")
+    return " ".join((*sentences, *_granted(answer))).replace(words.NBSP, " ")
 
 
 def _lines(answer: Outlook, zone: str) -> Iterator[str]:
@@ -94,6 +94,21 @@ def _unknown(answer: Outlook) -> Iterator[str]:
     yield "How many days that takes is not known: give --visitors-per-day."
 
 
+def _granted(answer: Outlook) -> Iterator[str]:
+    """That the error rate is the stream's, where there is one."""
+    question = answer.question
+    if question.asked_alpha is None:
+        return
+    granted, asked = (f"{rate * 100:.2g} %" for rate in (question.alpha, question.asked_alpha))
+    if question.alpha < question.asked_alpha:
+        yield (
+            f"The stream of experiments grants the next one an error rate of {granted} instead of {asked}: "
+            "every number here is for that."
+        )
+    else:
+        yield f"The stream of experiments grants the next one the whole error rate of {asked}."
+
+
 def _sources(answer: Outlook) -> Iterator[str]:
     question = answer.question
     yield _source("conversion rate", words.percent(question.base_rate.value), question.base_rate)
@@ -109,7 +124,7 @@ def _sources(answer: Outlook) -> Iterator[str]:
     )
     yield (
         f"  {'design':<{LABEL}}{question.variants} variants, {shares}, {words.share(question.power)} power, "
-        f"{words.level(1 - question.alpha)} confidence"
+        f"{(1 - question.alpha) * 100:.4g} % confidence"
     )
 
 

@@ -28,6 +28,7 @@ def _lines(decision: Decision) -> Iterator[str]:
         yield from _any_time(beside.get(comparison["variant"]))
     yield from _guardrails(evidence.get("guardrails") or ())
     yield from _metrics((evidence.get("metrics") or {}).get("results", ()))
+    yield from _outcomes(evidence.get("outcomes", ()))
     yield from _waterfall(evidence.get("waterfall", ()))
 
 
@@ -94,14 +95,24 @@ def _guardrails(states: Any) -> Iterator[str]:
 
 def _metrics(results: Any) -> Iterator[str]:
     """Secondary metrics: what else moved, with p-values adjusted over all of them and valid for one look."""
-    if results:
-        yield ""
-        yield f"{'other metrics':<24}{'variant':<16}{'control':>10}{'variant':>10}{'uplift':>10}   adjusted p"
+    if not results:
+        return
+    yield ""
+    yield f"{'other metrics':<24}{'variant':<16}{'control':>10}{'variant':>10}{'uplift':>10}   adjusted p"
     for r in results:
         levels = "".join(f"{'-' if v is None else format(v, '.4g'):>10}" for v in (r["control"], r["value"]))
         p = words.clean(r["reason"] or "") if r["p_adjusted"] is None else words.p_value(r["p_adjusted"])
         uplift = words.signed(r["relative"]) if r["relative"] is not None else "-"
         yield f"{words.clean(r['name']):<24.24}{words.clean(r['variant']):<16.16}{levels}{uplift:>10}   {p}"
+    yield "  (p as if looked at once: after an early end it looks a little too good; these metrics never decide)"
+
+
+def _outcomes(found: Any) -> Iterator[str]:
+    """What became of the leads later, by variant."""
+    for outcome in found:
+        yield ""
+        for line in words.outcome_table(outcome):
+            yield words.clean(line)
 
 
 def _any_time(companion: Json | None) -> Iterator[str]:

@@ -460,7 +460,7 @@ def patience(
     connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime
 ) -> Patience | None:
     """What to propose in the place of an experiment that cannot tell; ``None`` where traffic is enough or not known."""
-    draft = hypothesis.to_experiment(home.config, now=now)
+    draft, _ = _leveled(connection, home, hypothesis.to_experiment(home.config, now=now), now)
     plan, variants = draft.plan, len(draft.variants)
     per_day = expected_per_day(connection, home.config, now)
     soon = _attainable(draft, per_day)

@@ -17,8 +17,8 @@ from cro_core.reporting import words
 from cro_core.statistics.proportions import wilson
 from cro_core.storage import analytics
 from cro_core.storage import experiments as store
-from cro_core.storage import traffic as counts
 from cro_core.traffic import FLAT
+from cro_core.workflows import stream
 from cro_core.workflows.traffic import SiteTraffic, experiment_traffic, site_traffic
 
 MEASURED_EXPERIMENTS = 10
@@ -93,7 +93,7 @@ def _question(
     config = home.config
     rate = _base_rate(connection, home, asked, measured, now)
     variants = 2 if asked.variants is None else asked.variants
-    return Question(
+    question = Question(
         base_rate=rate,
         traffic=_traffic(home, asked, measured),
         days=_days(home, asked),
@@ -108,6 +108,18 @@ def _question(
         profile=measured.profile if measured else FLAT,
         wider=_wider(connection, config, asked, rate, measured, now),
     )
+    return _at_the_level_of_the_stream(connection, home, question, now)
+
+
+def _at_the_level_of_the_stream(
+    connection: sa.Connection, home: Home, question: Question, now: datetime
+) -> Question:
+    """The question at the error rate that an experiment gets which starts now."""
+    rate = home.config.statistics.stream_false_discovery_rate
+    if rate is None:
+        return question
+    alpha = min(question.alpha, stream.granted(connection, rate, now))
+    return replace(question, alpha=alpha, asked_alpha=question.alpha)
 
 
 def _of_experiment(
@@ -132,10 +144,14 @@ def _of_experiment(
             field=name,
         )
     question = _settled(connection, home, experiment, asked, measured, now)
+    if experiment.status is Status.DRAFT:
+        question = _at_the_level_of_the_stream(connection, home, question, now)
     answer = replace(outlook(question), experiment=experiment.id)
     started_at, enrolment_ends_at = experiment.started_at, experiment.enrolment_ends_at
     if started_at is None or enrolment_ends_at is None:
         return answer
+    with analytics.reading(connection, experiment, now) as reading:
+        enrolled, counted = reading.exposed_units(), sum(cell.units for cell in reading.cells())
     return forecast(
         answer,
         now=now,
@@ -143,8 +159,8 @@ def _of_experiment(
         started_at=started_at,
         enrolment_ends_at=enrolment_ends_at,
         planned_units=experiment.plan.units,
-        enrolled=counts.exposed_until(connection, experiment.id, now),
-        counted=sum(cell.units for cell in analytics.cells(connection, experiment, now)),
+        enrolled=enrolled,
+        counted=counted,
     )
 
 
@@ -267,8 +283,8 @@ def _measured_rate(
             continue
         window = plan.window if plan.finished else config.window
         asking = replace(plan, goals=tuple(Goal(name, 1.0, True) for name in goals), window=window)
-        cells = analytics.cells(connection, replace(experiment, plan=asking), now)
-        control = [cell for cell in cells if cell.variant == experiment.control.key]
+        with analytics.reading(connection, replace(experiment, plan=asking), now) as reading:
+            control = [cell for cell in reading.cells() if cell.variant == experiment.control.key]
         units += sum(cell.units for cell in control)
         conversions += sum(cell.conversions for cell in control)
     if units < LEAST_UNITS or not LEAST_CONVERSIONS <= conversions < units:

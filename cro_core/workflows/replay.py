@@ -9,7 +9,7 @@ from typing import Any
 
 from cro_core import metrics
 from cro_core.decision import fingerprint, state_of
-from cro_core.domain import Cell, Decision, Experiment, Measured, Reason
+from cro_core.domain import Cell, Decision, Experiment, GoalCell, Measured, PairCell, Reason, to_json
 from cro_core.home import Home
 from cro_core.splits import check_splits
 from cro_core.storage import decisions, experiments
@@ -18,7 +18,7 @@ from cro_core.workflows.evaluate import Counted, count, judged
 TOLERANCE = 1e-9
 """Relative difference up to which two numbers are the same: other processors round otherwise."""
 
-COMPARED = ("look", "totals", "comparisons", "srm")
+COMPARED = ("look", "looks", "totals", "comparisons", "srm", "guardrails", "companion", "metrics")
 """Parts of the evidence that follow from the counts."""
 
 
@@ -59,8 +59,9 @@ def replay(home: Home, decision_id: str) -> Replay:
         stored = decisions.get(connection, decision_id)
         experiment = experiments.get(connection, stored.experiment_id)
         now = count(connection, experiment, stored.as_of, whole=True)
-    again = _differences(stored, _judged(experiment, stored, _then(experiment, stored)))
-    moved = tuple(_moved(stored.cells, now.cells))
+    then = _then(experiment, stored)
+    again = [*_tampered(stored), *_differences(stored, _judged(experiment, stored, then))]
+    moved = tuple(_moved(stored, then, now))
     fresh = _differences(stored, _judged(experiment, stored, now)) if moved else ()
     return Replay(
         decision=stored.id,
@@ -86,7 +87,11 @@ def _then(experiment: Experiment, stored: Decision) -> Counted:
 def _judged(experiment: Experiment, stored: Decision, counted: Counted) -> Decision:
     taken = stored.evidence.get("looks")
     state = state_of(taken) if taken else None
-    return judged(experiment, counted, stored.as_of, state).decision
+    found = judged(experiment, counted, stored.as_of, state).decision
+    if "measured" not in stored.evidence:
+        return found
+    family = metrics.secondary(experiment, counted.cells, counted.measured, as_of=stored.as_of)
+    return replace(found, evidence={**found.evidence, "metrics": to_json(family)})
 
 
 def _differences(stored: Decision, found: Decision) -> list[str]:
@@ -94,6 +99,7 @@ def _differences(stored: Decision, found: Decision) -> list[str]:
     pairs: list[tuple[str, Any, Any]] = [
         (name, getattr(stored, name), getattr(found, name)) for name in ("verdict", "winner", "unproven")
     ]
+    pairs.append(("reasons", [r.code for r in stored.reasons], [r.code for r in found.reasons]))
     pairs += [(name, stored.evidence.get(name), found.evidence.get(name)) for name in COMPARED]
     lines = [line for name, old, new in pairs for line in _unequal(name, old, new)]
     versions = f"versions were {dict(stored.versions)}, now {dict(found.versions)}"
@@ -117,13 +123,40 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new)
 
 
-def _moved(old: Sequence[Cell], new: Sequence[Cell]) -> Iterator[str]:
-    """Cells whose counts are no longer what they were."""
+def _tampered(stored: Decision) -> Iterator[str]:
+    """That the stored counts are not those that were judged."""
+    if (found := fingerprint(stored.cells)) != stored.fingerprint:
+        yield f"fingerprint was {stored.fingerprint}, is {found}"
+
+
+def _moved(stored: Decision, then: Counted, now: Counted) -> Iterator[str]:
+    """Counts that are no longer what they were: cells, what is measured beside them, and the slices of the split."""
+    yield from _moved_cells(then.cells, now.cells)
+    if "measured" in stored.evidence:
+        yield from _unequal("measured", _by_place(then.measured), _by_place(now.measured))
+    if "splits" in stored.evidence:
+        yield from _unequal("splits", stored.evidence["splits"], to_json(now.split))
+
+
+def _moved_cells(old: Sequence[Cell], new: Sequence[Cell]) -> Iterator[str]:
     then, now = ({(c.epoch, c.variant): c for c in cells} for cells in (old, new))
     for epoch, variant in sorted({*then, *now}):
         before, after = then.get((epoch, variant)), now.get((epoch, variant))
-        if before != after:
-            yield f"{variant} in epoch {epoch}: {_counts(before)} then, {_counts(after)} now"
+        place, then_said, now_said = f"{variant} in epoch {epoch}", _counts(before), _counts(after)
+        if then_said != now_said:
+            yield f"{place}: {then_said} then, {now_said} now"
+        else:  # its sums of scores or values
+            yield from _unequal(place, to_json(before), to_json(after))
+
+
+def _by_place(measured: Measured) -> dict[str, Any]:
+    """What was measured, by metric, epoch and variant: rows may come in any order."""
+
+    def place(what: str, cell: GoalCell | PairCell) -> str:
+        return f"{what} of {cell.variant} in epoch {cell.epoch}"
+
+    goals = {place(f"goal:{cell.goal}", cell): cell.units for cell in measured.goals}
+    return goals | {place(cell.metric, cell): to_json(cell) for cell in measured.pairs}
 
 
 def _counts(cell: Cell | None) -> str:

@@ -22,23 +22,34 @@ pytestmark = REAL
 
 
 @pytest.fixture(scope="module")
-def streams():
-    """By metric, what :func:`replay` says of each stream."""
+def snapshots():
+    """By metric, the snapshots of each stream in order."""
     rows = pd.read_csv(DATA / "asos" / "asos_digital_experiments_dataset.csv.gz").dropna()
     keys = ["experiment_id", "variant_id", "metric_id"]
     found = {}
     for (*_, metric), stream in rows.groupby(keys):
         if len(stream) > 1:
-            found.setdefault(metric, []).append(replay(stream.sort_values("time_since_start")))
-    return {metric: np.array(list(outcomes)) for metric, outcomes in found.items()}
+            found.setdefault(metric, []).append(stream.sort_values("time_since_start"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def streams(snapshots):
+    """By metric, what :func:`replay` says of each stream."""
+    return {metric: np.array([replay(stream) for stream in found]) for metric, found in snapshots.items()}
+
+
+def moments(stream):
+    """Units, sums and sums of squares of both variants, shape (looks, 1, 2) each."""
+    n, mean, variance = (
+        stream[[f"{c}_c", f"{c}_t"]].to_numpy(float)[:, None] for c in ("count", "mean", "variance")
+    )
+    return n, n * mean, n * (variance + mean**2)
 
 
 def replay(stream):
     """Whether the stream ends significant, whether it ever was, and 1 or -1 where it crossed the boundary."""
-    n, mean, variance = (
-        stream[[f"{c}_c", f"{c}_t"]].to_numpy(float)[:, None] for c in ("count", "mean", "variance")
-    )
-    looks = compare(Aggregates.of(n, n * mean, n * (variance + mean**2)), np.ones(1))
+    looks = compare(Aggregates.of(*moments(stream)), np.ones(1))
     z, time = looks.z[:, 0], stream["time_since_start"].to_numpy() / stream["time_since_start"].max()
     best = np.maximum.accumulate(looks.information)
     new = looks.information > np.concatenate([[0], best[:-1]]) * (1 + LEAST_STEP)
@@ -73,6 +84,32 @@ def test_the_boundary_hardly_ever_is(streams):
         assert (wins & (end == 0)).sum() <= most
         assert (crossed != 0).sum() < ever.sum()
         assert (crossed[end == 1] != 0).mean() > 0.85
+
+
+def verdict(plan, stream):
+    """Snapshot by snapshot through the engine, until a look ends the experiment."""
+    time, state = stream["time_since_start"].to_numpy(), None
+    for day, *sums in zip(time, *moments(stream), strict=True):
+        look = evaluate(plan, Aggregates.of(*sums), elapsed=day / time[-1], hours=24 * day, state=state)
+        state = look.state
+        if look.final:
+            return look.verdict
+    raise AssertionError("the last snapshot is the last look")
+
+
+@pytest.mark.slow
+def test_the_product_ships_none_of_them(snapshots, streams):
+    """Of the metric with most of them, the upward crossings that the end does not bear out, by the verdict.
+
+    The gate asks for +10 %, and no stream ends above +4 %. Without it every crossing is a verdict.
+    """
+    outcomes = zip(snapshots[2], streams[2], strict=True)
+    transient = [stream for stream, (end, _, crossed) in outcomes if crossed > end]
+    shipped = [
+        sum(verdict(plan, stream) is Verdict.SHIP for stream in transient)
+        for plan in (LookPlan(), LookPlan(min_uplift=0.0))
+    ]
+    assert shipped == [0, len(transient)]
 
 
 # -- one experiment without effect, hour by hour ------------------------------------------------------------
