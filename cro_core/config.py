@@ -8,6 +8,7 @@ setting always wins; where it costs validity or power, :func:`load` says so in `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -252,6 +253,16 @@ def _network(text: str) -> str:
         raise ValueError(f"got {text!r}, which is no network: write it like 203.0.113.0/24") from None
 
 
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
+
+def _host(text: str) -> str:
+    name = text.strip().rstrip(".").lower()
+    if not HOST.fullmatch(name):
+        raise ValueError(f"got {text!r}, which is no host: write it like staging.example.com")
+    return name
+
+
 class Privacy(Section):
     """Whom not to count."""
 
@@ -270,6 +281,11 @@ class Privacy(Section):
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_network(text) for text in value)
+
+    @field_validator("internal_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_host(text) for text in value)
 
 
 class Service(Section):

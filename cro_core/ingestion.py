@@ -132,6 +132,33 @@ class EventIn(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a client seems to be; ``None`` where nobody says."""
+
+    city: str | None = None
+    country: str | None = None
+
+    def or_else(self, other: Place) -> Place:
+        """This place, with what it lacks taken from the other."""
+        return Place(self.city or other.city, self.country or other.country)
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What a request tells of the client that posts."""
+
+    user_agent: str | None = None
+    address: str | None = field(default=None, repr=False)
+    """Its IP address. It is looked at and forgotten: never store or log it."""
+    place: Place = Place()
+    """As a trusted proxy says."""
+
+
+UNKNOWN = Sender()
+"""Nothing is known of who posts."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """What an item is checked against, and how it is made pseudonymous."""
 
@@ -139,6 +166,12 @@ class Rules:
     now: datetime
     hash: Callable[[str], str]
     agent: Agent = field(default_factory=Agent)
+    place: Place = Place()
+    """For events that do not say their own."""
+    internal: bool = False
+    """The site's own people post."""
+    internal_hosts: Sequence[str] = ()
+    """Hosts whose pages only the site's own people open, in small letters; their subdomains too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +204,12 @@ def clean(items: Sequence[Any], rules: Rules) -> tuple[list[Event], list[Rejecti
     return events, rejections
 
 
+def within(host: str, names: Sequence[str]) -> bool:
+    """Whether a host is one of the names or a subdomain of one."""
+    host = host.rstrip(".")
+    return any(host == name or host.endswith(f".{name}") for name in names)
+
+
 def new_id(now: datetime) -> str:
     """A UUID of version 7 (RFC 9562): time-ordered, so that the index of the event table grows at its end."""
     milliseconds = (now - EPOCH) // timedelta(milliseconds=1)
@@ -183,26 +222,28 @@ def _event(item: Any, rules: Rules) -> Event:
     data = _parse(item)
     kind = EXPOSURE if data.event_type == IMPRESSION else data.event_type
     _check_target(data, kind, rules.experiments)
+    url, host = _page(data.url)
     return Event(
         id=data.id or new_id(rules.now),
         type=kind,
         unit=rules.hash(data.user_id),
-        occurred_at=_time(data.timestamp, rules.now),
+        occurred_at=time_of(data.timestamp, rules.now),
         received_at=rules.now,
         experiment_id=data.test_id,
         variant=data.variant_id,
         session=rules.hash(data.session_id) if data.session_id else None,
         device=data.device_type.lower() if data.device_type else rules.agent.device,
-        city=data.city or None,
-        country=data.country or None,
+        city=data.city or rules.place.city,
+        country=data.country or rules.place.country,
         value=data.value,
         asset_id=data.asset_id or None,
         occasion=data.occasion or None,
-        url=_without_query(data.url),
+        url=url,
         properties=data.properties,
         epoch=data.epoch,
         propensity=data.propensity,
         bot=rules.agent.bot,
+        internal=rules.internal or within(host, rules.internal_hosts),
     )
 
 
@@ -244,7 +285,7 @@ def _check_target(data: EventIn, kind: str, experiments: Mapping[str, Experiment
         raise InvalidInput(f"variant_id {data.variant_id!r} is not one of {known}")
 
 
-def _time(stamp: str | int | None, now: datetime) -> datetime:
+def time_of(stamp: str | int | None, now: datetime) -> datetime:
     if stamp is None:
         return now
     try:
@@ -260,14 +301,16 @@ def _time(stamp: str | int | None, now: datetime) -> datetime:
     return moment
 
 
-def _without_query(url: str | None) -> str | None:
+def _page(url: str | None) -> tuple[str | None, str]:
+    """The address without query, fragment and login, and its host, ``""`` where it names none."""
     if not url:
-        return None
+        return None, ""
     try:
         parts = urlsplit(url)
     except ValueError:
         raise InvalidInput(f"url {url[:80]!r} cannot be read") from None
-    return parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+    kept = parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2])
+    return kept.geturl(), parts.hostname or ""
 
 
 def _experiment_of(item: Any, rules: Rules) -> str | None:

@@ -15,6 +15,7 @@ from cro_core.assignment import assign
 from cro_core.domain import Experiment, Status
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.ingestion import Sender
 from cro_core.storage import analytics, decisions, experiments, schema
 from cro_core.workflows.assign import assignments
 from cro_core.workflows.ingest import ingest
@@ -98,7 +99,7 @@ def test_an_unexposed_assignment_expires_and_posting_it_late_does_not_count(site
     expose(site, "v1", early, tomorrow + HOUR)
     expose(site, "v2", answer(site, "v2", tomorrow + HOUR), tomorrow + HOUR)
     with site.db.read() as connection:
-        table = analytics.unit_table(connection, experiment, START + 14 * DAY)
+        table = analytics.reading(connection, experiment, START + 14 * DAY).unit_table().to_pylist()
     assert sorted(row["standing"] for row in table) == ["counted_exposure", "wrong_epoch"]
 
 
@@ -134,9 +135,9 @@ class TestUncounted:
     def test_what_a_bot_posts_never_counts(self, site: Home) -> None:
         experiment = stored(site.db, running())
         item = {"event_type": "exposure", "user_id": "v1", "test_id": "hero", "variant_id": "b"}
-        ingest(site, [item], now=START + HOUR, user_agent=CRAWLER)
+        ingest(site, [item], now=START + HOUR, sender=Sender(CRAWLER))
         with site.db.read() as connection:
-            assert analytics.cells(connection, experiment, START + 14 * DAY) == ()
+            assert analytics.reading(connection, experiment, START + 14 * DAY).cells() == ()
         assert answer(site, "v1", START + HOUR)["reason"] == "assigned"
 
 

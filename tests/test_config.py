@@ -160,6 +160,11 @@ RANGES = [
     ("service.geo_database", ["", 3], "null or text length >= 1"),
     ("privacy.internal_networks", ["203.0.113.0/24", ["somewhere"]], ""),
     ("privacy.internal_hosts", ["staging.example.com", 3], "a list of text"),
+    (
+        "privacy.internal_hosts",
+        [["https://staging.example.com"], ["*.example.com"], [""]],
+        "write it like staging.example.com",
+    ),
     ("storage.lake", ["", 3], "null or text length >= 1"),
     ("storage.hot_days", [-1, 366], "a whole number >= 0 and <= 365"),
     ("storage.seal_at_events", [-1], "a whole number >= 0"),

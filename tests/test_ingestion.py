@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -11,12 +13,26 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_samples import running
+from store_samples import DAY, HOUR, START, TICK, rows, running, stored
 
+from cro_core import planning
 from cro_core.agents import Agent
 from cro_core.assignment import pseudonym
-from cro_core.domain import Event, Status
-from cro_core.ingestion import MAX_ERROR, MAX_PAYLOAD, Rejection, Rules, clean, new_id
+from cro_core.domain import Event, Experiment, Status
+from cro_core.home import Home
+from cro_core.ingestion import (
+    MAX_ERROR,
+    MAX_PAYLOAD,
+    Place,
+    Rejection,
+    Rules,
+    Sender,
+    clean,
+    new_id,
+)
+from cro_core.storage import analytics, schema, traffic
+from cro_core.workflows.assign import assignments
+from cro_core.workflows.ingest import ingest
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)
 VISITOR = "alice@example.com"
@@ -108,6 +124,16 @@ class TestFields:
         assert accepted(MINIMAL, phone).device == "mobile"
         assert accepted(MINIMAL | {"device_type": "Desktop"}, phone).device == "desktop"
         assert accepted(MINIMAL, replace(RULES, agent=Agent(bot=True))).bot
+
+    def test_a_place_is_that_of_the_item_or_of_its_sender(self) -> None:
+        there = replace(RULES, place=Place("Bern", "CH"))
+        for said, kept in (
+            ({}, ("Bern", "CH")),
+            ({"city": " "}, ("Bern", "CH")),
+            ({"city": "Lyon"}, ("Lyon", "CH")),
+        ):
+            event = accepted(MINIMAL | said, there)
+            assert (event.city, event.country) == kept
 
 
 class TestTimes:
@@ -359,3 +385,198 @@ def test_made_ids_are_uuids_of_version_7_in_the_order_of_time() -> None:
         assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
         assert parsed.int >> 80 == moment.timestamp() * 1000
     assert len({new_id(NOW) for _ in range(1000)}) == 1000
+
+
+INTERNAL_HOSTS = ("staging.example.com", "localhost")
+
+
+@pytest.mark.parametrize(
+    ("url", "internal"),
+    [
+        ("https://staging.example.com/offers", True),
+        ("https://STAGING.Example.COM:8443/", True),
+        ("https://staging.example.com./", True),
+        ("https://user:secret@staging.example.com/", True),
+        ("https://pr-7.staging.example.com/", True),
+        ("http://localhost:3000/", True),
+        ("//staging.example.com/x", True),
+        ("https://example.com/", False),
+        ("https://notstaging.example.com/", False),
+        ("https://staging.example.com.evil.example/", False),
+        ("https://staging.example.com@example.com/", False),
+        ("https://example.com/?from=staging.example.com", False),
+        ("/staging.example.com", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_pages_of_internal_hosts_and_their_subdomains_are_internal(url: str | None, internal: bool) -> None:
+    rules = replace(RULES, internal_hosts=INTERNAL_HOSTS)
+    assert accepted(MINIMAL | {"url": url}, rules).internal is internal
+    assert not accepted(MINIMAL | {"url": url}).internal
+
+
+INTERNAL = {
+    "privacy": {
+        "internal_networks": ["203.0.113.0/24", "2001:db8::/32"],
+        "internal_hosts": ["Staging.Example.com."],
+    }
+}
+
+
+class TestInternalTraffic:
+    @pytest.mark.parametrize(
+        ("address", "internal"),
+        [
+            ("203.0.113.255", True),
+            ("203.0.114.1", False),
+            ("2001:db8:ffff::1", True),
+            ("2001:db9::1", False),
+            (None, False),
+        ],
+    )
+    def test_addresses_of_internal_networks_are(
+        self, make_site: Callable[..., Home], address: str | None, internal: bool
+    ) -> None:
+        home = make_site(INTERNAL)
+        ingest(home, [MINIMAL], now=NOW, sender=Sender(None, address))
+        (row,) = rows(home.db, schema.events)
+        assert row["internal"] is internal
+
+    def test_it_is_kept_and_counts_nowhere(self, make_site: Callable[..., Home]) -> None:
+        """Beside one visitor who counts, people of the office and of the staging site do the same."""
+        home = make_site(INTERNAL)
+        experiment = stored(home.db, running(covariate="engagement"))
+        exposure = {"event_type": "exposure", "test_id": "hero", "variant_id": "b", "user_id": "guest"}
+        goal = {"event_type": "lead", "user_id": "guest"}
+        earlier = {"event_type": "play", "user_id": "guest", "timestamp": START.isoformat()}
+        now = START + HOUR
+        office = Sender(None, "203.0.113.9")
+        staging = {"url": "https://staging.example.com/"}
+        mine = [exposure | {"user_id": "me"}, goal | {"user_id": "me"}]
+        theirs = [exposure | staging | {"user_id": "you"}, goal | staging | {"user_id": "you"}]
+        receipts = [
+            ingest(home, [earlier, *mine], now=now, sender=office),
+            ingest(home, theirs, now=now),
+            ingest(home, [exposure, goal], now=now + TICK),
+        ]
+        assert sum(r.accepted for r in receipts) == len(rows(home.db, schema.events)) == 7
+        as_of = now + 2 * DAY
+        with home.db.read() as connection:
+            cells = analytics.reading(connection, experiment, as_of).cells()
+            steps = {
+                s.step: s.count
+                for s in analytics.reading(connection, experiment, as_of).waterfall()
+                if s.count
+            }
+            met = traffic.visitors(connection, ["hero"], [(START, as_of)])
+            measured = analytics.reading(connection, experiment, as_of).measured(cells)
+        assert [(c.variant, c.units, c.conversions) for c in cells] == [("b", 1, 1)]
+        assert steps == {"received": 7, "internal": 5, "counted_exposure": 1, "counted_goal": 1}
+        assert met[0] == 1
+        assert measured.pairs
+        assert all(pair.x_sum == 0 for pair in measured.pairs)  # what the office did is no covariate
+        assert len(rows(home.db, schema.exposures)) == 1
+        # Who looks at the site from the office sees what any visitor would.
+        shown = assignments(home, "me", now=now)["experiments"][0]
+        assert (shown["reason"], shown["counted"]) == ("assigned", True)
+
+
+ITEM = {"event_type": "exposure", "test_id": "hero", "variant_id": "a", "user_id": "v1", "id": "x1"}
+
+
+class TestClocks:
+    """Client time is kept, server time recorded; an impossible time goes to the quarantine, and may be corrected."""
+
+    def test_a_year_ahead_is_refused_until_it_is_corrected(self, site: Home) -> None:
+        experiment = stored(site.db, running())
+        now = START + HOUR
+        wrong = ITEM | {"timestamp": (now + 365 * DAY).isoformat()}
+        receipt = ingest(site, [wrong], now=now)
+        assert (receipt.accepted, len(receipt.rejected)) == (0, 1)
+        assert "is in the future: it is 2026-03-02T10:00:00+00:00 here" in receipt.rejected[0].error
+        assert len(rows(site.db, schema.quarantine)) == 1
+        right = ITEM | {"timestamp": now.isoformat()}
+        assert [ingest(site, [right], now=now + HOUR).accepted for _ in range(2)] == [1, 0]
+        (row,) = rows(site.db, schema.events)
+        assert (row["occurred_at"], row["received_at"]) == (now, now + HOUR)
+        assert _steps(site, experiment, now + 3 * DAY) == {
+            "received": 3, "rejected": 1, "duplicate": 1, "counted_exposure": 1,
+        }  # fmt: skip
+
+    def test_a_year_behind_is_kept_and_not_counted(self, site: Home) -> None:
+        experiment = stored(site.db, running())
+        now = START + HOUR
+        behind = now - 365 * DAY
+        assert ingest(site, [ITEM | {"timestamp": behind.isoformat()}], now=now).accepted == 1
+        (row,) = rows(site.db, schema.events)
+        assert (row["occurred_at"], row["received_at"]) == (behind, now)
+        assert _steps(site, experiment, now + 3 * DAY) == {"received": 1, "after_enrolment": 1}
+
+    def test_ten_minutes_ahead_is_counted_by_the_looks_that_come_after_it(self, site: Home) -> None:
+        experiment = stored(site.db, running())
+        now = START + HOUR
+        ahead = now + timedelta(minutes=10)
+        assert ingest(site, [ITEM | {"timestamp": ahead.isoformat()}], now=now).accepted == 1
+        (row,) = rows(site.db, schema.events)
+        assert (row["occurred_at"], row["received_at"]) == (ahead, now)
+        shown = assignments(site, "v1", now=now)["experiments"][0]
+        assert (shown["variant_id"], shown["reason"]) == ("a", "exposed")
+        assert _steps(site, experiment, now) == {}
+        assert _steps(site, experiment, now + HOUR) == {"received": 1, "immature": 1}
+        assert _steps(site, experiment, ahead + DAY + TICK) == {"received": 1, "counted_exposure": 1}
+
+    @pytest.mark.parametrize(
+        ("change", "before", "after", "hours"),
+        [
+            (datetime(2026, 3, 29, 1, tzinfo=UTC), 1, 2, 23),
+            (datetime(2026, 10, 25, 1, tzinfo=UTC), 2, 1, 25),
+        ],
+        ids=["an hour is left out", "an hour comes twice"],
+    )
+    def test_days_are_the_sites_when_its_clocks_change(
+        self, site: Home, change: datetime, before: int, after: int, hours: int
+    ) -> None:
+        """A visitor every ten minutes of three days in Paris, whose own clocks stand in its zone."""
+        start = datetime(change.year, change.month, change.day, tzinfo=UTC) - DAY - before * HOUR
+        draft = replace(
+            running(zone="Europe/Paris", adaptive=True), status=Status.DRAFT, started_at=None, epochs=()
+        )
+        experiment = stored(site.db, planning.begin(draft, start))
+        expected: Counter[str] = Counter()
+        for number in range((48 + hours) * 6):
+            at = start + number * timedelta(minutes=10)
+            local = at + (before if at < change else after) * HOUR
+            sign = f"+0{(before if at < change else after)}:00"
+            shown = assignments(site, f"v{number}", now=at)["experiments"][0]
+            item = {
+                "event_type": "exposure",
+                "user_id": f"v{number}",
+                "timestamp": f"{local:%Y-%m-%dT%H:%M:%S}{sign}",
+            }
+            item |= {name: shown[name] for name in ("test_id", "variant_id", "epoch", "propensity")}
+            assert ingest(site, [item], now=at).accepted == 1
+            expected[f"{local:%Y-%m-%d}"] += 1
+        assert list(expected.values()) == [144, 6 * hours, 144]
+        as_of = start + 6 * DAY
+        with site.db.read() as connection:
+            cells, slices = analytics.reading(connection, experiment, as_of).cells_and_times()
+        by_epoch, by_day = Counter[int](), Counter[str]()
+        for cell in cells:
+            by_epoch[cell.epoch] += cell.units
+        for part in slices:
+            by_day[part.name] += part.units if part.dimension == "day" else 0
+        assert list(by_epoch.items()) == list(enumerate(expected.values()))
+        assert +by_day == expected
+        assert _steps(site, experiment, as_of) == {
+            "received": expected.total(),
+            "counted_exposure": expected.total(),
+        }
+
+
+def _steps(home: Home, experiment: Experiment, as_of: datetime) -> dict[str, int]:
+    """The steps of the reconciliation that are not empty."""
+    with home.db.read() as connection:
+        return {
+            s.step: s.count for s in analytics.reading(connection, experiment, as_of).waterfall() if s.count
+        }

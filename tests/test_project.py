@@ -29,6 +29,7 @@ LAYERS = {
         "cro_core.ingestion",
         "cro_core.lab",
         "cro_core.metrics",
+        "cro_core.outcomes",
         "cro_core.outlook",
         "cro_core.planning",
         "cro_core.prediction",
@@ -40,6 +41,7 @@ LAYERS = {
     },
     "adapters": {
         "cro_core.frames",
+        "cro_core.geo",
         "cro_core.home",
         "cro_core.importing",
         "cro_core.kernel",

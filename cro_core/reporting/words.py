@@ -26,6 +26,7 @@ STEPS: dict[str, str] = {
     "rejected": "not accepted (kept aside with the reason)",
     "duplicate": "sent twice",
     "bot": "from known robots",
+    "internal": "from your own people",
     "after_enrolment": "visitor first seen outside the enrolment period",
     "wrong_epoch": "shown under another day's split",
     "no_epoch": "did not say which day's split it was shown under",

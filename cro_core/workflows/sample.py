@@ -18,6 +18,7 @@ from cro_core.assignment import assign
 from cro_core.clock import iso, parse_time
 from cro_core.domain import Experiment
 from cro_core.home import Home, create_home, open_home, set_clock
+from cro_core.ingestion import Sender
 from cro_core.workflows.ingest import ingest
 
 NOW = datetime(2026, 3, 16, 8, tzinfo=UTC)
@@ -110,7 +111,7 @@ def _live_through(home: Home, events: list[dict[str, Any]], until: datetime) -> 
     again = happened[::40]  # beacons that were sent twice
     crawled = [{**e, "id": f"{e['id']}:bot", "user_id": f"bot:{e['user_id']}"} for e in happened[::60]]
     ingest(home, [*happened, *again], now=until)
-    ingest(home, crawled, now=until, user_agent=CRAWLER)
+    ingest(home, crawled, now=until, sender=Sender(CRAWLER))
     orchestrate(home, now=until)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import current_app, request
+from flask import current_app, g, request
 
 from cro_core.home import Home
 from cro_core.ingestion import EventIn
@@ -12,13 +12,12 @@ from cro_core.workflows.assign import assignments as assign_visitor
 from cro_core.workflows.ingest import ingest
 from service.auth import Access
 from service.bodies import parse_json
+from service.clients import sender
 from service.endpoints import Answer, RawBody, Reply, Section
 from service.errors import Refusal
 from service.schemas import AssignmentQuery, AssignmentsAnswer, EventsAnswer, VisitorQuery
 
 section = Section("visitors", "For the website: which variant to show, and what the visitor did.")
-
-MAX_USER_AGENT = 500
 
 EVENT = {
     "id": "0198c7d2-1",
@@ -80,7 +79,7 @@ def get_assignments(home: Home, query: AssignmentQuery) -> Answer:
             home,
             query.visitor,
             now=home.clock(),
-            user_agent=_user_agent(),
+            user_agent=request.headers.get("User-Agent"),
             opted_out=_opted_out(home, query),
         )
     )
@@ -110,10 +109,11 @@ def post_events(home: Home, query: VisitorQuery) -> Answer:
         home,
         items,
         now=home.clock(),
-        user_agent=_user_agent(),
+        sender=sender(request, home.config.service),
         opted_out=_opted_out(home, query),
         save=current_app.extensions["cro_intake"].store,
     )
+    g.receipt = receipt  # for the metrics and the log
     # Else a developer whose own browser opts out sees nothing but zeros.
     unstored = {"not_stored": receipt.not_stored} if receipt.not_stored else {}
     return Answer(receipt.as_dict() | unstored, 202)
@@ -141,8 +141,3 @@ def _items(body: Any) -> list[Any]:
 def _opted_out(home: Home, query: VisitorQuery) -> bool:
     signal = request.headers.get("Sec-GPC", "").strip() == "1"
     return query.opted_out or (signal and home.config.privacy.honour_global_privacy_control)
-
-
-def _user_agent() -> str | None:
-    agent = request.headers.get("User-Agent")
-    return agent[:MAX_USER_AGENT] if agent else None

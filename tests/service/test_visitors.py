@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from flask import Flask, request
 from flask.testing import FlaskClient
-from service_samples import BROWSER, CRAWLER, check_shape, exposure, make_home, stored_events
+from mmdb import place, write_mmdb
+from service_samples import (
+    BROWSER,
+    CRAWLER,
+    check_shape,
+    exposure,
+    make_home,
+    start_server,
+    stored_events,
+)
 from sqlalchemy import select
 
+from cro_core.errors import ConfigError
 from cro_core.home import Home
 from cro_core.storage import schema
 from service import schemas
 from service.app import create_app
+from service.clients import client_address
 
 EVENTS = "/api/cro/events"
 
@@ -289,3 +307,179 @@ def test_pages_of_other_origins_may_call(client: FlaskClient, path: str) -> None
 def test_nothing_else_is_open_to_other_origins(client: FlaskClient, path: str) -> None:
     for answer in (client.get(path), client.options(path)):
         assert not [name for name in dict(answer.headers) if name.startswith("Access-Control")]
+
+
+PEER = {"REMOTE_ADDR": "198.51.100.20"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "proxies", "address"),
+    [
+        ("198.51.100.20", None, 0, "198.51.100.20"),
+        ("198.51.100.20", "203.0.113.9", 0, "198.51.100.20"),
+        ("198.51.100.20", "203.0.113.9", 1, "203.0.113.9"),
+        ("198.51.100.20", "6.6.6.6, 203.0.113.9", 1, "203.0.113.9"),
+        ("198.51.100.20", "6.6.6.6,203.0.113.9, 192.0.2.1", 2, "203.0.113.9"),
+        ("198.51.100.20", "203.0.113.9", 2, "198.51.100.20"),  # came past one of the proxies
+        ("198.51.100.20", None, 1, "198.51.100.20"),
+        ("198.51.100.20", "", 1, "198.51.100.20"),
+        ("198.51.100.20", "6.6.6.6,", 1, "198.51.100.20"),
+        ("198.51.100.20", "203.0.113.9:4711", 1, "203.0.113.9"),
+        ("198.51.100.20", "[2001:DB8::0007]:4711", 1, "2001:db8::7"),
+        ("198.51.100.20", "2001:db8::7", 1, "2001:db8::7"),
+        ("198.51.100.20", "fe80::1%eth0", 1, "fe80::1"),
+        ("198.51.100.20", "::ffff:203.0.113.9", 1, "203.0.113.9"),
+        ("198.51.100.20", "unknown", 1, None),
+        ("198.51.100.20", ",".join(["6.6.6.6"] * 10_000 + ["203.0.113.9"]), 1, "203.0.113.9"),
+        ("::ffff:198.51.100.20", None, 0, "198.51.100.20"),
+        ("", None, 0, None),
+    ],
+)
+def test_only_what_trusted_proxies_wrote_is_believed(
+    peer: str, forwarded: str | None, proxies: int, address: str | None
+) -> None:
+    headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
+    with Flask(__name__).test_request_context(headers=headers, environ_base={"REMOTE_ADDR": peer}):
+        assert client_address(request, proxies) == address
+
+
+@pytest.fixture
+def placed_home(tmp_path: Path) -> Iterator[Home]:
+    """A home behind one proxy, which says the place, with a file that knows places too."""
+    file = write_mmdb(
+        tmp_path / "places.mmdb",
+        {"203.0.113.0/24": place("Bern", "CH"), "198.51.100.0/24": place("Lyon", "FR")},
+    )
+    settings = {
+        "service": {
+            "trusted_proxies": 1,
+            "city_header": "X-City",
+            "country_header": "X-Country",
+            "geo_database": str(file),
+        },
+        "privacy": {"internal_networks": ["192.0.2.0/24"], "internal_hosts": ["staging.example.com"]},
+    }
+    made = make_home(tmp_path / "placed", settings)
+    yield made
+    made.db.close()
+
+
+def _kept(home: Home, *columns: str) -> list[tuple[Any, ...]]:
+    with home.db.read() as connection:
+        rows = connection.execute(select(schema.events).order_by(schema.events.c.id)).mappings()
+        return [tuple(row[name] for name in columns) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ({"X-City": "Paris", "X-Country": "FR"}, ("Paris", "FR")),
+        ({"X-City": "S\u00e3o Paulo".encode().decode("latin-1"), "X-Country": "BR"}, ("São Paulo", "BR")),
+        ({"X-City": "S\u00e3o Paulo", "X-Country": "BR"}, ("São Paulo", "BR")),
+        ({"X-City": "S%C3%A3o%20Paulo", "X-Country": "BR"}, ("São Paulo", "BR")),
+        ({"X-City": "?", "X-Country": "XX"}, ("Bern", "CH")),
+        ({"X-City": "x" * 121, "X-Country": "T1"}, ("Bern", "CH")),
+        ({"X-City": "%00%0a", "X-Country": "FR"}, ("Bern", "FR")),
+        ({}, ("Bern", "CH")),
+        ({"CF-IPCountry": "US"}, ("Bern", "CH")),  # not the header of the settings
+    ],
+)
+def test_the_place_is_told_by_the_header_of_the_settings_or_by_the_file(
+    placed_home: Home, headers: dict[str, str], kept: tuple[str, str]
+) -> None:
+    client = create_app(placed_home).test_client()
+    client.post(EVENTS, json=exposure(), headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.9", **headers})
+    assert _kept(placed_home, "city", "country") == [kept]
+
+
+def test_a_header_counts_for_nothing_unless_the_settings_name_it(client: FlaskClient, home: Home) -> None:
+    headers = {
+        "X-City": "Paris",
+        "CF-IPCity": "Paris",
+        "CF-IPCountry": "FR",
+        "X-Forwarded-For": "203.0.113.9",
+    }
+    client.post(EVENTS, json=exposure(), headers=headers)
+    assert _kept(home, "city", "country", "internal") == [(None, None, False)]
+
+
+def test_a_service_does_not_start_on_a_missing_file(tmp_path: Path) -> None:
+    home = make_home(tmp_path / "broken", {"service": {"geo_database": "missing.mmdb"}})
+    with pytest.raises(ConfigError, match=r"service\.geo_database names .*missing\.mmdb"):
+        create_app(home)
+    home.db.close()
+
+
+def test_the_sites_own_people_are_told_by_network_and_by_host(placed_home: Home) -> None:
+    client = create_app(placed_home).test_client()
+    staging = "https://pr-7.staging.example.com/offers?x=1"
+    for number, (address, url) in enumerate(
+        [
+            ("192.0.2.7", None),
+            ("203.0.113.9", staging),
+            ("203.0.113.9", None),
+            ("192.0.2.7, 203.0.113.9", None),
+        ]
+    ):
+        event = exposure(f"v{number}", id=f"e{number}", url=url)
+        assert client.post(EVENTS, json=event, headers={"X-Forwarded-For": address}).json["accepted"] == 1
+    assert _kept(placed_home, "internal") == [(True,), (True,), (False,), (False,)]
+
+
+def test_no_address_is_stored_or_logged(placed_home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is posted from it: good events, refused ones, and what no event is."""
+    caplog.set_level(logging.DEBUG)
+    client = create_app(placed_home).test_client()
+    addresses = ("203.0.113.9", "2001:db8:77::9", "192.0.2.7", "no-address-77")
+    bodies: tuple[Any, ...] = (
+        [exposure(), exposure("v2", "nope"), 7],
+        exposure(id="x"),
+        "text",
+        {"events": 1},
+    )
+    for address in addresses:
+        for body in bodies:
+            client.post(
+                EVENTS, json=body, headers={"X-Forwarded-For": f"6.6.6.6, {address}"}, environ_overrides=PEER
+            )
+        client.get(
+            "/api/cro/assignments?visitor=v1",
+            headers={"X-Forwarded-For": address, "User-Agent": BROWSER},
+            environ_overrides=PEER,
+        )
+    places = {(city, country) for city, country in _kept(placed_home, "city", "country")}
+    assert places == {("Bern", "CH"), (None, None)}  # so addresses were looked at
+    assert (True,) in _kept(placed_home, "internal")
+    with placed_home.db.read() as connection:
+        tables = sa.inspect(connection).get_table_names()
+        stored = {t: str(connection.execute(sa.text(f"SELECT * FROM {t}")).fetchall()) for t in tables}
+    assert all(stored[table] != "[]" for table in ("events", "exposures", "quarantine", "receipts"))
+    files = b"".join(f.read_bytes() for f in placed_home.data.rglob("*") if f.is_file())
+    assert b"hero-cta" in files
+    for secret in (*addresses, "6.6.6.6", PEER["REMOTE_ADDR"]):
+        assert [table for table, text in stored.items() if secret in text] == []
+        assert secret.encode() not in files
+        assert secret not in caplog.text
+
+
+def test_the_real_server_reads_all_lines_of_the_header_and_logs_none(
+    placed_home: Home, tmp_path: Path
+) -> None:
+    """A proxy may add a line of its own under the client's."""
+    server = start_server(placed_home, tmp_path / "server.log")
+    try:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+            body = json.dumps([exposure(), {"event_type": 1}])
+            connection.putrequest("POST", EVENTS)
+            for line in ("203.0.113.9", "192.0.2.7"):
+                connection.putheader("X-Forwarded-For", line)
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body.encode())
+            assert json.load(connection.getresponse())["accepted"] == 1
+    finally:
+        server.process.terminate()
+        server.process.wait(timeout=30)
+    assert _kept(placed_home, "internal", "city") == [(True, None)]
+    log = server.log.read_text()
+    assert "203.0.113.9" not in log
+    assert "192.0.2.7" not in log
