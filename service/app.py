@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
+import time
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 from flask.json.provider import DefaultJSONProvider
 
+from cro_core import geo
 from cro_core.home import Home, open_home
 from cro_core.storage.intake import Intake
-from service import errors
+from service import errors, logs
+from service.limits import Limits
 from service.openapi import document
 from service.routes import SECTIONS
+from service.routes.system import METRICS
+from service.watch import Watch
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -25,6 +29,7 @@ SECURITY_HEADERS = {
 CROSS_ORIGIN_HEADERS = {
     # No credentials are ever read from these requests, so any origin may ask.
     "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
     "Cross-Origin-Resource-Policy": "cross-origin",
 }
 
@@ -59,26 +64,52 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     """
     opened = home if isinstance(home, Home) else open_home(home)
     # Read now: a service that cannot work must not start.
-    _ = opened.db, opened.salt, opened.admin_key
+    _ = opened.db, opened.salt, opened.admin_key, geo.locator(opened)
     app = Flask("service", static_folder=None)
     app.json = StrictJson(app)
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes
     app.extensions["cro_home"] = opened
-    app.extensions["cro_intake"] = Intake(opened.db, most_waiting=opened.config.service.max_waiting_events)
-    app.before_request(_name_request)
+    watch = app.extensions["cro_watch"] = Watch(opened)
+    intake = app.extensions["cro_intake"] = Intake(
+        opened.db, most_waiting=opened.config.service.max_waiting_events, on_commit=watch.commit
+    )
+    watch.waiting(lambda: intake.waiting)
+    app.extensions["cro_limits"] = Limits(opened.config.service, watch.limited)
+    app.before_request(_begin)
+    app.before_request(_limit)
+    app.after_request(_tell)
     app.after_request(_add_headers)
     errors.install(app)
     for section in SECTIONS:
         app.register_blueprint(section.blueprint)
     endpoints = [e for section in SECTIONS for e in section.endpoints]
     app.extensions["cro_cross_origin"] = {e.path: e.method for e in endpoints if e.cross_origin}
+    app.extensions["cro_unlimited"] = {METRICS, *(e.path for e in endpoints if not e.limited)}
     app.extensions["cro_document"] = lambda: document(SECTIONS, opened.config.service)
     return app
 
 
-def _name_request() -> None:
-    g.request_id = secrets.token_hex(8)
+def _begin() -> None:
+    g.began = time.perf_counter()
+    g.request_id = logs.request_id(request.headers.get("X-Request-Id"))
+
+
+def _limit() -> None:
+    if request.path not in current_app.extensions["cro_unlimited"]:
+        current_app.extensions["cro_limits"].check(request, current_app.extensions["cro_home"])
+
+
+def _tell(response: Response) -> Response:
+    """To the metrics and the log; the rule, not the path or the query: those may name a visitor."""
+    watch: Watch = current_app.extensions["cro_watch"]
+    rule = request.url_rule.rule if request.url_rule else "(none)"
+    seconds = time.perf_counter() - g.began
+    watch.request(rule, request.method, response.status_code, seconds)
+    if receipt := g.get("receipt"):
+        watch.receipt(receipt)
+    logs.tell(request.method, rule, response.status_code, seconds, receipt)
+    return response
 
 
 def _add_headers(response: Response) -> Response:

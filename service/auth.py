@@ -24,6 +24,9 @@ FORWARDED = (
 )
 """Headers by which a proxy says that the request is another's."""
 
+FORWARDED_KEYS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in FORWARDED)
+"""The same as WSGI names them: every request is looked at."""
+
 
 class Access(Enum):
     """What an endpoint asks of its caller."""
@@ -52,9 +55,14 @@ def check(access: Access, request: Request, home: Home) -> None:
             "this needs the admin key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; `cro init` made it",
             headers={"WWW-Authenticate": 'Bearer realm="cro"'},
         )
-    # Bytes, because compare_digest refuses text outside ASCII.
-    if not hmac.compare_digest(key.encode(), home.admin_key.encode()):
+    if not _is_right(key, home):
         raise Refusal(403, "key_wrong", "this is not the admin key of this home")
+
+
+def has_key(request: Request, home: Home) -> bool:
+    """Whether the request carries the admin key."""
+    key = given_key(request)
+    return key is not None and _is_right(key, home)
 
 
 def given_key(request: Request) -> str | None:
@@ -65,23 +73,36 @@ def given_key(request: Request) -> str | None:
     return request.headers.get("X-API-Key", "").strip() or None
 
 
+def _is_right(key: str, home: Home) -> bool:
+    # Bytes, because compare_digest refuses text outside ASCII.
+    return hmac.compare_digest(key.encode(), home.admin_key.encode())
+
+
 def is_local(request: Request) -> bool:
     """Whether the request comes from this machine, and from no page or proxy that only looks like it.
 
     A reverse proxy on this machine would make the whole world local, and a web page can point its own
     host name at 127.0.0.1: so the request must be unforwarded and ask for this machine by name.
     """
-    if any(name in request.headers for name in FORWARDED):
+    if is_forwarded(request):
         return False
     host = (
         request.host.rpartition(":")[0]
         if not request.host.endswith("]") and ":" in request.host
         else request.host
     )
-    return host in LOCAL_NAMES and _is_loopback(request.remote_addr)
+    return host in LOCAL_NAMES and is_loopback(request.remote_addr)
 
 
-def _is_loopback(address: str | None) -> bool:
+def is_forwarded(request: Request) -> bool:
+    """Whether a proxy says that the request is another's."""
+    return any(key in request.environ for key in FORWARDED_KEYS)
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether it is an address of this machine that only this machine reaches."""
+    if address == "127.0.0.1":
+        return True
     try:
         return ip_address(address or "").is_loopback
     except ValueError:

@@ -81,6 +81,8 @@ class Endpoint:
     body: type[BaseModel] | RawBody | None = None
     body_optional: bool = False
     path_examples: Mapping[str, str] = field(default_factory=dict)
+    limited: bool = True
+    """Whether its requests count against the limits of a client."""
     cross_origin: bool = False
     """Whether pages of any other origin may call it and read the answer."""
 

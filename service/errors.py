@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Response, current_app, g, jsonify, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, StoreError
+from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, Overloaded, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ MESSAGES: Mapping[int, str] = {
 STORE_MESSAGE = (
     "the store did not answer and nothing was changed: send the same request again in a few seconds"
 )
+OVERLOADED_MESSAGE = "more waits for the store than it may: nothing was stored, send the same request again"
 SHOWN_COMPLAINTS = 5
 
 WANTED: Mapping[str, str] = {
@@ -125,6 +126,9 @@ def _on_cro_error(error: CroError) -> Response:
     status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
     if status == 500:
         return _on_surprise(error)
+    if isinstance(error, Overloaded):  # counted, not logged: there are many, and they end by themselves
+        current_app.extensions["cro_watch"].store_failed("overloaded")
+        return envelope(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
     if status == 503:  # its message may name a database address: for the log, not for a client
         log.error("request %s: %s", g.request_id, error)
         return _unavailable(error.code)
@@ -157,6 +161,7 @@ def _on_store_error(error: sa.exc.SQLAlchemyError) -> Response:
 
 
 def _unavailable(code: str) -> Response:
+    current_app.extensions["cro_watch"].store_failed("failed")
     return envelope(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
 
 

@@ -32,8 +32,14 @@ ERRORS: Mapping[int, str] = {
     413: "The body is too large.",
     415: "The body is of another kind than JSON.",
     422: "A value is refused; `field` names it.",
+    429: "Too many requests of this client or key: wait `Retry-After` seconds.",
     500: "The service failed; its log tells why, under the `X-Request-Id` of the answer.",
-    503: "The store did not answer; nothing was changed.",
+    503: "The store did not answer, or too much waits for it; nothing was changed: send it again after `Retry-After`.",
+}
+
+WAITING = (429, 503)
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
 }
 
 SECURITY: Mapping[Access, list[dict[str, list[str]]]] = {
@@ -138,6 +144,8 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Mapping[str, Schema]) ->
 def _error_statuses(endpoint: Endpoint) -> list[int]:
     """Those declared and those that follow from the declaration."""
     found = {500, 503, *endpoint.errors}
+    if endpoint.limited:
+        found.add(429)
     if endpoint.access is not Access.PUBLIC:
         found |= {401, 403}
     if "<" in endpoint.path:
@@ -146,7 +154,7 @@ def _error_statuses(endpoint: Endpoint) -> list[int]:
         found |= {400, 413, 415, 422}
     if endpoint.query is not NoQuery:
         found.add(422)
-    return sorted(found)
+    return sorted(found - set(endpoint.replies))
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterator[dict[str, Any]]:
@@ -220,4 +228,5 @@ def _json_media(ref: Schema, schemas: Mapping[str, Schema]) -> dict[str, Any]:
 
 def _error(status: int, refs: Refs) -> dict[str, Any]:
     schema = refs[ErrorAnswer, "serialization"]
-    return {"description": ERRORS[status], "content": {"application/json": {"schema": schema}}}
+    answer = {"description": ERRORS[status], "content": {"application/json": {"schema": schema}}}
+    return {**answer, "headers": RETRY_AFTER} if status in WAITING else answer

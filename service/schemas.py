@@ -527,14 +527,25 @@ class ExperimentAnswer(BaseModel):
 
 
 class HealthAnswer(BaseModel):
-    """The service works: it read its store just now."""
+    """The process answers; whether it can do its work, ``/readyz`` says."""
 
-    model_config = _example(status="ok", version="0.1.0", schema_version="0001", now="2026-03-02T10:00:00Z")
+    model_config = _example(status="ok", version="0.1.0", schema_version="0002", now="2026-03-02T10:00:00Z")
 
     status: Literal["ok"]
     version: str
-    schema_version: str = Field(description="Of the store.")
+    schema_version: str = Field(description="Of the store that this version works with.")
     now: datetime = Field(description="The home's clock.")
+
+
+class ReadyAnswer(BaseModel):
+    """Whether the service can do its work."""
+
+    model_config = _example(status="ready", problems={})
+
+    status: Literal["ready", "not_ready"]
+    problems: dict[Literal["store", "schema", "disk", "queue"], str] = Field(
+        description="What is wrong, by check; empty where nothing is."
+    )
 
 
 class PredictBody(BaseModel):

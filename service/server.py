@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -13,22 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cro_core import geo
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home, open_home
+from service import logs
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from service.door import Door
 
 SHUTDOWN_SECONDS = 20
 """How long requests that are being answered may take to end after SIGTERM or SIGINT."""
 
-LOGGING = {
-    "formatters": {
-        "generic": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-        "access": {"format": "%(message)s"},
-    },
-    "root": {"handlers": ["console"], "level": "INFO"},
-}
+HEADER_SECONDS = 10
+"""How long a client may take to send its headers, and how long it may be silent between two requests."""
+
+MOST_CONNECTIONS = 4096
+"""Connections at once; more wait until one ends."""
 
 
 def serve(
@@ -36,8 +36,8 @@ def serve(
 ) -> None:
     """Serves a home until SIGTERM or SIGINT; requests being answered are finished first.
 
-    A worker process answers with threads; this process watches it, and replaces it where it dies. Nothing
-    about a request is logged but its failure: no address, no visitor id.
+    A worker process answers with threads; this process watches it, and replaces it where it dies. Each request
+    is a line of the log, without address, query and visitor id.
 
     Args:
         home: an opened home, or the path of one.
@@ -46,7 +46,7 @@ def serve(
         threads: requests answered at once; default from the settings.
 
     Raises:
-        NotFound, ConfigError, StoreError: the home cannot be opened.
+        NotFound, ConfigError, StoreError: the home cannot be opened, or the environment asks for no log there is.
         Conflict: the port is taken.
         InvalidInput: the address cannot be bound on this machine.
     """
@@ -54,39 +54,55 @@ def serve(
     settings = opened.config.service
     host, port = host or settings.host, port or settings.port
     _check_home(opened)
-    _granian(_numeric(host, port), port, threads or settings.threads).serve(
-        target_loader=partial(_load, opened.path), wrap_loader=False
+    _granian(_numeric(host, port), port, logs.settings(opened.environ)).serve(
+        target_loader=partial(_load, opened.path, threads or settings.threads), wrap_loader=False
     )
 
 
-def _granian(host: str, port: int, threads: int) -> Any:
+def _granian(host: str, port: int, logging_settings: dict[str, Any]) -> Any:
     # The public server class supervises a worker; only its ASGI twin runs inside this process.
     from granian import Granian
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
 
-    # It warns of more threads than processors, but ours wait for the disk.
-    logging.getLogger("_granian").addFilter(lambda record: "Python threads" not in record.getMessage())
     return Granian(
         target="service",  # only a name: the app comes from the loader
         address=host,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,  # not WSGI: service/door.py says why
+        http=HTTPModes.http1,  # one request at a time on a connection
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
+        backlog=MOST_CONNECTIONS,
+        backpressure=MOST_CONNECTIONS,
         workers=1,
-        blocking_threads=threads,
         workers_kill_timeout=SHUTDOWN_SECONDS,
         respawn_failed_workers=True,  # one that dies again at once ends the server with exit code 1
         websockets=False,
         log_access=False,  # it would hold addresses and visitor ids
-        log_dictconfig=LOGGING,
+        log_dictconfig=logging_settings,
     )
 
 
-def _load(path: Path) -> Flask:
-    """The app, made in the worker: a database connection does not survive a fork."""
+def _load(path: Path, threads: int) -> Door:
+    """The app behind its door, made in the worker: neither connections nor threads survive a fork."""
     from service.app import create_app
+    from service.door import Door
 
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch-parent", daemon=True).start()
-    return create_app(path)
+    _allow_connections()
+    app = create_app(path)
+    most = app.extensions["cro_home"].config.service.max_body_bytes
+    return Door(app, threads=threads, most=most, on_slow=app.extensions["cro_watch"].slow)
+
+
+def _allow_connections() -> None:
+    """Each takes a file descriptor, of which a process may often have 1,024 unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MOST_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _leave_with(parent: int) -> None:
@@ -98,7 +114,7 @@ def _leave_with(parent: int) -> None:
 
 def _check_home(home: Home) -> None:
     """Finds here, not in the worker, what would keep the app from starting."""
-    _ = home.salt, home.admin_key
+    _ = home.salt, home.admin_key, geo.locator(home)
     home.db.close()
 
 

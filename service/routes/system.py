@@ -1,57 +1,70 @@
-"""What machines ask: is it alive, and what can it do."""
+"""What machines ask: is it alive, is it ready, how does it do, and what can it do."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
-import sqlalchemy as sa
-from flask import Response, current_app, jsonify
+from flask import Response, current_app, jsonify, request
 
 import cro_core
-from cro_core.errors import StoreError
 from cro_core.home import Home
+from cro_core.storage.database import HEAD
+from service import auth, readiness
 from service.auth import Access
-from service.endpoints import Answer, Reply, Section
-from service.schemas import HealthAnswer
+from service.endpoints import Answer, Reply, Section, current_home
+from service.schemas import HealthAnswer, ReadyAnswer
 
-section = Section("system", "For machines: is it alive, and what can it do.", prefix="")
+section = Section("system", "For machines: is it alive, is it ready, and what can it do.", prefix="")
 
-LEAST_FREE_BYTES = 20_000_000
-"""Below this a write may fail half-way through a day."""
+METRICS = "/metrics"
 
 
-@section.get("/healthz", access=Access.PUBLIC, replies={200: Reply(HealthAnswer, "The service works.")})
+@section.get(
+    "/healthz",
+    access=Access.PUBLIC,
+    limited=False,
+    replies={200: Reply(HealthAnswer, "The process answers.")},
+)
 def get_health(home: Home) -> Answer:
-    """Whether the service works.
+    """Whether the process answers.
 
-    Reads the store, and for a store in a file looks whether that file is still there, can be written, and has
-    room to grow. 503 where not.
+    Looks at nothing else: a supervisor that restarts what does not answer would not mend a store that is down.
     """
-    with home.db.read() as connection:
-        schema_version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-    if home.db.engine.dialect.name == "sqlite":
-        _check_file(Path(home.db.engine.url.database or ""))
     return Answer(
-        {
-            "status": "ok",
-            "version": cro_core.__version__,
-            "schema_version": schema_version,
-            "now": home.clock(),
-        }
+        {"status": "ok", "version": cro_core.__version__, "schema_version": HEAD, "now": home.clock()}
     )
 
 
-def _check_file(file: Path) -> None:
-    """Raises:
-    StoreError: the file was removed under us, cannot be written, or its disk is full.
+@section.get(
+    "/readyz",
+    access=Access.PUBLIC,
+    limited=False,
+    replies={
+        200: Reply(ReadyAnswer, "Send it requests."),
+        503: Reply(ReadyAnswer, "Send it none; `problems` says why."),
+    },
+)
+def get_readiness(home: Home) -> Answer:
+    """Whether the service can do its work.
+
+    The store takes a write, its schema is the one of this version, its disk has room, and the queue of events is
+    not full.
     """
-    if not os.access(file, os.R_OK | os.W_OK):
-        raise StoreError(f"{file} is gone or cannot be written: open connections would write into nothing")
-    free = shutil.disk_usage(file.parent).free
-    if free < LEAST_FREE_BYTES:
-        raise StoreError(f"the disk of {file} has {free:,} bytes left: make room")
+    found = readiness.problems(
+        home,
+        waiting=current_app.extensions["cro_intake"].waiting,
+        since_commit=current_app.extensions["cro_watch"].seconds_since_commit(),
+    )
+    if found:
+        return Answer({"status": "not_ready", "problems": found}, 503, {"Retry-After": "5"})
+    return Answer({"status": "ready", "problems": {}})
+
+
+@section.blueprint.get(METRICS)
+def get_metrics() -> Response:
+    """The figures of this process and its home, in the text format of Prometheus."""
+    auth.check(Access.READ, request, current_home())
+    return Response(
+        current_app.extensions["cro_watch"].text(), content_type="text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 @section.blueprint.get("/api/openapi.json")

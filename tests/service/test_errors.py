@@ -104,7 +104,7 @@ def test_changing_anything_needs_the_key(
 
 def test_only_reading_and_the_website_need_no_key() -> None:
     public = {e.operation_id for e in ENDPOINTS if e.access is Access.PUBLIC}
-    assert public == {"get_assignments", "post_events", "get_health"}
+    assert public == {"get_assignments", "post_events", "get_health", "get_readiness"}
     assert all(
         e.access is Access.ADMIN for e in ENDPOINTS if e.method == "POST" and e.operation_id != "post_events"
     )

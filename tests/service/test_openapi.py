@@ -47,7 +47,7 @@ def test_every_route_is_described_and_nothing_else(app: Flask, document: dict[st
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
     described = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
-    assert served - described == {("/api/openapi.json", "GET")}
+    assert served - described == {("/api/openapi.json", "GET"), ("/metrics", "GET")}
     assert described <= served
 
 
@@ -73,6 +73,7 @@ def test_every_operation_tells_its_purpose_answers_errors_and_key(document: dict
         assert any(status.startswith("2") for status in operation["responses"])
         protected = {"401", "403"} <= set(operation["responses"])
         assert protected == (endpoint.access is not Access.PUBLIC)
+        assert ("429" in operation["responses"]) == endpoint.limited
         assert (operation["security"] == []) == (endpoint.access is Access.PUBLIC)
 
 

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -148,13 +149,54 @@ def test_the_log_holds_no_address_no_visitor_and_no_key(server: Server) -> None:
     key = {"X-API-Key": server.home.admin_key}
     server.call("GET", "/api/cro/assignments?visitor=visitor-0815")
     server.call("GET", "/api/cro/assignments?visitor=visitor-0815&wrong=1")
-    server.call("POST", EVENTS, {"event_type": "phone_click", "user_id": "visitor-0815"})
-    server.call("POST", "/api/cro/tests", "{}", key)
+    server.call("POST", EVENTS, {"event_type": "phone_click", "user_id": "visitor-0815", "id": "event-0815"})
+    server.call("POST", EVENTS, {"event_type": "of visitor-0815", "user_id": "visitor-0815"})
+    server.call("POST", EVENTS, '{"user_id": "visitor-0815"')
+    server.call("GET", "/visitor-0815?visitor-0815=1")
+    server.call("POST", "/api/cro/tests/visitor-0815/end", None, key)
+    server.call("POST", "/api/cro/tests", "{}", {"Authorization": f"Bearer {server.home.admin_key}x"})
+    _, headers, _ = server.call("GET", "/api/cro/overview", None, {"X-Forwarded-For": "203.0.113.9"})
     logged = server.log.read_text().replace(f"http://127.0.0.1:{server.port}", "(its own address)")
     assert "Listening at: (its own address)" in logged
-    for secret in ("visitor-0815", "127.0.0.1", "assignments", server.home.admin_key):
+    assert headers["x-request-id"] in logged
+    for secret in ("-0815", "127.0.0.1", "203.0.113.9", "Mozilla", server.home.admin_key):
         assert secret not in logged
-    assert "WARNING" not in logged
+
+
+def test_each_request_is_one_line_of_json(server: Server) -> None:
+    named = {"X-Request-Id": "asked-by-a-test"}
+    server.call("POST", EVENTS, [exposure("logged", id="logged"), {}], named)
+    server.call("GET", "/nowhere", None, named)
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    posted, lost = (line for line in lines if line["request_id"] == "asked-by-a-test")
+    assert posted["time"].endswith("Z")
+    assert datetime.fromisoformat(posted["time"]).tzinfo is not None
+    assert (posted["level"], posted["logger"]) == ("INFO", "service.requests")
+    assert (posted["method"], posted["rule"], posted["status"]) == ("POST", EVENTS, 202)
+    assert posted["ms"] > 0
+    assert (posted["accepted"], posted["duplicates"], posted["rejected"], posted["not_stored"]) == (
+        1,
+        0,
+        1,
+        0,
+    )
+    assert (lost["rule"], lost["status"]) == ("(none)", 404)
+    assert "accepted" not in lost
+    assert {line["logger"] for line in lines if line["level"] == "WARNING"} <= {"service.limits"}
+
+
+@pytest.mark.parametrize("name", ["CRO_LOG_FORMAT", "CRO_LOG_LEVEL"])
+def test_a_log_that_there_is_not_is_told_in_one_line(home: Home, name: str) -> None:
+    done = subprocess.run(
+        cro("serve", "--home", str(home.path), "--port", str(free_port())),
+        env={**os.environ, name: "xml"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {name} is 'xml': use ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
