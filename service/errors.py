@@ -39,7 +39,7 @@ MESSAGES: Mapping[int, str] = {
 }
 
 STORE_MESSAGE = (
-    "the store did not answer and nothing was changed: send the same request again in a few seconds"
+    "the store did not answer: send the same request again in a few seconds; events with an id count once"
 )
 OVERLOADED_MESSAGE = "more waits for the store than it may: nothing was stored, send the same request again"
 SHOWN_COMPLAINTS = 5

@@ -81,11 +81,13 @@ class Intake:
 
         Raises:
             Overloaded: too many events wait; nothing was stored.
-            StoreError, sqlalchemy.exc.SQLAlchemyError: the store failed; nothing was stored.
+            StoreError, sqlalchemy.exc.SQLAlchemyError: the store failed; nothing was stored, unless the connection
+                to it broke while it committed. The same may be sent again: an event with an id counts once.
         """
         job = _Job(post)
         job.done.acquire()
         with self._changed:
+            self._start()
             # A post that alone is larger than the queue may still go when nothing else waits.
             if self._weight and self._weight + job.weight > self._most_waiting:
                 raise Overloaded(
@@ -93,7 +95,6 @@ class Intake:
                 )
             self._waiting.append(job)
             self._weight += job.weight
-            self._start()
             self._changed.notify()
         job.done.acquire()
         if job.error is not None:
@@ -104,6 +105,8 @@ class Intake:
         """The thread is started by the first post: a thread of before a fork is not in the child."""
         if self._process != os.getpid():
             self._process = os.getpid()
+            self._waiting.clear()  # what waited in the parent before a fork, which stores it itself
+            self._weight = 0
             threading.Thread(target=self._run, name="intake", daemon=True).start()
 
     def _run(self) -> None:
@@ -132,7 +135,7 @@ class Intake:
             self._write(group)
         except (sa.exc.OperationalError, sa.exc.TimeoutError, StoreError) as error:
             _fail(group, error)  # the store itself: one after the other would fail alike
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  told to those who posted
             if len(group) == 1:
                 _fail(group, error)
             else:
@@ -146,8 +149,14 @@ class Intake:
             accepted = record_all(connection, [job.post for job in group])
         for job, count in zip(group, accepted, strict=True):
             job.accepted = count
+        self._tell(sum(len(job.post.events) for job in group), time.perf_counter() - began)
+
+    def _tell(self, events: int, seconds: float) -> None:
         if self._on_commit is not None:
-            self._on_commit(sum(len(job.post.events) for job in group), time.perf_counter() - began)
+            try:
+                self._on_commit(events, seconds)
+            except Exception:  # it is stored, whatever becomes of the telling
+                log.exception("a commit could not be reported")
 
 
 def _fail(group: Sequence[_Job], error: Exception) -> None:
