@@ -34,7 +34,7 @@ ERRORS: Mapping[int, str] = {
     422: "A value is refused; `field` names it.",
     429: "Too many requests of this client or key: wait `Retry-After` seconds.",
     500: "The service failed; its log tells why, under the `X-Request-Id` of the answer.",
-    503: "The store did not answer, or too much waits for it: send the same again after `Retry-After`; events with an id count once.",
+    503: "The store did not answer, or too much waits for it: send it again after `Retry-After`; events with an id count once.",
 }
 
 WAITING = (429, 503)

@@ -131,6 +131,14 @@ def test_posts_that_wait_share_a_transaction(desk: Desk) -> None:
     assert desk.commits == [1, 20]
 
 
+def test_what_is_stored_is_acknowledged_whatever_becomes_of_its_report(database: Database) -> None:
+    def fail(_events: int, _seconds: float) -> None:
+        raise RuntimeError("nobody listens")
+
+    intake = Intake(database, on_commit=fail)
+    assert [intake.store(post(made(name))) for name in ("one", "two")] == [1, 1]
+
+
 def test_many_threads_need_fewer_transactions_than_posts(desk: Desk) -> None:
     answers = [desk.store(post(made(f"e{n}"))) for n in range(400)]
     assert [answer.result() for answer in answers] == [1] * 400
