@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from operator import itemgetter
+from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
@@ -80,6 +81,44 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{patience * 1000:.0f}ms'")
             yield connection
+
+    def tidy(self) -> None:
+        """Lets the store use again the room of rows that were removed, and look at what there is now."""
+        if self.engine.dialect.name == "postgresql":
+            self._alone("VACUUM (ANALYZE) events, exposures")
+
+    def scrub(self) -> None:
+        """Takes what deleted rows have left out of the store's files; nobody else can write meanwhile.
+
+        PostgreSQL's own log and anybody's backups are out of reach.
+
+        Raises:
+            StoreError: somebody reads all the time, or there is no room on the disk; it may be called again.
+        """
+        try:
+            if self.engine.dialect.name == "postgresql":
+                self._alone("VACUUM (FULL, ANALYZE) events, exposures, quarantine")
+                return
+            self._alone("VACUUM")
+            end = monotonic() + BUSY_SECONDS
+            while self._alone("PRAGMA wal_checkpoint(TRUNCATE)")[0]:
+                if monotonic() > end:
+                    raise StoreError(
+                        "another process reads the store without a pause: close it and try again"
+                    )
+                sleep(0.1)
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise StoreError(f"the store's files could not be cleaned: {error}") from None
+
+    def _alone(self, statement: str) -> Sequence[Any]:
+        """Runs a statement that must not be in a transaction; returns its first row."""
+        options = {"isolation_level": "AUTOCOMMIT"} if self.engine.dialect.name == "postgresql" else {}
+        with self.engine.connect().execution_options(**options) as connection:
+            driver: Any = connection.connection.driver_connection
+            if connection.dialect.name == "sqlite":
+                driver.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+            cursor = driver.execute(statement)
+            return tuple(cursor.fetchone() or ()) if cursor.description else ()
 
     def close(self) -> None:
         """Closes every pooled connection."""

@@ -1,4 +1,4 @@
-"""The hourly cycle: evaluate, decide, ship and archive, plan tomorrow's shares, start what comes next."""
+"""The hourly cycle: evaluate, decide, ship and archive, plan tomorrow's shares, start what comes next, seal days."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from cro_core.allocation import next_shares
 from cro_core.decision import Judgement, aggregates
 from cro_core.domain import Decision, Experiment, Status, to_json
+from cro_core.errors import Busy
 from cro_core.home import Home
 from cro_core.storage import decisions, experiments, journal, looks
 from cro_core.workflows import hypotheses, manage
 from cro_core.workflows.evaluate import judge, look
+from cro_core.workflows.seal import seal
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class CycleReport:
     failures: tuple[dict[str, str], ...] = field(default=())
     """Experiments that could not be handled, with the error; the others were."""
     skipped: str | None = None
-    """Why the cycle did nothing at all, where that is so."""
+    """Why no experiment was looked at, where that is so."""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON; decisions by id, verdict and text."""
@@ -70,14 +72,17 @@ def orchestrate(
     Raises:
         Busy: another cycle is running.
     """
-    if not home.config.automation.enabled:
-        return CycleReport(now, skipped="automation.enabled is false: nothing was changed")
     with home.lock("cycle"):
         cycle = _Cycle(home, now, actor, conclude)
+        if not home.config.automation.enabled:  # a person decides then, but events are stored and age as ever
+            cycle.attempt("(sealing)", cycle.seal)
+            skipped = "automation.enabled is false: no experiment was looked at"
+            return replace(cycle.report(), skipped=skipped)
         for experiment_id in cycle.running():
             cycle.attempt(experiment_id, partial(cycle.advance, experiment_id))
         cycle.attempt("(drafts)", cycle.start_drafts)
         cycle.attempt("(backlog)", cycle.start_from_backlog)
+        cycle.attempt("(sealing)", cycle.seal)
         return cycle.report()
 
 
@@ -199,6 +204,13 @@ class _Cycle:
                     free -= 1
                     done += self._start_or_propose(connection, hypothesis)
         return done
+
+    def seal(self) -> list[str]:
+        """Moves closed days into the lake, and erases what is too old."""
+        try:
+            return list(seal(self.home, now=self.now, actor=self.actor).changes)
+        except Busy:
+            return []  # `cro seal` or `cro forget` does it just now
 
     def _places(self, connection: sa.Connection) -> tuple[int, set[str]]:
         """How many more experiments may run, and the slots that are not free."""
