@@ -1,20 +1,29 @@
 """The one definition of every number: from events to one row per unit, to cells, to the waterfall.
 
-The definitions are SQL that SQLite and PostgreSQL read alike; this module only writes it, the storage runs
-it. The unit is the visitor at its first exposure. A goal counts when it happens at or after that exposure
-and within the plan's window, each goal once per unit; any primary goal makes the unit converted. A unit is
-*mature*, and looked at, once its window has passed.
+The definitions are SQL for DuckDB, as plain as they can be, so that another engine can be given the same text;
+this module only writes it, :mod:`cro_core.storage.analytics` runs it. The unit is the visitor at its first
+exposure. A goal counts when it happens at or after that exposure and within the plan's window, each goal once
+per unit; any primary goal makes the unit converted. A unit is *mature*, and looked at, once its window has
+passed.
+
+The text reads the stored events under the names of :data:`SOURCES`, and the experiment's ``epochs`` (number,
+starts_at, ends_at) and ``goals`` (type, weight, is_primary). It makes :data:`TABLES`, one from the other, which
+say nothing about the moment of the look: a unit that is mature has all its goals, whatever comes later. So they
+are made once, and every number at every moment is a selection from them. Sums of amounts are taken in the order of
+the amounts, so that they are the same to the last bit however the events were stored.
 """
+
+# ruff: noqa: S608  these texts are put together from words of this module; what comes from outside is a parameter
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from cro_core.clock import to_micros, zone
+from cro_core.clock import from_micros, to_micros, zone
 from cro_core.domain import EXPOSURE, Cell, Epoch, Experiment
 from cro_core.errors import Conflict
 
@@ -24,134 +33,183 @@ FOREVER = 2**62
 COUNTED = "counted_exposure"
 """The standing of a unit that counts."""
 
-STANDING = f"""CASE
-                WHEN e.number IS NULL OR x.exposed_at >= :enrolment_ends_at THEN 'after_enrolment'
-                WHEN x.epoch <> e.number THEN 'wrong_epoch'
-                WHEN x.epoch IS NULL AND x.exposed_at >= :shares_move_at THEN 'no_epoch'
-                WHEN x.exposed_at + :window >= :as_of THEN 'immature'
-                ELSE '{COUNTED}' END"""
-"""Whether a unit counts: its first exposure ``x`` lies in epoch ``e``, says so itself, and is mature.
+HUMAN = "NOT bot AND NOT internal"
+"""Whose events count: neither known robots nor the site's own people."""
+
+TOO_EARLY = "r.occurred_at < u.exposed_at + $goal_from"
+TOO_LATE = "r.occurred_at > u.exposed_at + $window"
+"""Where a goal ``r`` does not count for its unit ``u``; the window's both ends belong to it."""
+
+SOURCES: Mapping[str, str] = {
+    "events": "exposures and goals of the experiment, and goals posted for the whole site while it ran",
+    "shown": "its exposures, with what they say of their unit",
+    "posted": "every event of the experiment or, while it ran, of the whole site",
+    "past": "goals of every experiment, from before its start",
+}
+"""Names of the stored events. A source may hold more than is said here, which changes nothing but the time it takes."""
+
+RELEVANT = """(experiment_id = $experiment
+       OR (experiment_id IS NULL AND occurred_at >= $started_at AND occurred_at <= $last_goal_at))"""
+"""This experiment's events, and goals posted for the whole site while it ran."""
+
+CONTEXT = ("device", "city", "country", "occasion", "asset_id", "url")
+"""Columns of an exposure that say more of its unit than the variant."""
+
+TABLES: Mapping[str, str] = {
+    # the first exposure of each unit
+    "met": f"""
+SELECT unit, first.id AS event_id, first.variant AS variant, first.epoch AS said, exposed_at
+FROM (
+    SELECT unit, MIN(occurred_at) AS exposed_at,
+           ARG_MIN(STRUCT_PACK(id := id, variant := variant, epoch := epoch), STRUCT_PACK(at := occurred_at, id := id)) AS first
+    FROM events
+    WHERE experiment_id = $experiment AND type = '{EXPOSURE}' AND {HUMAN}
+    GROUP BY unit
+) AS exposed
+""",
+    # each goal once per unit; amounts add up over every occurrence
+    "achieved": f"""
+SELECT r.unit, r.type, COUNT(*) AS times, MIN(r.occurred_at) AS first_at,
+       COALESCE(SUM(r.value ORDER BY r.value) FILTER (WHERE r.value <> 0), 0) AS value,
+       MAX(k.weight) AS weight, MAX(k.is_primary) AS is_primary
+FROM events r
+JOIN goals k ON k.type = r.type
+JOIN met u ON u.unit = r.unit
+WHERE {RELEVANT} AND {HUMAN} AND r.type <> '{EXPOSURE}' AND NOT ({TOO_EARLY}) AND NOT ({TOO_LATE})
+GROUP BY r.unit, r.type
+""",
+    # one row per unit: where it belongs, and what it did
+    "facts": """
+SELECT u.unit, u.variant, u.said, u.exposed_at, e.number AS epoch, COALESCE(a.converted, 0) AS converted, a.converted_at,
+       COALESCE(a.score, 0.0) AS score, COALESCE(a.value, 0.0) AS value
+FROM met u
+LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at
+LEFT JOIN (
+    SELECT unit, MAX(is_primary) AS converted, MIN(CASE WHEN is_primary = 1 THEN first_at END) AS converted_at,
+           SUM(weight ORDER BY weight) AS score, SUM(value ORDER BY value) AS value
+    FROM achieved
+    GROUP BY unit
+) AS a ON a.unit = u.unit
+""",
+    # what the first exposure says of its unit beside the variant
+    "contexts": f"""
+SELECT u.unit, {", ".join(f"r.{name}" for name in CONTEXT)}, r.value AS exposure_value
+FROM shown r
+JOIN met u ON u.event_id = r.id
+WHERE r.experiment_id = $experiment AND r.type = '{EXPOSURE}'
+""",
+    # what a unit did before it met the experiment, whatever that was done for
+    "earlier": f"""
+SELECT u.unit, k.type, MAX(k.weight) AS weight
+FROM past r
+JOIN goals k ON k.type = r.type
+JOIN met u ON u.unit = r.unit
+WHERE {HUMAN} AND r.occurred_at < u.exposed_at AND r.occurred_at >= u.exposed_at - $lookback
+GROUP BY u.unit, k.type
+""",
+}
+"""What is made once, where a selection reads it: each from the sources and those before it."""
+
+UNIT_TABLE = f"""
+WITH placed AS (        -- the units that had met the experiment, and whether they count yet
+    SELECT *,
+           CASE WHEN epoch IS NULL OR exposed_at >= $enrolment_ends_at THEN 'after_enrolment'
+                WHEN said <> epoch THEN 'wrong_epoch'
+                WHEN said IS NULL AND exposed_at >= $shares_move_at THEN 'no_epoch'
+                WHEN exposed_at + $window >= $as_of THEN 'immature'
+                ELSE '{COUNTED}' END AS standing
+    FROM facts
+    WHERE exposed_at < $as_of
+),
+unit_table AS (         -- one row per exposed unit
+    SELECT unit, variant, epoch, exposed_at, standing,
+           CASE WHEN standing = '{COUNTED}' THEN converted ELSE 0 END AS converted,
+           CASE WHEN standing = '{COUNTED}' THEN converted_at END AS converted_at,
+           CASE WHEN standing = '{COUNTED}' THEN score ELSE 0 END AS score,
+           CASE WHEN standing = '{COUNTED}' THEN value ELSE 0 END AS value
+    FROM placed
+),
+counted AS (
+    SELECT * FROM unit_table WHERE standing = '{COUNTED}'
+)
+"""
+"""Whether a unit counts: its first exposure lies in an epoch, says so itself, and is mature.
 
 An exposure that does not say its epoch may rest on an assignment of another day. As long as the shares have
 never moved that makes no difference; afterwards nobody can tell, and it is left out of every variant alike.
 A unit is mature when its whole window, both ends included, lies before ``as_of``.
 """
 
-EVENTS = """
-WITH goals(type, weight, is_primary) AS (VALUES {goals}),
-relevant AS (       -- this experiment's events, and goals posted for the whole site while it ran
-    SELECT id, unit, type, variant, occurred_at, value, bot
-    FROM events
-    WHERE occurred_at < :as_of
-      AND (experiment_id = :experiment
-           OR (experiment_id IS NULL AND occurred_at >= :started_at AND occurred_at <= :last_goal_at))
-),
-unit AS (           -- the first exposure of each unit, and whether it counts yet
-    SELECT x.*, e.number AS day,
-           {standing} AS standing
-    FROM exposures x
-    LEFT JOIN epochs e ON e.experiment_id = x.experiment_id AND x.exposed_at >= e.starts_at AND x.exposed_at < e.ends_at
-    WHERE x.experiment_id = :experiment AND x.exposed_at < :as_of
-),
-placed AS (         -- every event beside its unit's first exposure; joined to the table, whose key every planner uses
-    SELECT r.*, x.event_id, x.variant AS first_variant, e.number AS day, x.exposed_at, {standing} AS standing
-    FROM relevant r
-    LEFT JOIN exposures x ON x.unit = r.unit AND x.experiment_id = :experiment AND x.exposed_at < :as_of
-    LEFT JOIN epochs e ON e.experiment_id = :experiment AND x.exposed_at >= e.starts_at AND x.exposed_at < e.ends_at
-),
-step AS (           -- every event in exactly one place
-    SELECT p.id, p.unit, p.type, p.occurred_at, p.value, p.first_variant, p.day, k.weight, k.is_primary,
-           CASE WHEN p.bot THEN 'bot'
-                WHEN p.id = p.event_id THEN p.standing
-                WHEN p.type = '{exposure}' AND p.variant <> p.first_variant THEN 'crossover'
-                WHEN p.type = '{exposure}' THEN 'repeat_exposure'
-                WHEN p.event_id IS NULL THEN 'unexposed'
-                WHEN p.standing <> 'counted_exposure' THEN p.standing
-                WHEN p.occurred_at < p.exposed_at + :goal_from THEN 'before_exposure'
-                WHEN p.occurred_at > p.exposed_at + :window THEN 'out_of_window'
-                WHEN k.type IS NULL THEN 'other'
-                ELSE 'eligible_goal' END AS step
-    FROM placed p
-    LEFT JOIN goals k ON k.type = p.type
-),
-achieved AS (       -- each goal once per unit; amounts add up over every occurrence
-    SELECT unit, type, COUNT(*) AS times, MIN(occurred_at) AS first_at, SUM(COALESCE(value, 0)) AS value,
-           MAX(weight) AS weight, MAX(is_primary) AS is_primary, MAX(first_variant) AS variant, MAX(day) AS epoch
-    FROM step
-    WHERE step = 'eligible_goal'
-    GROUP BY unit, type
-),
-unit_table AS (     -- one row per exposed unit; a union and not a join, which no planner gets wrong
-    SELECT unit, MAX(variant) AS variant, MAX(epoch) AS epoch, MAX(exposed_at) AS exposed_at, MAX(standing) AS standing,
-           MAX(device) AS device, MAX(city) AS city, MAX(country) AS country, MAX(occasion) AS occasion,
-           MAX(asset_id) AS asset_id,
-           MAX(is_primary) AS converted, MIN(converted_at) AS converted_at, SUM(weight) AS score, SUM(value) AS value
-    FROM (
-        SELECT unit, variant, day AS epoch, exposed_at, standing, device, city, country, occasion, asset_id,
-               0 AS is_primary, NULL AS converted_at, 0 AS weight, 0 AS value
-        FROM unit
-        UNION ALL
-        SELECT unit, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-               is_primary, CASE WHEN is_primary = 1 THEN first_at END, weight, value
-        FROM achieved
-    ) AS parts
-    GROUP BY unit
-)
+UNITS = f"""{UNIT_TABLE}
+SELECT t.unit, t.variant, t.exposed_at, t.epoch, c.device, c.city, c.country, c.occasion, c.asset_id, t.standing,
+       t.converted, t.converted_at, t.score, t.value
+FROM unit_table t
+JOIN contexts c ON c.unit = t.unit
+ORDER BY t.exposed_at, t.unit
 """
-
-UNIT_TABLE = "SELECT * FROM unit_table ORDER BY exposed_at, unit"
 
 QUARTER = timedelta(minutes=15)
 """The pieces of time in which units are counted: the hours and days of every time zone are made of whole ones."""
 
-QUARTERS = """
-SELECT epoch, variant, exposed_at / :quarter AS quarter,
-       COUNT(*) AS units, SUM(converted) AS conversions,
-       SUM(score) AS score_sum, SUM(score * score) AS score_sumsq,
-       SUM(value) AS value_sum, SUM(value * value) AS value_sumsq
-FROM unit_table
-WHERE standing = 'counted_exposure'
+
+def _sum(of: str, name: str) -> str:
+    """A sum of floating-point numbers that does not depend on the order of the rows."""
+    return f"COALESCE(SUM({of} ORDER BY {of}) FILTER (WHERE {of} <> 0), 0) AS {name}"
+
+
+CELLS = f"""{UNIT_TABLE}
+SELECT epoch, variant, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions,
+       {_sum("score", "score_sum")},
+       {_sum("score * score", "score_sumsq")},
+       {_sum("value", "value_sum")},
+       {_sum("value * value", "value_sumsq")}
+FROM counted
+GROUP BY 1, 2
+ORDER BY 1, 2
+"""
+
+QUARTERS = f"""{UNIT_TABLE}
+SELECT epoch, variant, exposed_at // $quarter AS quarter, COUNT(*) AS units
+FROM counted
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3
 """
-"""The cells cut up by time: added up they are the cells, and cost no more; by day and hour they are the split."""
+"""The units cut up by time: by day and hour they are the split."""
 
-GOAL_CELLS = """
-SELECT type AS goal, epoch, variant, COUNT(*) AS units
-FROM achieved
-GROUP BY type, epoch, variant
-ORDER BY type, epoch, variant
+QUARTER_SUMS = f"""{UNIT_TABLE}
+SELECT variant, exposed_at // $quarter AS quarter, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions,
+       {_sum("score", "score_sum")},
+       {_sum("value", "value_sum")}
+FROM counted
+GROUP BY 1, 2
+ORDER BY 2, 1
+"""
+"""What the units of each piece of time did."""
+
+GOAL_CELLS = f"""{UNIT_TABLE}
+SELECT a.type AS goal, c.epoch, c.variant, COUNT(*) AS units
+FROM achieved a
+JOIN counted c ON c.unit = a.unit
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
 """
 
-PAIR_CELLS = """,
-earlier AS (        -- what a unit did before it met the experiment, whatever that was done for
-    SELECT x.unit, k.type, MAX(k.weight) AS weight
-    FROM events r CROSS JOIN goals k CROSS JOIN exposures x     -- in this order also for SQLite, along keys
-    WHERE k.type = r.type AND x.unit = r.unit AND x.experiment_id = :experiment AND NOT r.bot
-          AND r.occurred_at < x.exposed_at AND r.occurred_at >= x.exposed_at - :lookback
-    GROUP BY x.unit, k.type
-),
+PAIR_CELLS = f"""{UNIT_TABLE},
 pair AS (
-    SELECT unit, MAX(variant) AS variant, MAX(epoch) AS epoch, SUM(y) AS y, SUM(x) AS x
-    FROM (
-        {parts}
-    ) AS parts
-    GROUP BY unit
+    SELECT c.epoch, c.variant, CAST({{y}} AS DOUBLE) AS y, CAST({{x}} AS DOUBLE) AS x
+    FROM counted c
+    {{joins}}
 )
-SELECT epoch, variant, COUNT(*) AS units, SUM(y) AS y_sum, SUM(y * y) AS y_sumsq,
-       SUM(x) AS x_sum, SUM(x * x) AS x_sumsq, SUM(x * y) AS xy_sum
+SELECT epoch, variant, COUNT(*) AS units,
+       {_sum("y", "y_sum")},
+       {_sum("y * y", "y_sumsq")},
+       {_sum("x", "x_sum")},
+       {_sum("x * x", "x_sumsq")},
+       {_sum("x * y", "xy_sum")}
 FROM pair
-WHERE variant IS NOT NULL   -- units that do not count have only parts without a variant
 GROUP BY epoch, variant
 ORDER BY epoch, variant
 """
-
-UNIT_PART = """SELECT unit, variant, epoch, CAST({y} AS DOUBLE PRECISION) AS y, CAST({x} AS DOUBLE PRECISION) AS x
-        FROM unit_table WHERE standing = 'counted_exposure'"""
-
-PART = """
-        UNION ALL
-        SELECT unit, NULL, NULL, CAST({y} AS DOUBLE PRECISION), CAST({x} AS DOUBLE PRECISION) FROM {source}"""
 
 BY_UNIT: Mapping[str, str] = {"conversions": "converted", "engagement": "score", "revenue": "value"}
 """Measure -> column of the unit table."""
@@ -159,46 +217,51 @@ BY_UNIT: Mapping[str, str] = {"conversions": "converted", "engagement": "score",
 BY_GOAL: Mapping[str, str] = {"goal": "1", "count": "times", "value": "value"}
 """What is measured of a goal -> column of the achieved goals."""
 
-COVARIATES: Mapping[str, tuple[str, str]] = {
-    "engagement": ("weight", "earlier"),
-    "exposure_value": ("COALESCE(value, 0)", "step WHERE step = 'counted_exposure'"),
+COVARIATES: Mapping[str, str] = {
+    "engagement": "SELECT unit, SUM(weight ORDER BY weight) AS amount FROM earlier GROUP BY unit",
+    "exposure_value": "SELECT unit, exposure_value AS amount FROM contexts",
 }
-"""Covariate of a plan -> column and rows it is added up from; a unit without any has 0."""
+"""Covariate of a plan -> its amount by unit; a unit without any has 0."""
 
 LOOKBACK = timedelta(days=28)
 """How long before its exposure a unit's engagement is its covariate."""
 
-SLICES = """
+SLICES = (
+    UNIT_TABLE
+    + """
 SELECT {dimension} AS slice, variant, COUNT(*) AS units, SUM(converted) AS conversions
-FROM unit_table
-WHERE standing = 'counted_exposure'
+FROM counted
+JOIN contexts USING (unit)
 GROUP BY {dimension}, variant
 ORDER BY {dimension}, variant
 """
+)
 
-SEGMENT = """
-SELECT slice, unknown, epoch, variant, SUM(units) AS units
-FROM (
-    SELECT CASE WHEN place <= :most THEN slice END AS slice, CASE WHEN slice IS NULL THEN 1 ELSE 0 END AS unknown,
-           epoch, variant, units
-    FROM (
-        SELECT slice, epoch, variant, units, DENSE_RANK() OVER (ORDER BY total DESC, slice) AS place
-        FROM (
-            SELECT slice, epoch, variant, units,
-                   CASE WHEN slice IS NULL THEN 0 ELSE SUM(units) OVER (PARTITION BY slice) END AS total
-            FROM (
-                SELECT NULLIF({column}, '') AS slice, day AS epoch, variant, COUNT(*) AS units
-                FROM unit
-                WHERE standing = 'counted_exposure'
-                GROUP BY 1, 2, 3
-            ) AS counted
-        ) AS added
-    ) AS ranked
-) AS named
+SEGMENT = (
+    UNIT_TABLE
+    + """,
+sliced AS (
+    SELECT NULLIF(x.{column}, '') AS slice, c.epoch, c.variant, COUNT(*) AS units
+    FROM counted c
+    JOIN contexts x ON x.unit = c.unit
+    GROUP BY 1, 2, 3
+),
+added AS (
+    SELECT *, CASE WHEN slice IS NULL THEN 0 ELSE SUM(units) OVER (PARTITION BY slice) END AS total
+    FROM sliced
+),
+ranked AS (
+    SELECT *, DENSE_RANK() OVER (ORDER BY total DESC, slice) AS place
+    FROM added
+)
+SELECT CASE WHEN place <= $most THEN slice END AS slice, CASE WHEN slice IS NULL THEN 1 ELSE 0 END AS unknown,
+       epoch, variant, SUM(units) AS units
+FROM ranked
 GROUP BY 1, 2, 3, 4
 ORDER BY 1, 2, 3, 4
 """
-"""Counted units of the most frequent values of a column; reads the exposures only, not the events."""
+)
+"""Counted units of the most frequent values of a column."""
 
 SEGMENTS: Mapping[str, str] = {
     "device": "device",
@@ -215,21 +278,95 @@ MOST_SLICES = 50
 OTHER = "(other)"
 UNKNOWN = "(unknown)"
 
+SEEN = f"""
+SELECT e.unit, d.day, MIN(e.occurred_at) AS first_at
+FROM events e
+JOIN days d ON e.occurred_at >= d.starts_at AND e.occurred_at < d.ends_at
+WHERE e.experiment_id IN (SELECT UNNEST($experiments)) AND e.type = '{EXPOSURE}' AND {HUMAN}
+GROUP BY 1, 2
+"""
+"""The table ``seen``: who met any of some experiments on which of the ``days`` (day, starts_at, ends_at)."""
+
+ARRIVALS = "SELECT first_at // $quarter AS quarter, COUNT(*) AS visitors FROM seen GROUP BY 1 ORDER BY 1"
+"""When they came, each once a day."""
+
 STORED = "stored"
 """The row of :data:`STEPS_TAKEN` that counts the events without classifying them."""
 
-STEPS_TAKEN = """
-SELECT 'stored' AS taken, COUNT(*) AS events FROM relevant
-UNION ALL
-SELECT step, COUNT(*) FROM step WHERE step <> 'eligible_goal' GROUP BY step
-UNION ALL
-SELECT 'counted_goal', COUNT(*) FROM achieved
-UNION ALL
-SELECT 'repeat_goal', COALESCE(SUM(times - 1), 0) FROM achieved
+STEP = f"""{UNIT_TABLE},
+relevant AS (
+    SELECT id, unit, type, variant, occurred_at, bot, internal
+    FROM posted
+    WHERE {RELEVANT} AND occurred_at < $as_of
+),
+step AS (               -- every event in exactly one place
+    SELECT r.id, r.unit, r.type,
+           CASE WHEN r.bot THEN 'bot'
+                WHEN r.internal THEN 'internal'
+                WHEN r.id = m.event_id THEN u.standing
+                WHEN r.type = '{EXPOSURE}' AND r.variant <> u.variant THEN 'crossover'
+                WHEN r.type = '{EXPOSURE}' THEN 'repeat_exposure'
+                WHEN u.unit IS NULL THEN 'unexposed'
+                WHEN u.standing <> '{COUNTED}' THEN u.standing
+                WHEN {TOO_EARLY} THEN 'before_exposure'
+                WHEN {TOO_LATE} THEN 'out_of_window'
+                WHEN k.type IS NULL THEN 'other'
+                ELSE 'counted_goal' END AS step
+    FROM relevant r
+    LEFT JOIN met m ON m.unit = r.unit
+    LEFT JOIN unit_table u ON u.unit = r.unit
+    LEFT JOIN goals k ON k.type = r.type
+)
 """
-"""Counts and classification in one statement, so that both see the same events whatever is posted meanwhile."""
 
-CROSSOVER_UNITS = "SELECT COUNT(DISTINCT unit) FROM step WHERE step = 'crossover'"
+STEPS_TAKEN = f"""{STEP},
+by_unit AS (            -- goals by unit, so that a second one shows as a repetition
+    SELECT step, CASE WHEN step = 'counted_goal' THEN unit END AS unit, CASE WHEN step = 'counted_goal' THEN type END AS goal,
+           COUNT(*) AS events
+    FROM step
+    GROUP BY 1, 2, 3
+)
+SELECT '{STORED}' AS taken, COUNT(*) AS events FROM relevant
+UNION ALL
+SELECT step, SUM(CASE WHEN step = 'counted_goal' THEN 1 ELSE events END) FROM by_unit GROUP BY step
+UNION ALL
+SELECT 'repeat_goal', SUM(events - 1) FROM by_unit WHERE step = 'counted_goal'
+"""
+
+CROSSOVER_UNITS = f"{STEP} SELECT COUNT(DISTINCT unit) AS units FROM step WHERE step = 'crossover'"
+
+OUTCOMES = f"""{UNIT_TABLE},
+reached AS (            -- what became of counted units at or after their exposure, whenever
+    SELECT c.unit, COUNT(*) FILTER (WHERE o.occurred_at >= c.exposed_at) AS times,
+           COUNT(*) FILTER (WHERE o.occurred_at < c.exposed_at) AS before,
+           COALESCE(SUM(o.value ORDER BY o.value) FILTER (WHERE o.occurred_at >= c.exposed_at), 0) AS amount
+    FROM outcome o
+    JOIN counted c ON c.unit = o.unit
+    WHERE {HUMAN} AND o.type = $goal
+    GROUP BY c.unit
+),
+told AS (
+    SELECT c.variant, c.converted, COALESCE(r.times, 0) AS times, COALESCE(r.before, 0) AS before,
+           COALESCE(r.amount, 0.0) AS amount
+    FROM counted c
+    LEFT JOIN reached r ON r.unit = c.unit
+)
+SELECT variant, COUNT(*) AS units, SUM(converted) AS leads,
+       SUM(times) AS outcomes, SUM(times * converted) AS lead_outcomes,
+       COUNT(*) FILTER (WHERE times > 0) AS units_reached,
+       COUNT(*) FILTER (WHERE times > 0 AND converted = 1) AS leads_reached,
+       SUM(amount ORDER BY amount) AS value, SUM(amount * amount ORDER BY amount) AS value_sumsq,
+       SUM(amount * converted ORDER BY amount) AS lead_value,
+       SUM(amount * amount * converted ORDER BY amount) AS lead_value_sumsq,
+       SUM(before) AS before
+FROM told
+GROUP BY variant
+ORDER BY variant
+"""
+"""What became of the counted units later: events of one type, in the view ``outcome``."""
+
+EXPOSED = "SELECT COUNT(*) AS units FROM met WHERE exposed_at < $before"
+"""How many units met the experiment before a moment, mature or not."""
 
 DIMENSIONS = ("device", "city", "country", "occasion", "asset_id")
 
@@ -237,6 +374,7 @@ STEPS: Mapping[str, str] = {
     "rejected": "could not be accepted; kept in quarantine with the reason",
     "duplicate": "an id that had been stored before",
     "bot": "posted by a known bot",
+    "internal": "posted by the site's own people",
     "after_enrolment": "first seen before the start or after enrolment had ended",
     "wrong_epoch": "shown under another day's shares (an expired assignment)",
     "no_epoch": "posted without its epoch after the shares had moved: perhaps an expired assignment",
@@ -291,8 +429,8 @@ class Slice:
     units: int
 
 
-def query(experiment: Experiment, as_of: datetime, select: str) -> tuple[str, dict[str, Any]]:
-    """One of this module's selections as SQL with its parameters.
+def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
+    """What the texts of this module are run with, by name; times in microseconds.
 
     Raises:
         Conflict: the experiment has not started.
@@ -300,27 +438,29 @@ def query(experiment: Experiment, as_of: datetime, select: str) -> tuple[str, di
     plan, started_at = experiment.plan, experiment.started_at
     if started_at is None:
         raise Conflict(f"experiment {experiment.id} has not started: there is nothing to count")
-    enrolment_ends_at, horizon_ends_at = experiment.enrolment_ends_at, experiment.horizon_ends_at
-    ended_at = experiment.ended_at
-    closes = [t for t in (enrolment_ends_at, None if plan.finished else ended_at) if t is not None]
-    last_goal = (horizon_ends_at or as_of) + plan.window
-    parameters: dict[str, Any] = {
+    closes = [t for t in (experiment.enrolment_ends_at, experiment.ended_at) if t is not None]
+    return {
         "experiment": experiment.id,
         "as_of": FOREVER if plan.finished else to_micros(as_of),
         "started_at": to_micros(started_at),
-        "last_goal_at": to_micros(last_goal),
+        "last_goal_at": to_micros(started_at + plan.horizon + plan.window),
         "enrolment_ends_at": FOREVER if plan.finished else min(map(to_micros, closes)),
         "window": plan.window // timedelta(microseconds=1),
         "goal_from": 0 if plan.goal_at_exposure else 1,
         "shares_move_at": _shares_move_at(experiment.epochs),
+        "lookback": LOOKBACK // timedelta(microseconds=1),
+        "quarter": QUARTER // timedelta(microseconds=1),
+        "most": MOST_SLICES,
     }
-    rows = []
-    for index, goal in enumerate(plan.goals):
-        rows.append(
-            f"(CAST(:g{index} AS TEXT), CAST(:w{index} AS DOUBLE PRECISION), CAST(:p{index} AS INTEGER))"
-        )
-        parameters |= {f"g{index}": goal.name, f"w{index}": goal.weight, f"p{index}": int(goal.primary)}
-    return EVENTS.format(goals=", ".join(rows), exposure=EXPOSURE, standing=STANDING) + select, parameters
+
+
+def needed(sql: str) -> list[str]:
+    """Those of :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
+    words = set(re.findall(r"\w+", sql))
+    wanted = {name for name in SOURCES if name in words}
+    for name in words & set(TABLES):
+        wanted |= {name, *needed(TABLES[name])}
+    return [name for name in (*SOURCES, *TABLES) if name in wanted]
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,28 +492,21 @@ def means_of(experiment: Experiment, cells: Sequence[Cell]) -> tuple[str, ...]:
     return engagement + ("revenue",) * any(c.value_sumsq for c in cells)
 
 
-def pair_query(experiment: Experiment, as_of: datetime, pair: PairQuery) -> tuple[str, dict[str, Any]]:
-    """The sums of a pair per epoch and variant, as SQL with its parameters.
-
-    Raises:
-        Conflict: the experiment has not started.
-    """
-    parameters: dict[str, Any] = {"lookback": LOOKBACK // timedelta(microseconds=1)}
-    units, parts = {"y": "0", "x": "0"}, ""
+def pair_query(pair: PairQuery) -> tuple[str, dict[str, str]]:
+    """The sums of a pair per epoch and variant, as SQL with what it is run with beside :func:`parameters`."""
+    quantities, joins, named = {"y": "", "x": ""}, "", {}
     for side, quantity in (("y", pair.y), ("x", pair.x)):
         kind, _, name = quantity.partition(":")
-        other = {"y": "0", "x": "0"}
         if kind in BY_UNIT:
-            units[side] = BY_UNIT[kind]
-        elif kind in BY_GOAL:
-            parameters[f"{side}_goal"] = name
-            source = f"achieved WHERE type = CAST(:{side}_goal AS TEXT)"
-            parts += PART.format(**other | {side: BY_GOAL[kind]}, source=source)
-        else:
-            column, source = COVARIATES[name]
-            parts += PART.format(**other | {side: column}, source=source)
-    sql, common = query(experiment, as_of, PAIR_CELLS.format(parts=UNIT_PART.format(**units) + parts))
-    return sql, common | parameters
+            quantities[side] = f"c.{BY_UNIT[kind]}"
+            continue
+        source = COVARIATES.get(name, "")
+        if kind in BY_GOAL:
+            source = f"SELECT unit, {BY_GOAL[kind]} AS amount FROM achieved WHERE type = ${side}_goal"
+            named[f"{side}_goal"] = name
+        quantities[side] = f"COALESCE({side}.amount, 0)"
+        joins += f"LEFT JOIN ({source}) AS {side} ON {side}.unit = c.unit\n    "
+    return PAIR_CELLS.format(**quantities, joins=joins), named
 
 
 def _shares_move_at(epochs: Sequence[Epoch]) -> int:
@@ -398,8 +531,8 @@ def time_slices(
     found: Counter[tuple[str, str, int, str]] = Counter()
     for epoch, variant, quarter, units in counts:
         local = quarter.astimezone(site)
-        found["day", f"{local:%Y-%m-%d}", epoch, variant] += units
-        found["hour", f"{local:%H}:00", epoch, variant] += units
+        found["day", local.date().isoformat(), epoch, variant] += units
+        found["hour", f"{local.hour:02}:00", epoch, variant] += units
     return tuple(Slice(*key, units) for key, units in sorted(found.items()))
 
 
@@ -439,3 +572,168 @@ def waterfall(stored: int, steps: Mapping[str, int], receipts: Mapping[str, int]
     return lines + [Step("unexplained", unexplained, "not reconciled: please report this")] * bool(
         unexplained
     )
+
+
+# -------------------------------------------------------------------------------- performance
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The counted units of one variant in one epoch that share the values of one or two dimensions."""
+
+    by: tuple[str, ...]
+    """One or two of :data:`FACETS`."""
+    values: tuple[str, ...]
+    """A value of each; :data:`OTHER` or :data:`UNKNOWN`."""
+    epoch: int
+    variant: str
+    units: int
+    conversions: int
+
+
+LOCAL_HOUR = "((c.exposed_at + k.shift) // 3600000000 % 24)"
+LOCAL_WEEKDAY = "(((c.exposed_at + k.shift) // 86400000000 + 3) % 7)"
+"""On the clocks of the site, Monday being 0: 1970 began on a Thursday."""
+
+FACETS: Mapping[str, str] = {
+    "device": "x.device",
+    "city": "x.city",
+    "country": "x.country",
+    "occasion": "x.occasion",
+    "hour": f"CAST({LOCAL_HOUR} AS VARCHAR)",
+    "weekday": f"CAST({LOCAL_WEEKDAY} AS VARCHAR)",
+    "time of day": f"CAST({LOCAL_HOUR} // 6 AS VARCHAR)",
+    "asset": "x.asset_id",
+    "referrer": "f.host",
+    "page": "x.url",
+}
+"""What performance is looked at by, with where a counted unit ``c`` has it.
+
+``x`` is its context, ``k`` the clock of the site at its exposure, ``f`` the page that it came from.
+"""
+
+TIMED = ("hour", "weekday", "time of day")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+TIMES_OF_DAY = ("night (0-6)", "morning (6-12)", "afternoon (12-18)", "evening (18-24)")
+
+DIRECT = "(direct)"
+
+REFERRER_HOST = r"""CASE WHEN r.said = '' THEN '(direct)'
+            ELSE NULLIF(REGEXP_EXTRACT(LOWER(r.said), '^[a-z][a-z0-9+.-]*://(?:[^/@]*@)?(?:www[.])?([^/:?#]+)', 1), '') END"""
+
+REFERRERS = f"""LEFT JOIN (
+        SELECT u.unit, {REFERRER_HOST} AS host
+        FROM (SELECT id, json_extract_string(properties, '$.referrer') AS said FROM tagged) AS r
+        JOIN met u ON u.event_id = r.id
+    ) AS f ON f.unit = c.unit"""
+"""Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
+
+CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
+
+FACET_CELLS = f"""{UNIT_TABLE},
+told AS (
+    SELECT c.epoch, c.variant, c.converted, NULLIF({{first}}, '') AS a, NULLIF({{second}}, '') AS b
+    FROM counted c
+    JOIN contexts x ON x.unit = c.unit
+    {{joins}}
+),
+added AS (
+    SELECT a, b, epoch, variant, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions
+    FROM told
+    GROUP BY 1, 2, 3, 4
+),
+weighed AS (
+    SELECT *, SUM(units) OVER (PARTITION BY a) AS a_units, SUM(units) OVER (PARTITION BY b) AS b_units
+    FROM added
+),
+ranked AS (
+    SELECT *,
+           DENSE_RANK() OVER (ORDER BY CASE WHEN a IS NULL THEN 1 ELSE 0 END, a_units DESC, a) AS a_place,
+           DENSE_RANK() OVER (ORDER BY CASE WHEN b IS NULL THEN 1 ELSE 0 END, b_units DESC, b) AS b_place
+    FROM weighed
+)
+SELECT CASE WHEN a IS NULL THEN '{UNKNOWN}' WHEN a_place <= $most THEN a ELSE '{OTHER}' END AS a,
+       CASE WHEN b IS NULL THEN '{UNKNOWN}' WHEN b_place <= $most THEN b ELSE '{OTHER}' END AS b,
+       epoch, variant, CAST(SUM(units) AS BIGINT) AS units, CAST(SUM(conversions) AS BIGINT) AS conversions
+FROM ranked
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4
+"""
+"""Counted units and conversions of the most frequent values of one or two dimensions."""
+
+GOAL_TIMES = f"""{UNIT_TABLE}
+SELECT a.type AS goal, c.variant, COUNT(*) AS reached, CAST(SUM(a.times) AS BIGINT) AS times,
+       CAST(SUM(a.times * a.times) AS BIGINT) AS times_sumsq
+FROM achieved a
+JOIN counted c ON c.unit = a.unit
+GROUP BY 1, 2
+ORDER BY 1, 2
+"""
+"""How many counted units reached each goal, and how often."""
+
+DURATIONS = f"""{UNIT_TABLE},
+followed AS (           -- those too who may still convert: for as long as they were seen
+    SELECT variant, exposed_at, LEAST($window, $as_of - exposed_at) AS seen,
+           CASE WHEN converted_at < $as_of THEN converted_at END AS converted_at
+    FROM placed
+    WHERE standing IN ('{COUNTED}', 'immature')
+)
+SELECT variant, COALESCE(converted_at - exposed_at, seen) // 1000000 AS seconds,
+       CASE WHEN converted_at IS NULL THEN 0 ELSE 1 END AS converted, COUNT(*) AS units
+FROM followed
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+"""
+"""After how many whole seconds units converted, or how long they were seen without it."""
+
+
+def facet_query(by: Sequence[str]) -> str:
+    """The selection of the cells of one or two dimensions of :data:`FACETS`.
+
+    It reads the table ``clocks`` (starts_at, ends_at, shift) where it asks for time, and the view ``tagged`` (id,
+    properties) where it asks for the referrer.
+    """
+    joins = CLOCKS if any(name in TIMED for name in by) else ""
+    joins += f"\n    {REFERRERS}" if "referrer" in by else ""
+    first, second = (FACETS[by[0]], FACETS[by[1]] if len(by) > 1 else "'all'")
+    return FACET_CELLS.format(first=first, second=second, joins=joins)
+
+
+def facet_value(dimension: str, value: str) -> str:
+    """A value of a dimension as people read it: ``09:00``, ``Monday``, ``evening (18-24)``."""
+    if value in (OTHER, UNKNOWN) or dimension not in TIMED:
+        return value
+    number = int(value)
+    return {"hour": f"{number:02}:00", "weekday": WEEKDAYS[number % 7]}.get(
+        dimension, TIMES_OF_DAY[number % 4]
+    )
+
+
+def clocks(experiment: Experiment) -> dict[str, list[int]]:
+    """When the site's clocks were how far from UTC while the experiment enrolled, in microseconds.
+
+    Clocks change at a full quarter of an hour UTC.
+    """
+    site = zone(experiment.plan.zone)
+    starts = [epoch.starts_at for epoch in experiment.epochs]
+    ends = [epoch.ends_at for epoch in experiment.epochs]
+    first, last = to_micros(min(starts)), to_micros(max(ends))
+
+    def shift(at: int) -> int:
+        offset = from_micros(at).astimezone(site).utcoffset()
+        return 0 if offset is None else offset // timedelta(microseconds=1)
+
+    day, quarter = timedelta(days=1) // timedelta(microseconds=1), QUARTER // timedelta(microseconds=1)
+    found = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
+    for at in range(first // day * day, last, day):
+        if shift(at + day) != found["shift"][-1]:
+            change = next(
+                q
+                for q in range(at // quarter * quarter, at + day + 1, quarter)
+                if shift(q) == shift(at + day)
+            )
+            found["ends_at"].append(change)
+            found["starts_at"].append(change)
+            found["shift"].append(shift(change))
+    found["ends_at"].append(last)
+    return found

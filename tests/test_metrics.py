@@ -124,8 +124,8 @@ def counted(
     database: Database, experiment: Experiment, as_of: datetime = LATE
 ) -> tuple[tuple[Cell, ...], Measured]:
     with database.read() as connection:
-        cells = analytics.cells(connection, experiment, as_of)
-        return cells, analytics.measured(connection, experiment, cells, as_of)
+        cells = analytics.reading(connection, experiment, as_of).cells()
+        return cells, analytics.reading(connection, experiment, as_of).measured(cells)
 
 
 def family(database: Database, experiment: Experiment, as_of: datetime = LATE) -> Family:
@@ -641,8 +641,8 @@ def test_a_harmful_variant_is_stopped_by_what_was_posted(database: Database, ada
     for hour in range(24, 97, 12):
         as_of = START + hour * HOUR
         with database.read() as connection:
-            cells = analytics.cells(connection, experiment, as_of)
-            measured = analytics.measured(connection, experiment, cells, as_of, whole=False)
+            cells = analytics.reading(connection, experiment, as_of).cells()
+            measured = analytics.reading(connection, experiment, as_of).measured(cells, whole=False)
         assert measured.pairs == ()
         plays_, revenue = guardrails(experiment, cells, measured.goals)
         assert not revenue.broken
@@ -655,9 +655,9 @@ def test_a_harmful_variant_is_stopped_by_what_was_posted(database: Database, ada
 def test_only_what_the_guardrails_watch_is_counted_every_hour(database: Database) -> None:
     experiment = _with(database, running(goals=GOALS))
     with database.read() as connection:
-        cells = analytics.cells(connection, experiment, LATE)
-        assert analytics.measured(connection, experiment, cells, LATE, whole=False) == Measured()
-        whole = analytics.measured(connection, experiment, cells, LATE)
+        cells = analytics.reading(connection, experiment, LATE).cells()
+        assert analytics.reading(connection, experiment, LATE).measured(cells, whole=False) == Measured()
+        whole = analytics.reading(connection, experiment, LATE).measured(cells)
     assert {g.goal for g in whole.goals} == {"lead", "call", "play"}
     assert {p.metric for p in whole.pairs} == {"engagement", "revenue"}
     assert metrics.measured_from_json(json.loads(json.dumps(to_json(whole)))) == whole
@@ -829,7 +829,7 @@ def test_a_quantity_of_each_kind_is_counted_once(database: Database) -> None:
     names = ["conversions", "engagement", "revenue", "goal:call", "count:call", "value:call"]
     with database.read() as connection:
         for y, x in zip(names, [*names[1:], names[0]], strict=True):
-            cells = analytics.pair_cells(connection, experiment, LATE, analysis.PairQuery("m", y, x))
+            cells = analytics.reading(connection, experiment, LATE).pair_cells(analysis.PairQuery("m", y, x))
             for cell in cells:
                 mine = table[table["variant"] == cell.variant]
                 expected = [

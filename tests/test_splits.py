@@ -448,11 +448,14 @@ def crowd(database: Database) -> Experiment:
 
 def test_days_and_hours_add_up_to_the_cells(database: Database, crowd: Experiment) -> None:
     with database.read() as connection:
-        cells, times = analytics.cells_and_times(connection, crowd, LATE)
+        reading = analytics.reading(connection, crowd, LATE)
+        cells, times = reading.cells(), reading.times()
         table = [
-            r for r in analytics.unit_table(connection, crowd, LATE) if r["standing"] == analysis.COUNTED
+            r
+            for r in analytics.reading(connection, crowd, LATE).unit_table().to_pylist()
+            if r["standing"] == analysis.COUNTED
         ]
-        assert analytics.cells(connection, crowd, LATE) == cells
+        assert analytics.reading(connection, crowd, LATE).cells() == cells
     assert sum(c.units for c in cells) == len(table) == 240
     assert sum(c.conversions for c in cells) == 35
     assert sum(c.value_sum for c in cells) == pytest.approx(3.5)
@@ -468,13 +471,14 @@ def test_days_and_hours_add_up_to_the_cells(database: Database, crowd: Experimen
 
 def test_segments_of_the_first_exposure(database: Database, crowd: Experiment) -> None:
     with database.read() as connection:
-        cells, times = analytics.cells_and_times(connection, crowd, LATE)
-        found = analytics.segments(connection, crowd, LATE)
-        assert analytics.segments(connection, crowd, LATE, ["page"]) == tuple(
+        reading = analytics.reading(connection, crowd, LATE)
+        cells, times = reading.cells(), reading.times()
+        found = analytics.reading(connection, crowd, LATE).segments()
+        assert analytics.reading(connection, crowd, LATE).segments(["page"]) == tuple(
             s for s in found if s.dimension == "page"
         )
         with pytest.raises(InvalidInput, match="dimension 'browser' is unknown: choose from device, country"):
-            analytics.segments(connection, crowd, LATE, ["browser"])
+            analytics.reading(connection, crowd, LATE).segments(["browser"])
     sizes: dict[str, dict[str, int]] = {}
     for s in found:
         sizes.setdefault(s.dimension, {}).setdefault(s.name, 0)
@@ -509,7 +513,7 @@ def test_only_the_most_frequent_values_are_told_apart(database: Database) -> Non
     with database.write() as connection:
         events.record(connection, posted, (), START)
     with database.read() as connection:
-        found = analytics.segments(connection, experiment, LATE, ["city"])
+        found = analytics.reading(connection, experiment, LATE).segments(["city"])
     sizes = {name: sum(s.units for s in found if s.name == name) for name in {s.name for s in found}}
     assert len(sizes) == analysis.MOST_SLICES + 2
     assert (sizes[OTHER], sizes[UNKNOWN]) == (19 * 2, 4)
@@ -541,9 +545,12 @@ def test_a_lost_redirect_is_named_from_events(database: Database) -> None:
     with database.write() as connection:
         events.record(connection, posted, (), START)
     with database.read() as connection:
-        cells, times = analytics.cells_and_times(connection, experiment, LATE)
+        reading = analytics.reading(connection, experiment, LATE)
+        cells, times = reading.cells(), reading.times()
         assert segments_due(experiment, LATE, check_splits(experiment, cells, times))
-        report = check_splits(experiment, cells, times + analytics.segments(connection, experiment, LATE))
+        report = check_splits(
+            experiment, cells, times + analytics.reading(connection, experiment, LATE).segments()
+        )
     assert report.veto
     assert report.cause is not None
     assert (report.cause.dimension, report.cause.name) == ("page", "https://site.example/offer")
@@ -563,8 +570,11 @@ def published(tmp_path: Path) -> Iterator[Callable[[str, Mapping[str, Any] | str
         name = import_file(home, DATA / file, mapping, now=now, progress=False).experiment_id
         with home.db.read() as connection:
             experiment = experiments.get(connection, name)
-            cells, times = analytics.cells_and_times(connection, experiment, now)
-            return check_splits(experiment, cells, times + analytics.segments(connection, experiment, now))
+            reading = analytics.reading(connection, experiment, now)
+            cells, times = reading.cells(), reading.times()
+            return check_splits(
+                experiment, cells, times + analytics.reading(connection, experiment, now).segments()
+            )
 
     yield check
     home.db.close()

@@ -1,186 +1,293 @@
-"""Running the definitions of :mod:`cro_core.analysis` on the store."""
+"""Running the definitions of :mod:`cro_core.analysis` on the stored events."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
 from cro_core import analysis
-from cro_core.clock import from_micros
-from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell
+from cro_core.clock import from_micros, to_micros
+from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell
 from cro_core.errors import InvalidInput
-from cro_core.storage import schema
+from cro_core.storage import engines, schema
 
-SUMS = ("score_sum", "score_sumsq", "value_sum", "value_sumsq")
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-
-def cells(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> tuple[Cell, ...]:
-    """The counted units per epoch and variant, as of a moment."""
-    return cells_and_times(connection, experiment, as_of)[0]
+Row = dict[str, Any]
 
 
-def cells_and_times(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime
-) -> tuple[tuple[Cell, ...], tuple[analysis.Slice, ...]]:
-    """The cells, and the same units by day and by hour of the day, from one reading of the store."""
-    quarter = analysis.QUARTER // timedelta(microseconds=1)
-    sql, parameters = analysis.query(experiment, as_of, analysis.QUARTERS)
-    rows = list(connection.execute(sa.text(sql), {**parameters, "quarter": quarter}).mappings())
-    cells = tuple(
-        Cell(
-            epoch,
-            variant,
-            *(sum(int(r[name]) for r in part) for name in ("units", "conversions")),
-            *(math.fsum(float(r[name]) for r in part) for name in SUMS),
-        )
-        for (epoch, variant), part in _by_cell(rows)
-    )
-    times = analysis.time_slices(
-        experiment,
-        (
-            (int(r["epoch"]), r["variant"], from_micros(int(r["quarter"]) * quarter), int(r["units"]))
-            for r in rows
-        ),
-    )
-    return cells, times
-
-
-def segments(
-    connection: sa.Connection,
-    experiment: Experiment,
-    as_of: datetime,
-    dimensions: Sequence[str] = tuple(analysis.SEGMENTS),
-) -> tuple[analysis.Slice, ...]:
-    """Counted units by device, country, city, page and asset of the exposure.
-
-    Each dimension is one more reading of the exposures, and has at most :data:`analysis.MOST_SLICES` slices
-    beside those of other and of unknown values.
-
-    Raises:
-        InvalidInput: no such dimension.
-    """
-    found: list[analysis.Slice] = []
-    for dimension in dimensions:
-        column = analysis.SEGMENTS.get(dimension)
-        if column is None:
-            raise InvalidInput(
-                f"dimension {dimension!r} is unknown: choose from {', '.join(analysis.SEGMENTS)}",
-                field="dimension",
-            )
-        sql, parameters = analysis.query(experiment, as_of, analysis.SEGMENT.format(column=column))
-        rows = connection.execute(sa.text(sql), {**parameters, "most": analysis.MOST_SLICES}).mappings()
-        found += [
-            analysis.Slice(dimension, _slice_name(r), int(r["epoch"]), r["variant"], int(r["units"]))
-            for r in rows
-        ]
-    return tuple(found)
-
-
-def goal_cells(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> tuple[GoalCell, ...]:
-    """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
-    rows = _run(connection, experiment, as_of, analysis.GOAL_CELLS)
-    return tuple(GoalCell(r["goal"], int(r["epoch"]), r["variant"], int(r["units"])) for r in rows)
-
-
-def pair_cells(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime, pair: analysis.PairQuery
-) -> tuple[PairCell, ...]:
-    """The sums of two quantities over the counted units, per epoch and variant."""
-    sql, parameters = analysis.pair_query(experiment, as_of, pair)
-    rows = connection.execute(sa.text(sql), parameters).mappings()
-    sums = ("y_sum", "y_sumsq", "x_sum", "x_sumsq", "xy_sum")
-    return tuple(
-        PairCell(
-            pair.metric, int(r["epoch"]), r["variant"], int(r["units"]), *(float(r[name]) for name in sums)
-        )
-        for r in rows
-    )
-
-
-def measured(
-    connection: sa.Connection,
-    experiment: Experiment,
-    cells: Sequence[Cell],
-    as_of: datetime,
-    *,
-    whole: bool = True,
-) -> Measured:
-    """What secondary metrics and guardrails need beside the cells.
+def reading(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, engine: str = engines.DUCKDB
+) -> Reading:
+    """The events of an experiment as this connection sees them, read once for any number of questions.
 
     Args:
-        connection: the store.
+        connection: the store; it must stay open as long as questions are asked.
         experiment: a started experiment.
-        cells: its :func:`cells` at the same moment; they say which metrics there are.
-        as_of: the moment of the look.
-        whole: False counts only what the guardrails watch, which is usually nothing more: for every hour.
-    """
-    watched = any(g.measure.startswith("goal:") for g in experiment.plan.guardrails)
-    goals = goal_cells(connection, experiment, as_of) if whole or watched else ()
-    if not whole:
-        return Measured(goals)
-    pairs = (pair_cells(connection, experiment, as_of, pair) for pair in analysis.pairs_of(experiment, cells))
-    return Measured(goals, tuple(cell for found in pairs for cell in found))
-
-
-def slices(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime, dimension: str
-) -> list[dict[str, Any]]:
-    """Counted units and conversions per value of a dimension and variant.
+        as_of: the moment of the look, or of the first of several (:meth:`Reading.at`).
+        engine: what runs the definitions, as :func:`cro_core.storage.engines.opened` names it.
 
     Raises:
-        InvalidInput: no such dimension.
+        Conflict: the experiment has not started.
+        InvalidInput: no such engine.
+        StoreError: the engine cannot be reached.
     """
-    if dimension not in analysis.DIMENSIONS:
-        raise InvalidInput(
-            f"dimension {dimension!r} is unknown: choose from {', '.join(analysis.DIMENSIONS)}",
-            field="dimension",
-        )
-    rows = _run(connection, experiment, as_of, analysis.SLICES.format(dimension=dimension))
-    return [dict(row) for row in rows]
-
-
-def unit_table(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> list[sa.RowMapping]:
-    """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
-    return _run(connection, experiment, as_of, analysis.UNIT_TABLE)
-
-
-def waterfall(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> list[analysis.Step]:
-    """From received to counted."""
-    steps = {r["taken"]: int(r["events"]) for r in _run(connection, experiment, as_of, analysis.STEPS_TAKEN)}
-    stored = steps.pop(analysis.STORED)
-    table = schema.receipts
-    rows = connection.execute(
-        sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == experiment.id)
+    analysis.parameters(experiment, as_of)
+    session = engines.opened(connection, engine)
+    goals, epochs = experiment.plan.goals, experiment.epochs
+    session.give(
+        "goals",
+        type=[g.name for g in goals],
+        weight=[float(g.weight) for g in goals],
+        is_primary=[int(g.primary) for g in goals],
     )
-    return analysis.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
+    session.give(
+        "epochs",
+        number=[e.number for e in epochs],
+        starts_at=[to_micros(e.starts_at) for e in epochs],
+        ends_at=[to_micros(e.ends_at) for e in epochs],
+    )
+    return Reading(connection, experiment, as_of, session)
 
 
-def crossover_units(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> int:
-    """How many units met more than one variant."""
-    sql, parameters = analysis.query(experiment, as_of, analysis.CROSSOVER_UNITS)
-    return int(connection.scalar(sa.text(sql), parameters) or 0)
+@dataclass(frozen=True)
+class Reading:
+    """What one experiment's events tell; made by :func:`reading`. Leaving its block frees what it holds."""
+
+    connection: sa.Connection
+    experiment: Experiment
+    as_of: datetime
+    session: engines.Engine
+    _made: set[str] = field(default_factory=set)
+    """Which of :data:`analysis.TABLES` there are."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.session.close()
+
+    def at(self, moment: datetime) -> Reading:
+        """The same events as of another moment; costs little, because nothing is read again."""
+        return replace(self, as_of=moment)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """The counted units per epoch and variant."""
+        return tuple(Cell(**row) for row in self._run(analysis.CELLS))
+
+    def times(self) -> tuple[analysis.Slice, ...]:
+        """The counted units by day and by hour of the day."""
+        quarter = analysis.QUARTER // timedelta(microseconds=1)
+        rows = self._run(analysis.QUARTERS)
+        starts = ((r["epoch"], r["variant"], from_micros(r["quarter"] * quarter), r["units"]) for r in rows)
+        return analysis.time_slices(self.experiment, starts)
+
+    def quarter_sums(self) -> list[Row]:
+        """What the counted units of each quarter of an hour did, per variant: :data:`analysis.QUARTER_SUMS`."""
+        return self._run(analysis.QUARTER_SUMS)
+
+    def segments(self, dimensions: Sequence[str] = tuple(analysis.SEGMENTS)) -> tuple[analysis.Slice, ...]:
+        """Counted units by device, country, city, page and asset of the exposure.
+
+        Each dimension has at most :data:`analysis.MOST_SLICES` slices beside those of other and of unknown values.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        found: list[analysis.Slice] = []
+        for dimension in dimensions:
+            column = analysis.SEGMENTS[_known(dimension, tuple(analysis.SEGMENTS))]
+            rows = self._run(analysis.SEGMENT.format(column=column))
+            found += [
+                analysis.Slice(dimension, _slice_name(r), r["epoch"], r["variant"], int(r["units"]))
+                for r in rows
+            ]
+        return tuple(found)
+
+    def goal_cells(self) -> tuple[GoalCell, ...]:
+        """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
+        return tuple(GoalCell(**row) for row in self._run(analysis.GOAL_CELLS))
+
+    def pair_cells(self, pair: analysis.PairQuery) -> tuple[PairCell, ...]:
+        """The sums of two quantities over the counted units, per epoch and variant."""
+        sql, named = analysis.pair_query(pair)
+        return tuple(PairCell(pair.metric, **row) for row in self._run(sql, named))
+
+    def measured(self, cells: Sequence[Cell], *, whole: bool = True) -> Measured:
+        """What secondary metrics and guardrails need beside the cells.
+
+        Args:
+            cells: those of the same moment; they say which metrics there are.
+            whole: False counts only what the guardrails watch, which is usually nothing more: for every hour.
+        """
+        watched = any(g.measure.startswith("goal:") for g in self.experiment.plan.guardrails)
+        goals = self.goal_cells() if whole or watched else ()
+        if not whole:
+            return Measured(goals)
+        pairs = (self.pair_cells(pair) for pair in analysis.pairs_of(self.experiment, cells))
+        return Measured(goals, tuple(cell for found in pairs for cell in found))
+
+    def slices(self, dimension: str) -> list[Row]:
+        """Counted units and conversions per value of a dimension and variant.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        return self._run(analysis.SLICES.format(dimension=_known(dimension, analysis.DIMENSIONS)))
+
+    def unit_table(self) -> pa.Table:
+        """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
+        return self.session.table(analysis.UNITS, self._prepared(analysis.UNITS))
+
+    def waterfall(self) -> list[analysis.Step]:
+        """From received to counted."""
+        steps = {r["taken"]: int(r["events"] or 0) for r in self._run(analysis.STEPS_TAKEN)}
+        stored = steps.pop(analysis.STORED)
+        table = schema.receipts
+        rows = self.connection.execute(
+            sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == self.experiment.id)
+        )
+        return analysis.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
+
+    def crossover_units(self) -> int:
+        """How many units met more than one variant."""
+        return int(self._run(analysis.CROSSOVER_UNITS)[0]["units"])
+
+    def exposed_units(self, *, before: datetime | None = None) -> int:
+        """How many units met the experiment, mature or not: before a moment, or ever."""
+        moment = analysis.FOREVER if before is None else to_micros(before)
+        return int(self._run(analysis.EXPOSED, {"before": moment})[0]["units"])
+
+    def outcomes(self, goal: str, until: datetime) -> list[Row]:
+        """What became of the counted units before ``until``, per variant: :data:`analysis.OUTCOMES`."""
+        wanted = schema.events.c.type == goal
+        self.session.view("outcome", OUTCOME, wanted, before=until)
+        return self._run(analysis.OUTCOMES, {"goal": goal})
+
+    def facets(self, *by: str) -> tuple[analysis.Facet, ...]:
+        """Counted units and conversions by one or two dimensions of :data:`analysis.FACETS`.
+
+        Each has at most :data:`analysis.MOST_SLICES` values beside those of other and of unknown ones.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        for dimension in by:
+            _known(dimension, tuple(analysis.FACETS))
+        if any(dimension in analysis.TIMED for dimension in by):
+            self.session.give("clocks", **analysis.clocks(self.experiment))
+        if "referrer" in by:
+            ours = schema.events.c.experiment_id == self.experiment.id
+            self.session.view("tagged", TAGGED, ours)
+        rows = self._run(analysis.facet_query(by))
+        return tuple(
+            analysis.Facet(
+                by, _facet_values(by, row), row["epoch"], row["variant"], row["units"], row["conversions"]
+            )
+            for row in rows
+        )
+
+    def goal_times(self) -> list[Row]:
+        """How many counted units reached each goal, and how often, per variant: :data:`analysis.GOAL_TIMES`."""
+        return self._run(analysis.GOAL_TIMES)
+
+    def durations(self) -> list[Row]:
+        """After how many seconds units converted, or how long they were seen: :data:`analysis.DURATIONS`."""
+        return self._run(analysis.DURATIONS)
+
+    def _run(self, sql: str, named: Mapping[str, str | int] | None = None) -> list[Row]:
+        return self.session.rows(sql, self._prepared(sql, named))
+
+    def _prepared(self, sql: str, named: Mapping[str, str | int] | None = None) -> Row:
+        """What a selection is run with, after the tables that it reads were made."""
+        given = {**analysis.parameters(self.experiment, self.as_of), **(named or {})}
+        for name in analysis.needed(sql):
+            if name not in self._made:
+                if name in analysis.SOURCES:
+                    self._look_at(name)
+                else:
+                    text = analysis.TABLES[name]
+                    self.session.keep(name, text, _named(text, given))
+                self._made.add(name)
+        return _named(sql, given)
+
+    def _look_at(self, source: str) -> None:
+        """Makes one of the sources, with as little from the database as it needs."""
+        plan, epochs, events = self.experiment.plan, self.experiment.epochs, schema.events.c
+        given = analysis.parameters(self.experiment, self.as_of)
+        own, at = (
+            events.experiment_id == self.experiment.id,
+            sa.type_coerce(events.occurred_at, sa.BigInteger),
+        )
+        while_it_ran = sa.and_(at >= given["started_at"], at <= given["last_goal_at"])
+        of_site = sa.and_(events.experiment_id.is_(None), while_it_ran)
+        human = sa.and_(sa.not_(events.bot), sa.not_(events.internal))
+        goals = events.type.in_([goal.name for goal in plan.goals])
+        exposure = events.type == EXPOSURE
+        wanted = {
+            "events": sa.and_(human, sa.or_(sa.and_(own, sa.or_(exposure, goals)), sa.and_(of_site, goals))),
+            "shown": sa.and_(own, exposure, human),
+            "posted": sa.or_(own, of_site),
+            "past": sa.and_(goals, human),
+        }
+        period: dict[str, datetime] = {}
+        if source == "past":  # of units that count: they met the experiment in one of its epochs
+            period = {"since": epochs[0].starts_at - analysis.LOOKBACK, "before": epochs[-1].ends_at}
+        self.session.view(source, COLUMNS[source], wanted[source], **period)
 
 
-def _by_cell(rows: Sequence[sa.RowMapping]) -> list[tuple[tuple[int, str], list[sa.RowMapping]]]:
-    """The rows of each epoch and variant, in an order that no database's collation changes."""
-    found: dict[tuple[int, str], list[sa.RowMapping]] = {}
-    for row in rows:
-        found.setdefault((int(row["epoch"]), row["variant"]), []).append(row)
-    return sorted(found.items())
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "events": (
+        "id",
+        "experiment_id",
+        "unit",
+        "type",
+        "variant",
+        "epoch",
+        "occurred_at",
+        "value",
+        "bot",
+        "internal",
+    ),
+    "shown": ("id", "experiment_id", "type", "value", *analysis.CONTEXT),
+    "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
+    "past": ("unit", "type", "occurred_at", "bot", "internal"),
+}
+"""What the definitions read of each source."""
+
+TAGGED = ("id", "properties")
+"""Columns that the referrer is read from."""
+
+OUTCOME = ("unit", "type", "occurred_at", "value", "bot", "internal")
+"""Columns that outcomes are counted from."""
 
 
-def _slice_name(row: sa.RowMapping) -> str:
+def _named(sql: str, given: Mapping[str, Any]) -> Row:
+    return {name: given[name] for name in re.findall(r"\$(\w+)", sql)}
+
+
+def _known(dimension: str, known: Sequence[str]) -> str:
+    if dimension not in known:
+        raise InvalidInput(
+            f"dimension {dimension!r} is unknown: choose from {', '.join(known)}", field="dimension"
+        )
+    return dimension
+
+
+def _facet_values(by: Sequence[str], row: Row) -> tuple[str, ...]:
+    return tuple(analysis.facet_value(name, str(row[key])) for name, key in zip(by, "ab", strict=False))
+
+
+def _slice_name(row: Row) -> str:
     if row["unknown"]:
         return analysis.UNKNOWN
     return analysis.OTHER if row["slice"] is None else str(row["slice"])
-
-
-def _run(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime, select: str
-) -> list[sa.RowMapping]:
-    sql, parameters = analysis.query(experiment, as_of, select)
-    return list(connection.execute(sa.text(sql), parameters).mappings())

@@ -7,12 +7,10 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from cro_core.clock import from_micros
-from cro_core.domain import EXPOSURE
-from cro_core.storage import schema
-
-QUARTER = timedelta(minutes=15) // timedelta(microseconds=1)
-"""Length of a bucket in microseconds: every time zone's hours are made of whole ones."""
+from cro_core import analysis
+from cro_core.clock import from_micros, to_micros
+from cro_core.domain import EXPOSURE, Experiment
+from cro_core.storage import analytics, scan, schema
 
 Period = tuple[datetime, datetime]
 
@@ -34,51 +32,23 @@ def visitors(
     if not days or not experiment_ids:
         return 0, []
     events = schema.events.c
-    moment = sa.case(
-        *((events.occurred_at < end, number) for number, (_, end) in enumerate(days)), else_=len(days)
-    )
-    seen = (
-        sa.select(
-            events.unit,
-            moment.label("day"),
-            sa.func.min(sa.type_coerce(events.occurred_at, sa.BigInteger)).label("at"),
-        )
-        .where(
-            events.experiment_id.in_(experiment_ids),
-            events.type == EXPOSURE,
-            sa.not_(events.bot),
-            sa.not_(events.internal),
-            sa.or_(
-                *(
-                    sa.and_(events.occurred_at >= start, events.occurred_at < end)
-                    for start, end in _joined(days)
-                )
-            ),
-        )
-        .group_by(events.unit, sa.text("2"))
-        .subquery()
-    )
-    different = connection.scalar(sa.select(sa.func.count(sa.distinct(seen.c.unit)))) or 0
-    bucket = (seen.c.at // sa.literal_column(str(QUARTER))).label("bucket")
-    rows = connection.execute(sa.select(bucket, sa.func.count()).group_by(bucket))
-    return int(different), sorted((from_micros(int(b) * QUARTER), int(n)) for b, n in rows)
+    wanted = sa.and_(events.experiment_id.in_(experiment_ids), events.type == EXPOSURE)
+    with scan.opened(connection) as session:
+        scan.view(session, "events", connection, COLUMNS, wanted, since=days[0][0], before=days[-1][1])
+        starts, ends = ([to_micros(moment) for moment in bounds] for bounds in zip(*days, strict=True))
+        scan.give(session, "days", day=range(len(days)), starts_at=starts, ends_at=ends)
+        scan.run(session, f"CREATE TEMP TABLE seen AS {analysis.SEEN}", {"experiments": list(experiment_ids)})
+        different = scan.run(session, "SELECT COUNT(DISTINCT unit) FROM seen").fetchall()[0][0]
+        quarter = analysis.QUARTER // timedelta(microseconds=1)
+        rows = scan.run(session, analysis.ARRIVALS, {"quarter": quarter}).fetchall()
+    return int(different), [(from_micros(bucket * quarter), number) for bucket, number in rows]
 
 
-def exposed_until(connection: sa.Connection, experiment_id: str, moment: datetime) -> int:
-    """How many units had met the experiment before a moment, mature or not."""
-    table = schema.exposures.c
-    found = connection.scalar(
-        sa.select(sa.func.count()).where(table.experiment_id == experiment_id, table.exposed_at < moment)
-    )
-    return int(found or 0)
+COLUMNS = ("unit", "experiment_id", "type", "occurred_at", "bot", "internal")
+"""Columns that the definitions read."""
 
 
-def _joined(days: Sequence[Period]) -> list[Period]:
-    """Days that touch, as one period."""
-    periods: list[Period] = []
-    for start, end in days:
-        if periods and periods[-1][1] == start:
-            periods[-1] = (periods[-1][0], end)
-        else:
-            periods.append((start, end))
-    return periods
+def exposed_until(connection: sa.Connection, experiment: Experiment, moment: datetime) -> int:
+    """How many units had met a started experiment before a moment, mature or not."""
+    with analytics.reading(connection, experiment, moment) as reading:
+        return reading.exposed_units(before=moment)

@@ -15,20 +15,24 @@ from cro_core.splits import SplitReport, check_splits, segments_due
 from cro_core.statistics.engine import EngineState
 from cro_core.storage import analytics, events, experiments, looks
 from cro_core.storage.database import HEAD
+from cro_core.workflows.outcomes import of_experiment
 
 
 def evaluate(home: Home, experiment_id: str, *, as_of: datetime) -> Decision:
     """The decision on one experiment as of a moment, with every input, and no side effect.
 
     Looks that the cycle took before that moment count; later ones do not. An experiment that has ended is
-    judged as of its end.
+    judged as of its end; outcomes of its leads, which decide nothing, are told up to the moment itself.
 
     Raises:
         NotFound: no such experiment.
         Conflict: it has not started.
     """
     with home.db.read() as connection:
-        return look(connection, experiments.get(connection, experiment_id), as_of, whole=True).decision
+        experiment = experiments.get(connection, experiment_id)
+        decision = look(connection, experiment, as_of, whole=True).decision
+        later = to_json(of_experiment(connection, experiment, as_of))
+        return replace(decision, evidence={**decision.evidence, "outcomes": later}) if later else decision
 
 
 def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Decision:
@@ -51,19 +55,21 @@ def look(
     moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
     stored = looks.state(connection, experiment.id)
     state = None if stored is None else EngineState.from_json(stored)
-    counted = count(connection, experiment, moment, whole=whole)
-    found = judged(experiment, counted, moment, state)
-    if not (whole or found.decision.final):
-        return found
-    if not whole:
-        counted = count(connection, experiment, moment, whole=True)
+    with analytics.reading(connection, experiment, moment) as reading:
+        counted = _count(reading, whole=whole)
         found = judged(experiment, counted, moment, state)
+        if not (whole or found.decision.final):
+            return found
+        if not whole:
+            counted = _count(reading, whole=True)
+            found = judged(experiment, counted, moment, state)
+        waterfall = reading.waterfall()
     cells, measured = counted.cells, counted.measured
     evidence = {
         **found.decision.evidence,
         "metrics": to_json(metrics.secondary(experiment, cells, measured, as_of=moment)),
         "measured": to_json(measured),
-        "waterfall": to_json(analytics.waterfall(connection, experiment, moment)),
+        "waterfall": to_json(waterfall),
         "store": {"schema": HEAD, "events": events.totals(connection).get("accepted", 0)},
     }
     return replace(found, decision=replace(found.decision, evidence=evidence))
@@ -89,12 +95,18 @@ def count(connection: sa.Connection, experiment: Experiment, as_of: datetime, *,
         as_of: the moment.
         whole: segments and secondary metrics too; else segments only where they are due.
     """
-    cells, slices = analytics.cells_and_times(connection, experiment, as_of)
+    with analytics.reading(connection, experiment, as_of) as found:
+        return _count(found, whole=whole)
+
+
+def _count(found: analytics.Reading, *, whole: bool) -> Counted:
+    experiment = found.experiment
+    cells, slices = found.cells(), found.times()
     split = check_splits(experiment, cells, slices)
-    if whole or segments_due(experiment, as_of, split):
-        slices += analytics.segments(connection, experiment, as_of)
+    if whole or segments_due(experiment, found.as_of, split):
+        slices += found.segments()
         split = check_splits(experiment, cells, slices)
-    return Counted(cells, split, analytics.measured(connection, experiment, cells, as_of, whole=whole))
+    return Counted(cells, split, found.measured(cells, whole=whole))
 
 
 def judged(experiment: Experiment, counted: Counted, as_of: datetime, state: EngineState | None) -> Judgement:

@@ -89,7 +89,8 @@ def _by_status(known: Any) -> dict[Status, int]:
 
 
 def _active(connection: sa.Connection, experiment: Experiment, now: datetime) -> dict[str, Any]:
-    totals = analysis.totals(experiment, analytics.cells(connection, experiment, now))
+    with analytics.reading(connection, experiment, now) as reading:
+        totals, exposed = analysis.totals(experiment, reading.cells()), reading.exposed_units()
     epoch = experiment.epoch_at(now)
     return {
         "test_id": experiment.id,
@@ -100,7 +101,7 @@ def _active(connection: sa.Connection, experiment: Experiment, now: datetime) ->
         "started_at": to_json(experiment.started_at),
         "ends_at": to_json(experiment.horizon_ends_at),
         "planned_units": experiment.plan.units,
-        "exposed_units": events.exposed_units(connection, experiment.id),
+        "exposed_units": exposed,
         "counted_units": sum(t.units for t in totals),
         "variants": [
             {

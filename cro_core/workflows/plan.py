@@ -151,7 +151,7 @@ def _of_experiment(
     if started_at is None or enrolment_ends_at is None:
         return answer
     with analytics.reading(connection, experiment, now) as reading:
-        enrolled, counted = reading.exposed_units(), sum(cell.units for cell in reading.cells())
+        enrolled, counted = reading.exposed_units(before=now), sum(cell.units for cell in reading.cells())
     return forecast(
         answer,
         now=now,

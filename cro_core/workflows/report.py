@@ -16,9 +16,10 @@ from cro_core.home import Home
 from cro_core.rendering.export import write_whole
 from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
-from cro_core.reporting.values import Report, Sheet, Shown, Step
+from cro_core.reporting.values import LeadOutcomes, Report, Sheet, Shown, Step
 from cro_core.storage import analytics, decisions, events, experiments, journal
 from cro_core.workflows.evaluate import judge
+from cro_core.workflows.outcomes import goals, of_experiment
 
 JOB = "weekly_report"
 WEEK = timedelta(days=7)
@@ -64,6 +65,7 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             model=build.model_track(journal.latest_model(connection)),
             pending=build.pending(decisions.recommendations(connection)),
             actions=(),
+            outcomes=tuple(_outcomes(connection, known.values(), now)),
         )
     return build.with_actions(report, home.loaded.warnings)
 
@@ -126,12 +128,26 @@ def _sheets(
             yield sheets.sheet(experiment, last)
 
 
+def _outcomes(
+    connection: sa.Connection, known: Iterable[Experiment], now: datetime
+) -> Iterator[LeadOutcomes]:
+    """What became of leads later, of the newest experiments that have any."""
+    if not goals(connection):
+        return
+    newest = sorted((e for e in known if e.started_at), key=lambda e: e.started_at or now, reverse=True)
+    for experiment in newest[:WINNERS]:
+        for found in of_experiment(connection, experiment, now):
+            if any(arm.outcomes for arm in found.arms):
+                yield LeadOutcomes(experiment.id, experiment.name or experiment.id, found)
+
+
 def _told_again(decision: Decision | None) -> bool:
     return decision is not None and (decision.verdict is Verdict.SHIP or decision.unproven)
 
 
 def _running(connection: sa.Connection, experiment: Experiment, now: datetime) -> Sheet:
-    steps = [Step(s.step, s.count, s.text) for s in analytics.waterfall(connection, experiment, now)]
+    with analytics.reading(connection, experiment, now) as reading:
+        steps = [Step(s.step, s.count, s.text) for s in reading.waterfall()]
     return sheets.sheet(experiment, judge(connection, experiment, now), steps)
 
 

@@ -98,7 +98,7 @@ def experiment_traffic(
     share = visitors_within(
         (until - started_at) / DAY, 1.0, profile, weekday=local.weekday(), hour=local.hour + local.minute / 60
     )
-    return counts.exposed_until(connection, experiment.id, until) / share if share > 0 else None
+    return counts.exposed_until(connection, experiment, until) / share if share > 0 else None
 
 
 def _measure(

@@ -136,7 +136,7 @@ def test_ab_data(home: Home, ab_data: ImportReport) -> None:
 def by_country(home: Home, ab_data: ImportReport) -> Mapping[tuple[str, str], tuple[int, int]]:
     with home.db.read() as connection:
         experiment = experiments.get(connection, ab_data.experiment_id)
-        rows = analytics.slices(connection, experiment, NOW, "country")
+        rows = analytics.reading(connection, experiment, NOW).slices("country")
     return {(r["slice"], r["variant"]): (r["units"], r["conversions"]) for r in rows}
 
 
