@@ -128,8 +128,8 @@ def import_(
         Path, typer.Argument(help="CSV, Parquet or NDJSON, gzipped or not; or a folder of several files.")
     ],
     mapping: Annotated[
-        str, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")
-    ],
+        str | None, typer.Option(help="Name of a mapping that ships, or the path of your own .toml.")
+    ] = None,
     home: HomeOption = None,
     as_live: Annotated[
         bool, typer.Option("--as-live", help="Replay hour by hour under the configured horizon.")
@@ -137,12 +137,51 @@ def import_(
     replace: Annotated[
         bool, typer.Option("--replace", help="Put it in the place of what was imported under the same id.")
     ] = False,
+    outcomes: Annotated[
+        bool,
+        typer.Option("--outcomes", help="A table of what became of leads: bookings, by lead or visitor."),
+    ] = False,
+    goal: Annotated[str | None, typer.Option(help="Outcomes: their name, e.g. booked.")] = None,
+    lead_column: Annotated[str | None, typer.Option(help="Outcomes: id of the lead.")] = None,
+    visitor_column: Annotated[str | None, typer.Option(help="Outcomes: id of the visitor.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Outcomes: when.")] = None,
+    value_column: Annotated[str | None, typer.Option(help="Outcomes: the amount.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Outcomes: makes each count once.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Outcomes: IANA zone of times that name none.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a table of visitors or an event log into an experiment with events."""
+    """Turn a table of visitors or an event log into an experiment with events; or add outcomes of its leads."""
+    opened, progress = open_home(home), False if as_json else None
+    named = {
+        "lead": lead_column,
+        "visitor": visitor_column,
+        "time": time_column,
+        "value": value_column,
+        "id": id_column,
+    }
+    columns = {name: column for name, column in named.items() if column is not None}
+    if outcomes:
+        from cro_core.workflows.outcomes import import_outcomes
+
+        if mapping and (goal or columns or zone):
+            raise InvalidInput("give either --mapping, or --goal and columns, not both", field="mapping")
+        told = {"goal": goal, "columns": columns, "time": {"zone": zone} if zone else {}}
+        found = import_outcomes(
+            opened,
+            file,
+            mapping or {key: value for key, value in told.items() if value is not None},
+            now=opened.clock(),
+            progress=progress,
+        )
+        _say(found.as_dict(), as_json, lambda _: found.text)
+        return
+    if mapping is None or goal or columns or zone:
+        raise InvalidInput(
+            "an import needs --mapping: the name of one that ships, or a .toml; --goal and columns go with --outcomes",
+            field="mapping",
+        )
     from cro_core.workflows.import_file import import_file
 
-    opened = open_home(home)
     report = import_file(
         opened,
         file,
@@ -150,7 +189,7 @@ def import_(
         now=opened.clock(),
         as_live=as_live,
         replace_former=replace,
-        progress=False if as_json else None,
+        progress=progress,
     )
     _say(report.as_dict(), as_json, lambda _: report.text)
 
@@ -169,6 +208,99 @@ def evaluate(
     opened = open_home(home)
     decision = judge(opened, experiment, as_of=parse_time(as_of) if as_of else opened.clock())
     _say(decision, as_json, lambda _: decision_text(decision))
+
+
+@app.command(epilog="Example: cro explain hero-cta --sql")
+def explain(
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
+    home: HomeOption = None,
+    as_of: Annotated[str | None, typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL behind each number, for an analyst's DuckDB.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where an experiment's numbers come from: every event from received to counted; changes nothing."""
+    from cro_core.workflows.explain import explain as look_into
+    from cro_core.workflows.explain import explained_text
+
+    opened = open_home(home)
+    now = opened.clock()
+    found = look_into(opened, experiment, as_of=parse_time(as_of) if as_of else now, now=now)
+    _say(found, as_json, lambda _: explained_text(found, sql=sql))
+
+
+class Export(StrEnum):
+    """The tables that can be exported."""
+
+    UNITS = "units"
+    DAILY = "daily"
+    SEGMENTS = "segments"
+    DECISIONS = "decisions"
+
+
+@app.command(epilog="Example: cro export hero-cta --to visitors.parquet")
+def export(
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
+    to: Annotated[Path, typer.Option("--to", help="The Parquet file to write.")],
+    home: HomeOption = None,
+    table: Annotated[Export, typer.Option(help="Which table.")] = Export.UNITS,
+    as_of: Annotated[str | None, typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a table of an experiment as a Parquet file: its visitors, days, segments or decisions."""
+    from cro_core import frames
+
+    opened = open_home(home)
+    moment = parse_time(as_of) if as_of else None
+    if table is Export.DECISIONS:
+        _refuse({"as_of": as_of}, "decisions are exported as they were stored")
+        frame = frames.decisions(opened, experiment)
+    else:
+        frame = {
+            Export.UNITS: frames.units,
+            Export.DAILY: frames.daily,
+            Export.SEGMENTS: frames.segments,
+        }[table](opened, experiment, moment)
+    file = frames.to_parquet(frame, to)
+    answer = {"file": str(file), "rows": len(frame), **frame.attrs}
+    _say(answer, as_json, lambda a: f"{a['rows']:,} rows written to {a['file']}")
+
+
+@app.command(epilog="Example: cro analyse ab_data --by country,hour")
+def analyse(
+    experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
+    home: HomeOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Dimensions, by comma: device, city, country, occasion, hour, weekday, asset, referrer, page.  [default: all]"
+        ),
+    ] = None,
+    as_of: Annotated[str | None, typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say who converts, when and where, and which differences the data prove; changes nothing."""
+    from cro_core.performance.values import DIMENSIONS
+    from cro_core.rendering.performance import performance_text
+    from cro_core.workflows.performance import analyse as look_at
+
+    opened = open_home(home)
+    moment = parse_time(as_of) if as_of else opened.clock()
+    asked = DIMENSIONS if by is None else tuple(name.strip() for name in by.split(","))
+    found = look_at(opened, experiment, as_of=moment, by=asked)
+    _say(found, as_json, lambda _: performance_text(found))
+
+
+@app.command(epilog="Example: cro assets --json")
+def assets(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Rank the pictures and clips over all experiments that showed them; changes nothing."""
+    from cro_core.rendering.performance import ranking_text
+    from cro_core.workflows.assets import asset_ranking
+
+    opened = open_home(home)
+    found = asset_ranking(opened, now=opened.clock())
+    _say(found, as_json, lambda _: ranking_text(found))
 
 
 @app.command(epilog="Example: cro plan --base-rate 0.03 --visitors-per-day 300")
@@ -548,6 +680,40 @@ def rollback(
     _say({"done": done}, as_json, lambda d: str(d["done"]))
 
 
+@app.command(epilog="Example: cro seal --force")
+def seal(
+    home: HomeOption = None,
+    force: Annotated[bool, typer.Option("--force", help="At once, and however few events wait.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Move closed days from the database into the lake, and erase what is too old; the hourly cycle does it too."""
+    from cro_core.workflows import seal as sealing
+
+    opened = open_home(home)
+    done = sealing.seal(opened, now=opened.clock(), force=force, actor="cli")
+    _say(done, as_json, lambda _: done.text)
+
+
+@app.command(epilog="Example: cro forget visitor-4711")
+def forget(
+    visitors: Annotated[
+        list[str], typer.Argument(help="Ids as the website posts them in user_id.", metavar="VISITOR...")
+    ],
+    home: HomeOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove everything that is stored of visitors, for good: events, exposures, quarantine, sealed days."""
+    from cro_core.workflows import forget as forgetting
+
+    opened = open_home(home)
+    if not yes:
+        question = f"Remove everything of {len(visitors)} visitor(s) from {opened.path}? It cannot be undone."
+        typer.confirm(question, abort=True, err=True)
+    done = forgetting.forget(opened, visitors, now=opened.clock(), actor="cli")
+    _say(done, as_json, lambda _: done.text)
+
+
 def _run(home: Home, job: str, run_id: str | None) -> Mapping[str, Any]:
     from cro_core.workflows.jobs import run_job
 
@@ -555,9 +721,8 @@ def _run(home: Home, job: str, run_id: str | None) -> Mapping[str, Any]:
 
 
 def _cycle_text(outcome: Mapping[str, Any]) -> str:
-    if outcome.get("skipped"):
-        return str(outcome["skipped"])
-    lines = [f"Cycle of {outcome['at']}: {outcome['evaluated']} running experiment(s) looked at."]
+    looked = f"Cycle of {outcome['at']}: {outcome['evaluated']} running experiment(s) looked at."
+    lines = [outcome.get("skipped") or looked]
     lines += [f"  {change}" for change in outcome["changes"]] or ["  Nothing had to be changed."]
     lines += [f"  FAILED {f['experiment']}: {f['error']}" for f in outcome["failures"]]
     return "\n".join(lines)

@@ -13,16 +13,25 @@ import nbformat
 
 from cro_core.domain import Cell, Decision, Experiment, Goal, Plan, Reason, Status, Variant, Verdict
 from cro_core.home import Home, open_home
+from cro_core.outcomes import outcomes
 from cro_core.rendering import sections
 from cro_core.rendering.export import page
 from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
-from cro_core.reporting.values import Report, Shown
+from cro_core.reporting.values import LeadOutcomes, Report, Shown
 from cro_core.runner import notebook_path
 from cro_core.workflows.sample import sample_home
 
 NOW = datetime(2026, 3, 16, 8, tzinfo=UTC)
 WEEK = timedelta(days=7)
+BOOKED = [
+    {
+        "variant": key, "units": 5000, "leads": leads, "outcomes": booked, "lead_outcomes": booked,
+        "units_reached": booked, "leads_reached": booked, "value": 900.0 * booked, "value_sumsq": 900.0**2 * booked,
+        "lead_value": 900.0 * booked, "lead_value_sumsq": 900.0**2 * booked, "before": 1,
+    }
+    for key, leads, booked in (("a", 400, 40), ("b", 500, 60))
+]  # fmt: skip
 PLAN = Plan((Goal("contact_form_submit", 100, True),), units=10_000)
 
 
@@ -169,6 +178,7 @@ def report(
             ]
         ),
         actions=(),
+        outcomes=(LeadOutcomes(won.id, name, outcomes(won, "booked", BOOKED)),),
     )
     return build.with_actions(made)
 

@@ -6,30 +6,37 @@ import gzip
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from cro_core.cli import app
 from cro_core.domain import Experiment, Goal, Plan, Status, Variant, Verdict
 from cro_core.errors import Busy, Conflict, MappingError, NotFound
-from cro_core.home import Home, create_home
+from cro_core.home import Home, create_home, open_home
+from cro_core.importing import reading as reading_module
+from cro_core.importing import rows as rows_module
+from cro_core.importing.bulk import clean_columns
 from cro_core.importing.conditions import Check, holds, parse_cases
 from cro_core.importing.loading import load_mapping, parse_mapping, shipped
 from cro_core.importing.reading import read
 from cro_core.importing.rows import Stream, prepare
+from cro_core.ingestion import Rules, clean
 from cro_core.statistics.planner import plan_size
 from cro_core.storage import experiments, schema
 from cro_core.workflows import import_file as workflow
@@ -37,6 +44,7 @@ from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.import_file import import_file
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
+LATER = datetime(2026, 6, 1, tzinfo=UTC)
 DOCS = (Path(__file__).parents[1] / "docs" / "importing.md").read_text(encoding="utf-8")
 
 HEADER = "user,at,arm,page,done,paid"
@@ -48,7 +56,7 @@ ROWS = [
     "u1,2026-03-01T13:00:00Z,A,old,0,",
     "u2,2026-03-01T14:00:00Z,A,old,0,",
 ]
-MAPPING: dict[str, Any] = tomllib.loads("""
+MAPPING_TEXT = """
 experiment = { id = "shop" }
 table = { layout = "visitors" }
 columns = { unit = "user", time = "at", variant = "arm" }
@@ -56,7 +64,8 @@ variants = [{ key = "old", values = "A", control = true }, { key = "new", values
 valid = [{ name = "page of the arm", any = [{ arm = "A", page = "old" }, { arm = "B", page = "new" }] }]
 goals = [{ name = "order", when = { done = 1 }, value = "paid", primary = true }]
 plan = { shares = "equal" }
-""")
+"""
+MAPPING: dict[str, Any] = tomllib.loads(MAPPING_TEXT)
 
 
 @pytest.fixture
@@ -333,7 +342,8 @@ def test_whole_numbers_of_a_parquet_file_with_gaps(csv: Callable[..., Path], tmp
     mapping = changed("join", [{"file": "lands.csv", "on": "user", "columns": ["land"]}])
     mapping["columns"]["country"] = "land"
     stream = placed(tmp_path / "shop.parquet", mapping)
-    assert stream.table["land"].tolist()[:2] == ["CH", "AT"]
+    (rows,) = stream.placed()
+    assert rows.table["land"].tolist()[:2] == ["CH", "AT"]
     assert stream.rejected_by_reason["the unit (column user) is empty"] == 1
 
 
@@ -435,6 +445,194 @@ def test_a_join_may_be_optional(home: Home, csv: Callable[..., Path]) -> None:
     assert report.notes[0] == "lands.csv is not beside shop.csv: land stays empty"
 
 
+# ---- large files
+
+
+@pytest.mark.parametrize("convert", [lambda file: file, as_parquet, as_ndjson, as_gzip])
+@pytest.mark.parametrize("kept", [0, rows_module.KEPT])
+def test_reading_in_chunks_changes_nothing(
+    home: Home,
+    csv: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    convert: Callable[[Path], Path],
+    kept: int,
+) -> None:
+    file = convert(csv())
+    mapping = changed("join", [{"file": "lands.csv", "on": "user", "columns": ["land"]}])
+    mapping["columns"]["country"] = "land"
+    if convert is as_parquet:
+        mapping["goals"][0]["when"] = {"done": True}
+    csv(["u1,CH", "u2,AT"], "user,land", "lands.csv")
+    whole = create_home(tmp_path / "whole", environ={})
+    at_once = import_file(whole, file, mapping, now=NOW)
+    monkeypatch.setattr(reading_module, "CHUNK", 2)
+    monkeypatch.setattr(rows_module, "KEPT", kept)
+    monkeypatch.setattr(workflow, "BATCH", 3)
+    assert import_file(home, file, mapping, now=NOW) == at_once
+    told = [
+        {k: v for k, v in e.items() if k not in ("unit", "session")} for e in rows_of(home, schema.events)
+    ]
+    expected = [
+        {k: v for k, v in e.items() if k not in ("unit", "session")} for e in rows_of(whole, schema.events)
+    ]
+    assert told == expected
+    assert waterfall(home) == waterfall(whole)
+
+
+def test_a_column_that_only_later_lines_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK", 2)
+    lines = [
+        {"user": "u1", "at": "2026-03-01T09:00:00Z", "arm": "A", "page": "old", "done": 1},
+        {"user": "u2", "at": "2026-03-01T09:00:00Z", "arm": "B", "page": "new", "done": 1},
+        {"user": "u3", "at": "2026-03-01T09:00:00Z", "arm": "B", "page": "new", "done": 1, "paid": 2.5},
+    ]
+    file = tmp_path / "shop.ndjson"
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    found = [rows.batch(rows.start, rows.stop, str)[0]["value"] for rows in placed(file, MAPPING).placed()]
+    assert found == [[None, None, None, None], [None, 2.5]]
+    with pytest.raises(MappingError, match=r"goals\[1\].value: got 'payed'.*did you mean 'paid'"):
+        placed(file, changed("goals.0.value", "payed"))
+
+
+def test_whole_numbers_of_a_parquet_file_are_told_by_the_whole_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK", 2)
+    table = pd.DataFrame({"user": [7.0, 8.0, None], "score": [7.0, 8.0, 9.5]})
+    table = table.assign(
+        at="2026-03-01T09:00:00Z", arm=["A", "B", "A"], page=["old", "new", "old"], done=1, paid=1
+    )
+    table.to_parquet(tmp_path / "shop.parquet")
+    mapping = changed("columns.city", "score")
+    chunks = list(placed(tmp_path / "shop.parquet", mapping).placed())
+    assert [chunk.table["user"].dropna().tolist() for chunk in chunks] == [["7", "8"], []]
+    assert [chunk.table["score"].tolist() for chunk in chunks] == [["7.0", "8.0"], ["9.5"]]
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    lines = [
+        f"u{n},{start + timedelta(seconds=n):%Y-%m-%dT%H:%M:%SZ},{'AB'[n % 2]},{('old', 'new')[n % 2]},{n % 3 // 2},{n}"
+        for n in range(120_000)
+    ]
+    file, toml = tmp_path / "shop.csv", tmp_path / "shop.toml"
+    file.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
+    toml.write_text(MAPPING_TEXT, encoding="utf-8")
+    killed, whole = (create_home(tmp_path / name, environ={}) for name in ("killed", "whole"))
+    command = [sys.executable, "-m", "cro_core.cli", "import", str(file), "--mapping", str(toml), "--home"]
+    process = subprocess.Popen(
+        [*command, str(killed.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    stored = 0
+    while process.poll() is None and stored < 20_000:
+        time.sleep(0.02)
+        with killed.db.read() as connection:
+            stored = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    with killed.db.read() as connection:
+        stored = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
+    assert 0 < stored < 160_000
+    reports = []
+    for home in (killed, whole):
+        done = subprocess.run(
+            [*command, str(home.path), "--json"], capture_output=True, text=True, check=True
+        )
+        reports.append(json.loads(done.stdout))
+    assert reports[0]["resumed_at"] > 0
+    assert reports[0]["accepted"] + stored == reports[1]["accepted"] == 160_000
+    now = datetime(2026, 3, 10, tzinfo=UTC)
+    told = [evaluate(home, "shop", as_of=now).evidence for home in (killed, whole)]
+    assert told[0]["totals"] == told[1]["totals"]
+    assert told[0]["waterfall"] == told[1]["waterfall"]
+
+
+# ---- the rules, a column at a time
+
+RULES = Rules(
+    {
+        "shop": Experiment(
+            "shop",
+            "Shop",
+            (Variant("old", "Old", is_control=True), Variant("new", "New")),
+            Plan(goals=(Goal("order", primary=True),)),
+            status=Status.COMPLETED,
+            created_at=NOW,
+            started_at=NOW,
+        )
+    },
+    NOW,
+    lambda text: f"hash of {text}",
+    internal_hosts=("intern.example",),
+)
+ODD = st.sampled_from(
+    [None, "", " ", 0, 1, True, 1.5, float("nan"), [], {}, "\x00", "x" * 300, "\ud800", " x "]
+)
+CELLS: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.text(max_size=3) | st.integers() | ODD,
+    "event_type": st.sampled_from(["exposure", "impression", "order", "other", "not a key"]) | ODD,
+    "user_id": st.text(max_size=3) | st.integers() | ODD,
+    "test_id": st.sampled_from(["shop", "none", None]) | ODD,
+    "variant_id": st.sampled_from(["old", "new", "third", None]) | ODD,
+    "timestamp": st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
+    | st.sampled_from(["2026-03-01T09:00:00Z", "2026-03-01", "2026-03-10T00:09:00Z", "2026-03-10T00:11:00Z"])
+    | st.integers()
+    | ODD,
+    "value": st.floats() | st.integers() | st.text(max_size=3) | ODD,
+    "session_id": st.sampled_from(["s1", "s2"]) | ODD,
+    "device_type": st.sampled_from(["Mobile", "desktop"]) | ODD,
+    "city": st.text(max_size=2) | ODD,
+    "country": st.sampled_from(["CH", "AT"]) | ODD,
+    "url": st.sampled_from(["https://a.example/p?x=1", "https://www.intern.example/", "http://[", ""]) | ODD,
+    "properties": st.just(None) | st.just({"a": 1}),
+    "strange": st.just("x"),
+}
+GOOD: dict[str, Any] = {
+    "id": "a",
+    "event_type": "order",
+    "user_id": "u",
+    "test_id": "shop",
+    "variant_id": "old",
+    "timestamp": "2026-03-01T09:00:00Z",
+    "value": 1.5,
+}
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> dict[str, list[Any]]:
+    """Rows that are mostly good in most columns: a bad cell must not hide behind another one."""
+    names = draw(st.sets(st.sampled_from(list(CELLS)), min_size=1) | st.just(set(GOOD)))
+    size = draw(st.integers(0, 6))
+    return {
+        name: draw(
+            st.lists(
+                CELLS[name] if name not in GOOD else st.just(GOOD[name]) | CELLS[name],
+                min_size=size,
+                max_size=size,
+            )
+        )
+        for name in sorted(names | (set(GOOD) if draw(st.booleans()) else set()))
+    }
+
+
+@settings(max_examples=500, deadline=None)
+@given(any_rows())
+def test_columns_are_cleaned_exactly_as_rows_are(columns: dict[str, list[Any]]) -> None:
+    items = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    with patch("cro_core.ingestion.new_id", return_value="new"):
+        assert clean_columns(columns, RULES) == clean(items, RULES)
+
+
+def test_most_of_a_usual_file_is_cleaned_by_columns() -> None:
+    columns = {name: [value] * 100 for name, value in GOOD.items()} | {"id": [str(n) for n in range(100)]}
+    with patch("cro_core.importing.bulk.clean", wraps=clean) as one_by_one:
+        events, rejections = clean_columns(columns, RULES)
+    assert (len(events), rejections) == (100, [])
+    assert sum(len(call.args[0]) for call in one_by_one.call_args_list) == 1
+
+
 # ---- times
 
 
@@ -460,8 +658,9 @@ def test_times(csv: Callable[..., Path], text: str, time: Any, expected: str) ->
     file = csv([f"u1,{text},A,old,1,1", f"u2,{text},B,new,0,"])
     stream = placed(file, changed("time", time))
     assert stream.started_at.replace(tzinfo=None).isoformat() == expected
-    items, _ = stream.batch(0, 1, str)
-    assert datetime.fromisoformat(items[0]["timestamp"]) == stream.started_at
+    (rows,) = stream.placed()
+    columns, _ = rows.batch(0, 1, str)
+    assert datetime.fromisoformat(columns["timestamp"][0]) == stream.started_at
 
 
 @pytest.mark.parametrize(
@@ -822,9 +1021,10 @@ def test_only_a_part_of_the_file(csv: Callable[..., Path]) -> None:
 
 
 def test_ids_are_the_experiment_the_row_and_the_type(csv: Callable[..., Path]) -> None:
-    items, rejections = placed(csv(), MAPPING).batch(2, 4, str)
-    assert [item["id"] for item in items] == ["shop:00000003:exposure", "shop:00000003:order"]
-    assert [item["value"] for item in items] == [None, 20.0]
+    (rows,) = placed(csv(), MAPPING).placed()
+    columns, rejections = rows.batch(2, 4, str)
+    assert columns["id"] == ["shop:00000003:exposure", "shop:00000003:order"]
+    assert columns["value"] == [None, 20.0]
     assert [rejection.index for rejection in rejections] == [4]
 
 
@@ -998,6 +1198,20 @@ def test_the_documented_commands_run_as_they_stand(written: Path) -> None:
         ("new", 2, 1),
     ]
     assert (decision["verdict"], decision["evidence"]["srm"]["units"]) == ("inconclusive", [2, 2])
+
+
+def test_the_documented_outcomes_run_as_they_stand(written: Path) -> None:
+    for line in (doc_parts()["commands"] + doc_parts()["outcome-commands"]).splitlines():
+        command = shlex.split(line.replace("cro", f"{sys.executable} -m cro_core.cli", 1))
+        done = subprocess.run(command, cwd=written, capture_output=True, text=True, check=True)
+    assert done.stdout == doc_parts()["bookings.txt"]
+    told = evaluate(open_home(written / "my-site", environ={}), "newsletter", as_of=LATER).evidence[
+        "outcomes"
+    ]
+    assert [(a["leads"], a["outcomes"], a["value"]) for a in told[0]["arms"]] == [
+        (1, 1, 800.0),
+        (1, 1, 1200.0),
+    ]
 
 
 def test_the_example_with_several_files_counts_what_it_says(home: Home, written: Path) -> None:

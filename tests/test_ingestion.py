@@ -560,7 +560,8 @@ class TestClocks:
         assert list(expected.values()) == [144, 6 * hours, 144]
         as_of = start + 6 * DAY
         with site.db.read() as connection:
-            cells, slices = analytics.reading(connection, experiment, as_of).cells_and_times()
+            reading = analytics.reading(connection, experiment, as_of)
+            cells, slices = reading.cells(), reading.times()
         by_epoch, by_day = Counter[int](), Counter[str]()
         for cell in cells:
             by_epoch[cell.epoch] += cell.units

@@ -6,14 +6,17 @@ import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from cro_core.domain import RESERVED_GOALS
 from cro_core.errors import MappingError
 from cro_core.importing.agreement import disagreements
-from cro_core.importing.mapping import ImportMapping
+from cro_core.importing.mapping import ImportMapping, OutcomeMapping
 from cro_core.importing.refusal import did_you_mean, refuse
+
+AMapping = TypeVar("AMapping", ImportMapping, OutcomeMapping)
 
 
 def load_mapping(mapping: str | Path | Mapping[str, Any]) -> ImportMapping:
@@ -31,12 +34,7 @@ def load_mapping(mapping: str | Path | Mapping[str, Any]) -> ImportMapping:
         )
     else:
         text, name = _own(Path(mapping)), Path(mapping).name
-    try:
-        return parse_mapping(tomllib.loads(text), name)
-    except tomllib.TOMLDecodeError as error:
-        raise refuse(
-            name, "TOML", str(error), "a TOML file", "docs/importing.md has two to start from"
-        ) from None
+    return parse_mapping(_parsed(text, name), name)
 
 
 def shipped() -> list[str]:
@@ -54,16 +52,51 @@ def parse_mapping(data: Mapping[str, Any], source: str) -> ImportMapping:
         MappingError: naming every key that is unknown, missing or of the wrong kind; or, where each is
             right by itself, the first that does not agree with the others.
     """
-    try:
-        found = ImportMapping.model_validate({**data, "source": source})
-    except ValidationError as error:
-        told = [(_key(e["loc"]), _complaint(e)) for e in error.errors()]
-        raise MappingError(
-            "; also ".join(f"{source}: {key}: {text}" for key, text in told), field=told[0][0]
-        ) from None
+    found = _validated(ImportMapping, data, source)
     for problem in disagreements(found):
         raise problem
     return found
+
+
+def load_outcomes(mapping: str | Path | Mapping[str, Any]) -> OutcomeMapping:
+    """The mapping of a table of outcomes: the path of a ``.toml``, or its content.
+
+    Raises:
+        MappingError: there is none of that name, or a key of it is refused.
+    """
+    if isinstance(mapping, Mapping):
+        data, source = mapping, "outcomes"
+    else:
+        source = Path(mapping).name
+        data = _parsed(_own(Path(mapping)), source)
+    found = _validated(OutcomeMapping, data, source)
+    columns = found.columns
+    if (columns.lead is None) == (columns.visitor is None):
+        got = "neither" if columns.lead is None else "both"
+        wanted = "the column of the lead or that of the visitor"
+        raise refuse(source, "columns", got, wanted, "name one of them: columns.lead or columns.visitor")
+    if found.goal in RESERVED_GOALS:
+        raise refuse(source, "goal", repr(found.goal), "a word for what became of the lead", 'e.g. "booked"')
+    return found
+
+
+def _validated(model: type[AMapping], data: Mapping[str, Any], source: str) -> AMapping:
+    try:
+        return model.model_validate({**data, "source": source})
+    except ValidationError as error:
+        told = [(_key(e["loc"]), _complaint(e, model)) for e in error.errors()]
+        raise MappingError(
+            "; also ".join(f"{source}: {key}: {text}" for key, text in told), field=told[0][0]
+        ) from None
+
+
+def _parsed(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise refuse(
+            name, "TOML", str(error), "a TOML file", "docs/importing.md has some to start from"
+        ) from None
 
 
 def _own(path: Path) -> str:
@@ -82,12 +115,12 @@ def _key(location: tuple[Any, ...]) -> str:
     return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
-def _complaint(error: Any) -> str:
+def _complaint(error: Any, model: type[BaseModel]) -> str:
     kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "missing":
         return "got nothing; wanted a value; docs/importing.md has the table of keys"
     if kind == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
+        known = _known_keys(model, error["loc"][:-1])
         fix = did_you_mean(str(error["loc"][-1]), known)
         return f"got a key that does not exist; wanted one of {', '.join(known)}" + (
             f"; {fix}" if fix else ""
@@ -105,8 +138,7 @@ def _complaint(error: Any) -> str:
     return f"got {repr(got)[:120]}; wanted {wanted[0].lower()}{wanted[1:]}"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = ImportMapping
+def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
@@ -63,10 +63,9 @@ class ExperimentPart(Part):
     ignored_variants: Values = []
 
 
-class TablePart(Part):
-    """``[table]``: how the file is read."""
+class ReadPart(Part):
+    """How a file is read."""
 
-    layout: Literal["visitors", "events"]
     format: Literal["csv", "parquet", "ndjson"] | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
     encoding: str = "utf-8-sig"
@@ -81,6 +80,12 @@ class TablePart(Part):
             raise ValueError(
                 f"got {value!r}; wanted the name of an encoding, such as utf-8 or cp1252"
             ) from None
+
+
+class TablePart(ReadPart):
+    """``[table]``: how the file is read, and what a row is."""
+
+    layout: Literal["visitors", "events"]
 
 
 class ColumnsPart(Part):
@@ -232,6 +237,40 @@ class ImportMapping(Part):
         yield from ((f"join[{n}].on", join.on) for n, join in enumerate(self.join, 1))
 
 
-def fingerprint_text(mapping: ImportMapping) -> str:
+class OutcomeColumns(Part):
+    """``[columns]`` of outcomes: whose they are, by lead or by visitor, and the rest."""
+
+    lead: Column | None = None
+    visitor: Column | None = None
+    time: Names
+    value: Column | None = None
+    id: Column | None = None
+
+
+class OutcomeMapping(Part):
+    """What a table of outcomes says: one row is something that became of a lead, such as a booking."""
+
+    source: str
+    goal: str = Field(pattern=f"^{KEY.pattern}$")
+    columns: OutcomeColumns
+    table: ReadPart = ReadPart()
+    time: TimePart = TimePart()
+
+    join: ClassVar[list[JoinPart]] = []
+    files: ClassVar[list[FilePart]] = []
+
+    def references(self) -> Iterator[tuple[str, str]]:
+        """Every ``(key of the mapping, column it names)``."""
+        for name in OutcomeColumns.model_fields:
+            named = getattr(self.columns, name)
+            yield from (
+                (f"columns.{name}", column) for column in ([named] if isinstance(named, str) else named or [])
+            )
+
+
+AnyMapping = ImportMapping | OutcomeMapping
+
+
+def fingerprint_text(mapping: AnyMapping) -> str:
     """The mapping as one canonical text: equal mappings, equal texts."""
     return json.dumps(mapping.model_dump(mode="json", exclude={"source"}), sort_keys=True)

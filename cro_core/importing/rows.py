@@ -1,4 +1,4 @@
-"""From a table of text and a mapping to a stream of event payloads, and to what could not become one.
+"""From a table of text and a mapping to a stream of events, and to what could not become one.
 
 Every row ends in exactly one of three places: it is left out (it belongs to something else), rejected (it
 breaks a rule, or lacks what an event needs), or it becomes events: an exposure, goals, or both.
@@ -7,20 +7,22 @@ breaks a rule, or lacks what an event needs), or it becomes events: an exposure,
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from cro_core.domain import EXPOSURE
+from cro_core.importing.bulk import Columns
 from cro_core.importing.conditions import equals, holds
 from cro_core.importing.mapping import GoalPart, ImportMapping
 from cro_core.importing.reading import Source
 from cro_core.importing.refusal import did_you_mean, listing, refuse
-from cro_core.importing.times import fixed_time, texts, to_utc
+from cro_core.importing.times import fixed_time, texts, to_utc, unreadable
 from cro_core.ingestion import FUTURE, MAX_PAYLOAD, PERSONAL, Rejection
 
 CONTEXT: Mapping[str, str] = {
@@ -37,24 +39,105 @@ CONTEXT: Mapping[str, str] = {
 OLDEST = pd.Timestamp("2000-01-01")
 """Times before it are a wrong unit or a default of somebody's software, as for posted events."""
 
+KEPT = 100_000_000
+"""Bytes of placed rows that are kept for the storing; what is larger is read a second time instead."""
+
 Hash = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The events of a table in the order of its rows, ready to be posted."""
+class Placed:
+    """What becomes of some rows that follow each other."""
 
-    experiment_id: str
     table: pd.DataFrame
+    """The rows as text; its index numbers them from 0 through the whole file."""
     variants: pd.Series[str]
     """Variant key by row; missing where the row names none."""
     events: pd.DataFrame
-    """``row`` (from 0, ascending), ``kind``, ``moment`` (UTC, naive) and ``value``."""
+    """``row`` (ascending), ``kind``, ``moment`` (UTC, naive) and ``value``."""
     rejected: pd.DataFrame
     """``row`` and ``reason``; a row may stand twice where two of its goals are rejected."""
+    mapping: ImportMapping
+
+    @property
+    def start(self) -> int:
+        """The first row."""
+        return int(self.table.index[0])
+
+    @property
+    def stop(self) -> int:
+        """The row after the last."""
+        return self.start + len(self.table)
+
+    def batch(self, start: int, stop: int, hash_id: Hash) -> tuple[Columns, list[Rejection]]:
+        """The events, a column for each field, and the rejections of the rows from ``start`` up to ``stop``.
+
+        The ids are the experiment, the row and the type, so that the same file makes the same events.
+        """
+        return self._columns(_between(self.events, start, stop)), self._rejections(
+            _between(self.rejected, start, stop), hash_id
+        )
+
+    def _columns(self, events: pd.DataFrame) -> Columns:
+        rows, kinds = events["row"].to_numpy(), events["kind"].tolist()
+        places, test_id = rows - self.start, self.mapping.experiment.id
+        columns = {
+            "id": [f"{test_id}:{row + 1:08d}:{kind}" for row, kind in zip(rows.tolist(), kinds, strict=True)],
+            "event_type": kinds,
+            "user_id": self._users(rows),
+            "test_id": [test_id] * len(rows),
+            "variant_id": _objects(self.variants.iloc[places]),
+            "timestamp": texts(events["moment"]),
+            "value": _objects(events["value"]),
+        }
+        for name, wanted in CONTEXT.items():
+            column = getattr(self.mapping.columns, name)
+            if column is not None:
+                columns[wanted] = _objects(self.table[column].iloc[places])
+        return columns
+
+    def _users(self, rows: Any) -> list[Any]:
+        unit = self.mapping.columns.unit
+        if unit is not None:
+            return _objects(self.table[unit].iloc[rows - self.start])
+        # A row number says nothing about a person: the same number elsewhere must be another visitor.
+        return [f"{self.mapping.experiment.id}:row:{row + 1}" for row in rows.tolist()]
+
+    def _rejections(self, rejected: pd.DataFrame, hash_id: Hash) -> list[Rejection]:
+        rows, reasons = rejected["row"].to_numpy(), rejected["reason"].tolist()
+        cells = {str(name): _objects(self.table[name].iloc[rows - self.start]) for name in self.table.columns}
+        private = {
+            name
+            for name in cells
+            if name in self._personal() or any(word in name.lower() for word in PERSONAL)
+        }
+        found = []
+        for place, (row, reason) in enumerate(zip(rows.tolist(), reasons, strict=True)):
+            kept = {name: _veiled(values[place], name in private, hash_id) for name, values in cells.items()}
+            if self.mapping.columns.url in kept:
+                kept[self.mapping.columns.url] = (kept[self.mapping.columns.url] or "").partition("?")[0]
+            payload = json.dumps({"row": row + 1} | kept, ensure_ascii=False)[:MAX_PAYLOAD]
+            found.append(Rejection(row + 1, reason, payload, self.mapping.experiment.id))
+        return found
+
+    def _personal(self) -> set[str | None]:
+        return {self.mapping.columns.unit, self.mapping.columns.session}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The events of a file in the order of its rows, and what there is to tell of the whole."""
+
+    source: Source
+    mapping: ImportMapping
+    now: datetime
+    rows: int
     left_out: Mapping[str, int]
     """Rows that belong to something else, by reason."""
-    mapping: ImportMapping
+    rejected_by_reason: Mapping[str, int]
+    """What was rejected, most frequent first."""
+    first_rejected: Mapping[str, int]
+    """The first row of each reason, counted from 1 below the header: where to look."""
     units: int
     """Distinct units among the exposures."""
     repeated_exposures: int
@@ -71,90 +154,197 @@ class Stream:
     last_exposure_at: datetime
     ended_at: datetime
     """Last event, UTC."""
+    kept: tuple[Placed, ...] | None
+    """All rows; ``None`` where they are too many, and :meth:`placed` reads them again."""
 
     @property
-    def rejected_by_reason(self) -> dict[str, int]:
-        """What was rejected, most frequent first."""
-        return {str(reason): int(n) for reason, n in self.rejected["reason"].value_counts().items()}
+    def experiment_id(self) -> str:
+        """The experiment that the mapping makes."""
+        return self.mapping.experiment.id
 
-    @property
-    def first_rejected(self) -> dict[str, int]:
-        """The first row of each reason, counted from 1 below the header: where to look."""
-        return {
-            str(reason): int(row) + 1 for reason, row in self.rejected.groupby("reason")["row"].min().items()
-        }
-
-    def batch(self, start: int, stop: int, hash_id: Hash) -> tuple[list[dict[str, Any]], list[Rejection]]:
-        """The payloads and the rejections of the rows from ``start`` up to ``stop``.
-
-        The ids are the experiment, the row and the type, so that the same file makes the same events.
-        """
-        return self._payloads(_between(self.events, start, stop)), self._rejections(
-            _between(self.rejected, start, stop), hash_id
-        )
-
-    def _payloads(self, events: pd.DataFrame) -> list[dict[str, Any]]:
-        rows = events["row"].to_numpy()
-        kinds = events["kind"].tolist()
-        columns = {
-            "id": [
-                f"{self.experiment_id}:{row + 1:08d}:{kind}"
-                for row, kind in zip(rows.tolist(), kinds, strict=True)
-            ],
-            "event_type": kinds,
-            "user_id": self._users(rows),
-            "variant_id": _objects(self.variants.iloc[rows]),
-            "timestamp": texts(events["moment"]),
-            "value": _objects(events["value"]),
-        }
-        for name, field in CONTEXT.items():
-            column = getattr(self.mapping.columns, name)
-            if column is not None:
-                columns[field] = _objects(self.table[column].iloc[rows])
-        names, fixed = tuple(columns), {"test_id": self.experiment_id}
-        return [dict(zip(names, cells, strict=True)) | fixed for cells in zip(*columns.values(), strict=True)]
-
-    def _users(self, rows: Any) -> list[Any]:
-        unit = self.mapping.columns.unit
-        if unit is not None:
-            return _objects(self.table[unit].iloc[rows])
-        # A row number says nothing about a person: the same number elsewhere must be another visitor.
-        return [f"{self.experiment_id}:row:{row + 1}" for row in rows.tolist()]
-
-    def _rejections(self, rejected: pd.DataFrame, hash_id: Hash) -> list[Rejection]:
-        rows, reasons = rejected["row"].tolist(), rejected["reason"].tolist()
-        cells = {str(name): _objects(self.table[name].iloc[rows]) for name in self.table.columns}
-        private = {
-            name
-            for name in cells
-            if name in self._personal() or any(word in name.lower() for word in PERSONAL)
-        }
-        found = []
-        for place, (row, reason) in enumerate(zip(rows, reasons, strict=True)):
-            kept = {name: _veiled(values[place], name in private, hash_id) for name, values in cells.items()}
-            if self.mapping.columns.url in kept:
-                kept[self.mapping.columns.url] = (kept[self.mapping.columns.url] or "").partition("?")[0]
-            payload = json.dumps({"row": row + 1} | kept, ensure_ascii=False)[:MAX_PAYLOAD]
-            found.append(Rejection(row + 1, reason, payload, self.experiment_id))
-        return found
-
-    def _personal(self) -> set[str | None]:
-        return {self.mapping.columns.unit, self.mapping.columns.session}
+    def placed(self) -> Iterator[Placed]:
+        """Every row, in order, chunk by chunk."""
+        if self.kept is not None:
+            yield from self.kept
+        else:
+            for table in self.source.chunks():
+                yield _place(table, self.mapping, self.now, _Survey())
 
 
-def prepare(source: Source, mapping: ImportMapping, now: datetime) -> Stream:
-    """Places every row of the table.
+def prepare(
+    source: Source, mapping: ImportMapping, now: datetime, told: Callable[[int], object] | None = None
+) -> Stream:
+    """Places every row of a file.
 
     Args:
-        source: the table as text.
+        source: the file.
         mapping: what its columns mean.
         now: events later than this are rejected.
+        told: called with the number of rows of each chunk, for a progress bar.
 
     Raises:
-        MappingError: the variant column holds values the mapping does not know (or the other way round),
-            times that need a zone, or no row becomes an exposure.
+        MappingError: the file cannot be read, the variant column holds values the mapping does not know (or
+            the other way round), times need a zone, or no row becomes an exposure.
     """
-    table = source.table
+    survey, kept = _Survey(), list[Placed]()
+    for table in source.chunks():
+        placed = _place(table, mapping, now, survey)
+        if survey.size <= KEPT:
+            kept.append(placed)
+        else:
+            kept.clear()
+        if told is not None:
+            told(len(table))
+    survey.refuse_what_fits_no_row(mapping, source.name)
+    moments = survey.moments
+    return Stream(
+        source=source,
+        mapping=mapping,
+        now=now,
+        rows=survey.rows,
+        left_out=dict(survey.left_out.most_common()),
+        rejected_by_reason=dict(survey.rejected.most_common()),
+        first_rejected=survey.first_rejected,
+        **survey.unit_counts(),
+        started_at=_aware(min(moments["exposure"])),
+        last_exposure_at=_aware(max(moments["exposure"])),
+        ended_at=_aware(max(m for found in moments.values() for m in found)),
+        kept=tuple(kept) if survey.size <= KEPT else None,
+    )
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What is told of a whole file, gathered chunk by chunk."""
+
+    rows: int = 0
+    size: int = 0
+    """Bytes of the rows."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    first_rejected: dict[str, int] = field(default_factory=dict)
+    written: Counter[str] = field(default_factory=Counter)
+    """Values of the variant column in rows that are not left out, with how often."""
+    met: set[str] = field(default_factory=set)
+    """Variants that some row has."""
+    times: dict[str, str | None] = field(default_factory=dict)
+    """Key of the mapping -> a cell that is no time, ``None`` once one was."""
+    moments: dict[Literal["exposure", "goal"], list[pd.Timestamp]] = field(
+        default_factory=lambda: {"exposure": [], "goal": []}
+    )
+    """Earliest and latest of each chunk."""
+    raw: list[Any] = field(default_factory=list)
+    """Exposures before any rule, those after the rules, and goals: each as units beside variants."""
+    exposed: list[Any] = field(default_factory=list)
+    achieved: list[Any] = field(default_factory=list)
+
+    def add_time(self, key: str, text: pd.Series[str], moments: pd.Series[pd.Timestamp]) -> None:
+        """Notes whether any cell of a time column can be read."""
+        filled = text.notna()
+        if (moments.notna() & filled).any():
+            self.times[key] = None
+        elif filled.any():
+            self.times.setdefault(key, str(text[filled].iloc[0]))
+
+    def add(self, placed: Placed, why: pd.Series[Any], raw: pd.Series[bool]) -> None:
+        """Counts a chunk; ``why`` rows are left out, ``raw`` are its exposures before any rule."""
+        self.rows += len(placed.table)
+        self.size += int(
+            placed.table.memory_usage(deep=True).sum() + placed.events.memory_usage(deep=True).sum()
+        )
+        self.left_out.update(_counts(why))
+        self.rejected.update(_counts(placed.rejected["reason"]))
+        first = placed.rejected.groupby("reason")["row"].min()
+        self.first_rejected = {str(r): int(row) + 1 for r, row in first.items()} | self.first_rejected
+        self.written.update(_counts(placed.table[placed.mapping.columns.variant][why.isna()]))
+        self.met |= set(placed.variants[why.isna()].dropna().unique())
+        exposure = (placed.events["kind"] == EXPOSURE).to_numpy()
+        rows = placed.events["row"].to_numpy() - placed.start
+        for kind, mine in (("exposure", exposure), ("goal", ~exposure)):
+            if mine.any():
+                found = placed.events["moment"][mine]
+                self.moments[kind] += [found.min(), found.max()]  # type: ignore[index]
+        # Numbers are compared faster than texts, and take less room.
+        column = placed.mapping.columns.unit
+        units = (
+            placed.table.index.to_numpy(dtype="uint64")
+            if column is None
+            else pd.util.hash_array(placed.table[column].to_numpy(dtype="object"), categorize=False)
+        )
+        named = np.ones(len(units), bool) if column is None else placed.table[column].notna().to_numpy()
+        keys = {v.key: number for number, v in enumerate(placed.mapping.variants)}
+        arms = placed.variants.map(keys).fillna(-1).to_numpy(dtype="int8")
+        before = raw.to_numpy() & named & (arms >= 0)
+        self.raw.append((units[before], arms[before]))
+        self.exposed.append((units[rows[exposure]], arms[rows[exposure]]))
+        self.achieved.append((units[rows[~exposure]], arms[rows[~exposure]]))
+
+    def unit_counts(self) -> dict[str, int]:
+        """What the report tells of units."""
+        raw, exposed, achieved = (
+            [np.concatenate(column) for column in zip(*found, strict=True)]
+            for found in (self.raw, self.exposed, self.achieved)
+        )
+        met = np.unique(exposed[0])
+        return {
+            "units": len(met),
+            "repeated_exposures": len(exposed[0]) - len(met),
+            "units_in_several_variants": _in_several(*raw),
+            "units_crossing": _in_several(*exposed),
+            "goals": len(achieved[0]),
+            "unexposed_goals": int((~np.isin(achieved[0], met)).sum()),
+        }
+
+    def refuse_what_fits_no_row(self, mapping: ImportMapping, file: str) -> None:
+        """Raises where the whole file does not fit the mapping.
+
+        Raises:
+            MappingError: a value that no variant takes, a variant that no row has, a column of times of which
+                none can be read, or no exposure at all.
+        """
+        there = sorted(self.written)
+        for n, variant in enumerate(mapping.variants, 1):
+            if variant.key not in self.met:
+                got, wanted = (
+                    listing(map(repr, variant.written)),
+                    f"a value of column {mapping.columns.variant!r} of {file} ({listing(there)})",
+                )
+                fix = did_you_mean(str(variant.written[0]), there) or "correct it, or remove the variant"
+                raise refuse(mapping.source, f"variants[{n}].values", got, wanted, fix)
+        cells = pd.Series(there, dtype="str")
+        unknown = cells[_variant_keys(cells, mapping).isna()].tolist()
+        if unknown:
+            got = (
+                f"{sum(self.written[v] for v in unknown):,} rows of {file} with {listing(map(repr, unknown))}"
+            )
+            raise refuse(
+                mapping.source,
+                "variants.values",
+                got,
+                "every value to belong to a variant",
+                "add it to one, or to experiment.ignored_variants",
+            )
+        for key, cell in self.times.items():
+            if cell is not None:
+                raise unreadable(cell, mapping, key)
+        if not self.moments["exposure"]:
+            common = self.rejected.most_common(1)
+            got = (
+                f"none; most rows are rejected because {common[0][0]}"
+                if common
+                else f"none; left out are {dict(self.left_out)}"
+            )
+            raise refuse(
+                mapping.source,
+                "exposures",
+                got,
+                f"at least one in {file}",
+                "correct the conditions or the columns",
+            )
+
+
+def _place(table: pd.DataFrame, mapping: ImportMapping, now: datetime, survey: _Survey) -> Placed:
+    """Places some rows, and tells the survey."""
     exposed = (
         holds(table, mapping.exposure.when) if mapping.exposure else pd.Series(data=True, index=table.index)
     )
@@ -163,10 +353,12 @@ def prepare(source: Source, mapping: ImportMapping, now: datetime) -> Stream:
     if mapping.only is not None:
         _mark(why, ~holds(table, mapping.only), "not asked for by [only]")
     _mark(why, ~_any([exposed, *goals]), "neither an exposure nor a goal")
-    variants = _variants(table, mapping, source.name, why)
-    left_out = {str(reason): int(n) for reason, n in why.value_counts().items()}
+    cells = table[mapping.columns.variant]
+    for value in mapping.experiment.ignored_variants:
+        _mark(why, equals(cells, value), "of an ignored variant")
+    variants = _variant_keys(cells, mapping)
     ours = why.isna()
-    moments = _moments(table, mapping)
+    moments = _moments(table, mapping, survey)
     reasons = _reject(table, mapping, variants, moments, exposed, now).where(ours)
     good = ours & reasons.isna()
     met = good & exposed
@@ -175,81 +367,37 @@ def prepare(source: Source, mapping: ImportMapping, now: datetime) -> Stream:
     parts = [_events(EXPOSURE, moments[met], before)]
     rejected = [pd.DataFrame({"row": reasons.dropna().index, "reason": reasons.dropna().to_numpy()})]
     for n, (goal, met) in enumerate(zip(mapping.goals, goals, strict=True), 1):
-        events, refused = _goal_events(table[good & met], goal, f"goals[{n}]", moments, mapping, now)
+        events, refused = _goal_events(table[good & met], goal, f"goals[{n}]", moments, mapping, now, survey)
         parts.append(events)
         rejected.append(refused)
-    exposures = parts[0]
-    if exposures.empty:
-        common = reasons.value_counts()
-        got = (
-            f"none; most rows are rejected because {common.index[0]}"
-            if len(common)
-            else f"none; left out are {left_out}"
-        )
-        raise refuse(
-            mapping.source,
-            "exposures",
-            got,
-            f"at least one in {source.name}",
-            "correct the conditions or the columns",
-        )
-    return Stream(
-        experiment_id=mapping.experiment.id,
-        table=table,
-        variants=variants,
-        events=_in_row_order(parts),
-        rejected=_in_row_order(rejected),
-        left_out=left_out,
-        mapping=mapping,
-        **_unit_counts(table, mapping, variants, ours & exposed, parts),
-        started_at=_aware(exposures["moment"].min()),
-        last_exposure_at=_aware(exposures["moment"].max()),
-        ended_at=_aware(max(part["moment"].max() for part in parts if len(part))),
-    )
+    placed = Placed(table, variants, _in_row_order(parts), _in_row_order(rejected), mapping)
+    survey.add(placed, why, ours & exposed)
+    return placed
 
 
-def _variants(table: pd.DataFrame, mapping: ImportMapping, file: str, why: pd.Series[Any]) -> pd.Series[str]:
-    """The variant key of every row; rows of ignored variants are marked in ``why``.
-
-    Raises:
-        MappingError: a value that no variant takes, or a variant that no row has.
-    """
-    cells = table[mapping.columns.variant]
-    keys = pd.Series(None, index=table.index, dtype="str")
-    for value in mapping.experiment.ignored_variants:
-        _mark(why, equals(cells, value), "of an ignored variant")
-    ours = why.isna()
-    there = sorted(cells[ours].dropna().unique(), key=str)
-    for n, variant in enumerate(mapping.variants, 1):
-        mine = _any([equals(cells, value) for value in variant.written])
-        keys = keys.mask(mine, variant.key)
-        if not (mine & ours).any():
-            got, wanted = (
-                listing(map(repr, variant.written)),
-                f"a value of column {mapping.columns.variant!r} of {file} ({listing(there)})",
-            )
-            fix = did_you_mean(str(variant.written[0]), there) or "correct it, or remove the variant"
-            raise refuse(mapping.source, f"variants[{n}].values", got, wanted, fix)
-    unknown = cells[ours & keys.isna()].dropna()
-    if len(unknown):
-        got = f"{len(unknown):,} rows of {file} with {listing(map(repr, unknown.unique()))}"
-        raise refuse(
-            mapping.source,
-            "variants.values",
-            got,
-            "every value to belong to a variant",
-            "add it to one, or to experiment.ignored_variants",
-        )
+def _variant_keys(cells: pd.Series[str], mapping: ImportMapping) -> pd.Series[str]:
+    """The key of each cell's variant, missing where no variant takes it."""
+    keys = pd.Series(None, index=cells.index, dtype="str")
+    for variant in mapping.variants:
+        keys = keys.mask(_any([equals(cells, value) for value in variant.written]), variant.key)
     return keys
 
 
-def _moments(table: pd.DataFrame, mapping: ImportMapping) -> pd.Series[pd.Timestamp]:
+def _moments(table: pd.DataFrame, mapping: ImportMapping, survey: _Survey) -> pd.Series[pd.Timestamp]:
     if mapping.columns.time is None:
         return pd.Series(fixed_time(mapping), index=table.index, dtype="datetime64[us]")
-    return to_utc(_one_text(table, mapping.columns.time), mapping, "columns.time")
+    return _times(one_text(table, mapping.columns.time), mapping, "columns.time", survey)
 
 
-def _one_text(table: pd.DataFrame, columns: list[str]) -> pd.Series[str]:
+def _times(
+    text: pd.Series[str], mapping: ImportMapping, key: str, survey: _Survey
+) -> pd.Series[pd.Timestamp]:
+    moments = to_utc(text, mapping, key)
+    survey.add_time(key, text, moments)
+    return moments
+
+
+def one_text(table: pd.DataFrame, columns: list[str]) -> pd.Series[str]:
     """Date and hour in two columns, for example, as one text with a space between."""
     text: pd.Series[str] = table[columns[0]]
     for column in columns[1:]:
@@ -288,12 +436,13 @@ def _goal_events(
     moments: pd.Series[pd.Timestamp],
     mapping: ImportMapping,
     now: datetime,
+    survey: _Survey,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The events of one goal, and the rows whose goal has no usable time or amount."""
     why = pd.Series(None, index=rows.index, dtype="object")
     own = moments.loc[rows.index]
     if goal.time is not None:
-        own = to_utc(_one_text(rows, goal.time), mapping, f"{key}.time")
+        own = _times(one_text(rows, goal.time), mapping, f"{key}.time", survey)
         _mark_times(why, own, f"the time of goal {goal.name} (column {' + '.join(goal.time)})", now)
     amounts, column = None, goal.value or mapping.columns.value
     if column is not None:
@@ -311,37 +460,18 @@ def _events(kind: str, moments: pd.Series[pd.Timestamp], values: pd.Series[float
     return pd.DataFrame({"row": moments.index, "kind": kind, "moment": moments.to_numpy(), "value": amounts})
 
 
-def _unit_counts(
-    table: pd.DataFrame,
-    mapping: ImportMapping,
-    variants: pd.Series[str],
-    raw: pd.Series[bool],
-    parts: list[pd.DataFrame],
-) -> dict[str, int]:
-    """What the report tells of units; ``raw`` are the exposures before any rule, ``parts`` the events after."""
-    exposed, goals = (
-        parts[0]["row"].to_numpy(),
-        np.concatenate([part["row"].to_numpy() for part in parts[1:]]),
-    )
-    # Without a unit column every row is a unit; numbers are compared faster than texts.
-    column = mapping.columns.unit
-    units = np.arange(len(table)) if column is None else pd.factorize(table[column])[0]
-    arms = pd.factorize(variants)[0]
-    before = raw.to_numpy() & (units >= 0) & (arms >= 0)
-    met = np.unique(units[exposed])
-    return {
-        "units": len(met),
-        "repeated_exposures": len(exposed) - len(met),
-        "units_in_several_variants": _in_several(units[before], arms[before]),
-        "units_crossing": _in_several(units[exposed], arms[exposed]),
-        "goals": len(goals),
-        "unexposed_goals": int((~np.isin(units[goals], met)).sum()),
-    }
-
-
 def _in_several(units: Any, arms: Any) -> int:
-    pairs = pd.DataFrame({"unit": units, "arm": arms}).drop_duplicates()
-    return int(pairs["unit"][pairs["unit"].duplicated()].nunique())
+    """How many units stand beside more than one arm."""
+    if not len(units):
+        return 0
+    order = np.argsort(units)
+    units, arms = units[order], arms[order]
+    starts = np.flatnonzero(np.r_[True, units[1:] != units[:-1]])
+    return int((np.minimum.reduceat(arms, starts) != np.maximum.reduceat(arms, starts)).sum())
+
+
+def _counts(cells: pd.Series[Any]) -> dict[str, int]:
+    return {str(value): int(n) for value, n in cells.value_counts().items()}
 
 
 def _mark(why: pd.Series[Any], where: pd.Series[bool], reason: str) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cro_core.clock import zone
-from cro_core.importing.mapping import UNITS_SINCE_1970, ImportMapping
+from cro_core.errors import MappingError
+from cro_core.importing.mapping import UNITS_SINCE_1970, AnyMapping, ImportMapping
 from cro_core.importing.refusal import refuse
 
 ZONED = r"\d[Tt ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
@@ -18,7 +19,7 @@ LIMIT = 2.5e17
 """Microseconds: about the year 9900, where datetimes end."""
 
 
-def to_utc(text: pd.Series[str], mapping: ImportMapping, key: str) -> pd.Series[pd.Timestamp]:
+def to_utc(text: pd.Series[str], mapping: AnyMapping, key: str) -> pd.Series[pd.Timestamp]:
     """Times in UTC as naive ``datetime64[us]``; NaT where a cell is empty or cannot be read.
 
     A time that happens twice when clocks go back is its first occurrence; one that is skipped when they go
@@ -30,7 +31,7 @@ def to_utc(text: pd.Series[str], mapping: ImportMapping, key: str) -> pd.Series[
         key: of the mapping, for messages.
 
     Raises:
-        MappingError: no cell can be read, or times have no zone and the mapping names none.
+        MappingError: times have no zone and the mapping names none.
     """
     layout = mapping.time.format
     if layout in UNITS_SINCE_1970:
@@ -47,13 +48,6 @@ def to_utc(text: pd.Series[str], mapping: ImportMapping, key: str) -> pd.Series[
             if layout is None
             else pd.Series("%z" not in layout, index=text.index)
         )
-    filled = text.notna()
-    if filled.any() and not (moments.notna() & filled).any():
-        wanted = layout or "ISO 8601 times such as 2026-03-01 09:30:00"
-        fix = (
-            'set time.format, e.g. "%d/%m/%Y %H:%M" or "seconds"' if layout is None else "correct time.format"
-        )
-        raise refuse(mapping.source, key, repr(text[filled].iloc[0]), wanted, fix)
     naive &= moments.notna()
     if naive.any():
         moments = moments.mask(naive, _localised(moments[naive], text[naive], mapping, key))
@@ -68,7 +62,17 @@ def fixed_time(mapping: ImportMapping) -> pd.Timestamp:
     """
     plain = mapping.model_copy(update={"time": mapping.time.model_copy(update={"format": None})})
     moment: pd.Timestamp = to_utc(pd.Series([mapping.time.fixed], dtype="str"), plain, "time.fixed").iloc[0]
+    if pd.isna(moment):
+        raise unreadable(str(mapping.time.fixed), plain, "time.fixed")
     return moment
+
+
+def unreadable(cell: str, mapping: AnyMapping, key: str) -> MappingError:
+    """The refusal of a column of times of which none can be read, ``cell`` being one."""
+    layout = mapping.time.format
+    wanted = layout or "ISO 8601 times such as 2026-03-01 09:30:00"
+    fix = 'set time.format, e.g. "%d/%m/%Y %H:%M" or "seconds"' if layout is None else "correct time.format"
+    return refuse(mapping.source, key, repr(cell), wanted, fix)
 
 
 def texts(moments: pd.Series[pd.Timestamp]) -> list[str]:
@@ -83,7 +87,7 @@ def _since_1970(text: pd.Series[str], power: int) -> pd.Series[pd.Timestamp]:
 
 
 def _localised(
-    moments: pd.Series[pd.Timestamp], text: pd.Series[str], mapping: ImportMapping, key: str
+    moments: pd.Series[pd.Timestamp], text: pd.Series[str], mapping: AnyMapping, key: str
 ) -> pd.Series[pd.Timestamp]:
     if mapping.time.zone is None:
         fix = 'set zone in [time], e.g. "Europe/Berlin", or "UTC" where they are UTC'

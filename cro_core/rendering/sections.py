@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.domain import Status, Verdict
+from cro_core.domain import Status, Verdict, to_json
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
     Block,
@@ -21,8 +21,8 @@ from cro_core.rendering.html import (
     tag,
     tiles,
 )
-from cro_core.reporting import summaries, words
-from cro_core.reporting.values import Change, Report, Sheet, Step
+from cro_core.reporting import later, summaries, words
+from cro_core.reporting.values import Change, LeadOutcomes, Report, Sheet, Step
 
 TONES: dict[Verdict | None, str] = {
     Verdict.SHIP: "good",
@@ -88,6 +88,12 @@ def winners(report: Report) -> Block:
             _nothing(words.sentence(words.GLOSSARY["Unproven pick"])),
             picks,
         ]
+    if report.outcomes:
+        parts += [
+            tag("h3", "What became of the leads"),
+            _nothing(later.NOTE),
+            *map(_outcomes, report.outcomes),
+        ]
     return Block(join(parts), "\n".join(f"{p.winner} in {p.name}" for p in report.winners))
 
 
@@ -95,6 +101,15 @@ def numbers(report: Report) -> Block:
     """For each experiment, how every received event was counted or why it was not."""
     known = [page for page in report.sheets if page.waterfall]
     return _cards(map(_reconciliation, known), "No events have been received yet.")
+
+
+def _outcomes(page: LeadOutcomes) -> Html:
+    """The outcomes of one experiment's leads."""
+    outcome = to_json(page.outcomes)
+    rows = [(named(row[0]), *row[1:]) for row in later.rows(outcome)]
+    header = tuple(words.sentence(name) for name in later.HEADER)
+    told = fold("Intervals (95 %)", bullets(later.ranges(outcome)))
+    return card(tag("h3", named(page.name)), table(later.title(outcome), header, rows), told)
 
 
 def assets(report: Report) -> Block:

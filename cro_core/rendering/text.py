@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cro_core.domain import Decision, Json
-from cro_core.reporting import words
+from cro_core.reporting import later, words
 
 
 def decision_text(decision: Decision) -> str:
@@ -111,8 +111,11 @@ def _outcomes(found: Any) -> Iterator[str]:
     """What became of the leads later, by variant."""
     for outcome in found:
         yield ""
-        for line in words.outcome_table(outcome):
-            yield words.clean(line)
+        yield words.clean(later.title(outcome))
+        for row in (later.HEADER, *later.rows(outcome)):
+            yield f"{words.clean(row[0]):<24.24}" + "".join(f"{cell:>13}" for cell in row[1:])
+        for line in later.ranges(outcome):
+            yield f"  {words.clean(line)}"
 
 
 def _any_time(companion: Json | None) -> Iterator[str]:

@@ -6,7 +6,8 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.reporting import summaries, words
+from cro_core.domain import to_json
+from cro_core.reporting import later, summaries, words
 from cro_core.reporting.values import Report, Sheet
 
 COLUMNS = 80
@@ -27,6 +28,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section("Winners", _winners(report.winners), "No test has had a proven winner yet.")
     if report.unproven:
         yield from _section("Unproven picks (shown without proof)", _winners(report.unproven), "")
+    if report.outcomes:
+        yield from _section("What became of the leads", _outcomes(report), "")
     yield from _section("On the site now", _production(report), "The site's own versions.")
     yield from _section("Where the numbers come from", _waterfalls(report), "No events have been received.")
     yield from _section("Pictures and clips", _assets(report), "None has been shown in a test yet.")
@@ -155,6 +158,17 @@ def _winners(pages: Sequence[Sheet]) -> Iterator[str]:
         yield from _item(f"{page.winner} in {page.name}{gain}")
 
 
+def _outcomes(report: Report) -> Iterator[str]:
+    yield from _wrap(later.NOTE, "  ")
+    for page in report.outcomes:
+        outcome = to_json(page.outcomes)
+        yield from _item(later.title(outcome, page.name))
+        for row in (later.HEADER, *later.rows(outcome)):
+            yield "    " + _columns(row, OUTCOME_WIDTHS)
+        for line in later.ranges(outcome):
+            yield from _wrap(line, "    ")
+
+
 def _production(report: Report) -> Iterator[str]:
     for shown in report.production:
         label = ", unproven pick" if shown.unproven else ""
@@ -205,6 +219,7 @@ def _glossary() -> Iterator[str]:
 
 
 ARM_WIDTHS = (26, 10, 10, 9, 17)
+OUTCOME_WIDTHS = (20, 9, 10, 10, 12, 14)
 ASSET_WIDTHS = (34, 12, 10, 18)
 
 

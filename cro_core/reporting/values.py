@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cro_core.domain import Status, Verdict, to_json
+
+if TYPE_CHECKING:  # they bring the statistics with them, which the service can do without
+    from cro_core.outcomes import Outcomes
 
 SCHEMA = "cro-report/1"
 """Name and version of the JSON form; the number changes when a key is renamed, removed or changes meaning."""
@@ -256,6 +260,15 @@ class Overview:
 
 
 @dataclass(frozen=True, slots=True)
+class LeadOutcomes:
+    """What became of the leads of one experiment later."""
+
+    experiment_id: str
+    name: str
+    outcomes: Outcomes
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A week of the autopilot, complete: every form is made from this and nothing else."""
 
@@ -277,6 +290,8 @@ class Report:
     model: ModelTrack
     pending: tuple[Pending, ...]
     actions: tuple[Action, ...]
+    outcomes: tuple[LeadOutcomes, ...] = ()
+    """Of experiments whose leads had any, newest first."""
 
     @property
     def running(self) -> tuple[Sheet, ...]:

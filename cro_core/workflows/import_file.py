@@ -25,6 +25,7 @@ from cro_core.domain import Decision, Event, Experiment
 from cro_core.errors import Conflict
 from cro_core.home import Home
 from cro_core.importing import ledger
+from cro_core.importing.bulk import clean_columns
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.plan import HOUR, experiment_of
@@ -32,12 +33,12 @@ from cro_core.importing.reading import Source, read
 from cro_core.importing.refusal import refuse
 from cro_core.importing.report import ImportReport, Replay
 from cro_core.importing.rows import Stream, prepare
-from cro_core.ingestion import Rejection, Rules, clean
+from cro_core.ingestion import Rejection, Rules
 from cro_core.storage import analytics, experiments, journal, looks, schema
 from cro_core.storage import events as event_store
 from cro_core.workflows.evaluate import evaluate
 
-BATCH = 10_000
+BATCH = 20_000
 """Rows in one transaction: few enough that a service on the same store waits a second at most, and enough
 that the pages of its indexes are not written again and again."""
 
@@ -89,9 +90,10 @@ def import_file(
     if as_live:
         chosen = _as_live(chosen)
     source = read(Path(file), chosen)
-    stream = prepare(source, chosen, now)
-    experiment = experiment_of(home.config, stream, chosen, now, as_live)
     quiet = None if progress is None else not progress
+    with tqdm(desc=f"reading {source.name}", unit=" rows", disable=quiet) as bar:
+        stream = prepare(source, chosen, now, bar.update)
+    experiment = experiment_of(home.config, stream, chosen, now, as_live)
     with home.lock("import"):
         former = _former(home, experiment.id, source, replace_former)
         entry = former if former.done else _transfer(home, experiment, source, stream, former, now, quiet)
@@ -146,9 +148,12 @@ def _transfer(
 ) -> ledger.Entry:
     """Stores the rest of the stream, batch by batch, and then the experiment."""
     rules = Rules({experiment.id: experiment}, now, partial(pseudonym, home.salt))
-    total = len(stream.table)
     with tqdm(
-        total=total, initial=entry.next_row, desc=f"importing {source.name}", unit=" rows", disable=quiet
+        total=stream.rows,
+        initial=entry.next_row,
+        desc=f"importing {source.name}",
+        unit=" rows",
+        disable=quiet,
     ) as bar:
         for batch in _batches(stream, entry.next_row, rules):
             with home.db.write() as connection:
@@ -162,7 +167,7 @@ def _transfer(
         after = {
             "file": source.name,
             "mapping": stream.mapping.source,
-            "rows": total,
+            "rows": stream.rows,
             "events": entry.accepted,
             "fingerprint": source.fingerprint,
         }
@@ -175,20 +180,21 @@ def _transfer(
 
 def _batches(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
     """The rest of the stream, checked; one batch ahead of the store, which mostly waits for the disk."""
-    total = len(stream.table)
+    checked = _checked(stream, start, rules)
     with ThreadPoolExecutor(max_workers=1) as worker:
-        upcoming = worker.submit(_batch, stream, start, min(start + BATCH, total), rules)
-        while (ready := upcoming.result()).stop < total:
-            stop = min(ready.stop + BATCH, total)
-            upcoming = worker.submit(_batch, stream, ready.stop, stop, rules)
+        upcoming = worker.submit(next, checked, None)
+        while (ready := upcoming.result()) is not None:
+            upcoming = worker.submit(next, checked, None)
             yield ready
-        yield ready
 
 
-def _batch(stream: Stream, start: int, stop: int, rules: Rules) -> Batch:
-    items, rejections = stream.batch(start, stop, rules.hash)
-    events, refused = clean(items, rules)
-    return Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
+def _checked(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
+    for placed in stream.placed():
+        for first in range(max(start, placed.start), placed.stop, BATCH):
+            stop = min(first + BATCH, placed.stop)
+            columns, rejections = placed.batch(first, stop, rules.hash)
+            events, refused = clean_columns(columns, rules)
+            yield Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
 
 
 def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | None) -> Replay:
@@ -217,10 +223,14 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
     if started_at is None:  # a stream starts with its first exposure
         raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
     hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
-    with home.db.read() as connection, tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar:
+    with (
+        home.db.read() as connection,
+        analytics.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
+        tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar,
+    ):
         for hour in bar:
             as_of = started_at + hour * HOUR
-            cells = analytics.cells(connection, experiment, as_of)
+            cells = reading.at(as_of).cells()
             state = found[-1].state if found else None
             found.append(decide(experiment, cells, as_of=as_of, state=state))
             if found[-1].decision.final:
@@ -248,7 +258,7 @@ def _report(
         experiment_id=stream.experiment_id,
         file=source.name,
         mapping=mapping.source,
-        rows=len(source.table),
+        rows=stream.rows,
         left_out=stream.left_out,
         rejected=stream.rejected_by_reason,
         first_rejected=stream.first_rejected,
