@@ -199,6 +199,9 @@ def evaluate(
     experiment: Annotated[str, typer.Argument(help="Id of the experiment.")],
     home: HomeOption = None,
     as_of: Annotated[str | None, typer.Option(help="ISO 8601 time with a zone.  [default: now]")] = None,
+    engine: Annotated[
+        str, typer.Option(help="What counts the events: duckdb, or a Spark master as spark://host:7077.")
+    ] = "duckdb",
     as_json: JsonOption = False,
 ) -> None:
     """Print what would be decided, with every input; changes nothing."""
@@ -206,7 +209,8 @@ def evaluate(
     from cro_core.workflows.evaluate import evaluate as judge
 
     opened = open_home(home)
-    decision = judge(opened, experiment, as_of=parse_time(as_of) if as_of else opened.clock())
+    moment = parse_time(as_of) if as_of else opened.clock()
+    decision = judge(opened, experiment, as_of=moment, engine=engine)
     _say(decision, as_json, lambda _: decision_text(decision))
 
 

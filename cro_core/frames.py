@@ -106,7 +106,12 @@ def events(home: Home, experiment_id: str) -> pd.DataFrame:
     texts = found["properties"].to_pylist()
     frame = found.to_pandas(integer_object_nulls=True)
     frame["properties"] = pd.Series([json.loads(text) if text else None for text in texts], dtype="object")
-    attrs = {"experiment": experiment_id, "as_of": iso(now), "complete_until": iso(now), "lake_version": version}
+    attrs = {
+        "experiment": experiment_id,
+        "as_of": iso(now),
+        "complete_until": iso(now),
+        "lake_version": version,
+    }
     return _typed(frame, EVENTS, attrs)
 
 
@@ -140,7 +145,9 @@ def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         with reading:
             frame: pd.DataFrame = reading.unit_table().to_pandas()
     counts = frame["standing"] == analysis.COUNTED
-    left_out = {str(name): int(number) for name, number in frame.loc[~counts, "standing"].value_counts().items()}
+    left_out = {
+        str(name): int(number) for name, number in frame.loc[~counts, "standing"].value_counts().items()
+    }
     return _typed(frame[counts].reset_index(drop=True), UNITS, {**attrs, "left_out": left_out})
 
 
@@ -222,7 +229,12 @@ def decisions(home: Home, experiment_id: str | None = None) -> pd.DataFrame:
         taken = decision_store.latest(connection, experiment_id, limit=None)
         version = seals.current(connection)
     table = [_decision(d) for d in reversed(taken)]
-    attrs = {"experiment": experiment_id, "as_of": iso(now), "complete_until": iso(now), "lake_version": version}
+    attrs = {
+        "experiment": experiment_id,
+        "as_of": iso(now),
+        "complete_until": iso(now),
+        "lake_version": version,
+    }
     return _typed(pd.DataFrame(table, columns=list(DECISIONS)), DECISIONS, attrs)
 
 
@@ -235,7 +247,9 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
         texts = [None if value is None else json.dumps(value) for value in frame["properties"]]
         plain = frame.assign(properties=pd.Series(texts, index=frame.index, dtype="str"))
     table = pa.Table.from_pandas(plain, preserve_index=False)
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), b"cro": json.dumps(frame.attrs).encode()})
+    return table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), b"cro": json.dumps(frame.attrs).encode()}
+    )
 
 
 def to_parquet(frame: pd.DataFrame, file: Path | str) -> Path:
@@ -308,7 +322,7 @@ def _typed(frame: pd.DataFrame, columns: Mapping[str, str], attrs: Mapping[str, 
         values = frame[name]
         if kind == TIME and not isinstance(values.dtype, pd.DatetimeTZDtype):
             values = pd.to_datetime(values.astype("Int64"), unit="us", utc=True)
-        made[name] = values.astype(kind)
+        made[name] = values.astype(pd.api.types.pandas_dtype(kind))
     typed = pd.DataFrame(made, columns=list(columns))
     typed.attrs.update(attrs)
     return typed

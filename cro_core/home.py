@@ -84,7 +84,8 @@ class Home:
     @cached_property
     def lake(self) -> Lake:
         """Where the sealed days are."""
-        return Lake(self.config.storage.lake or str(self.data / "lake"))
+        location = self.config.storage.lake or "data/lake"
+        return Lake(location if "://" in location else str(self.path / location))
 
     @cached_property
     def salt(self) -> bytes:

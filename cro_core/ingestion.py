@@ -286,6 +286,11 @@ def _check_target(data: EventIn, kind: str, experiments: Mapping[str, Experiment
 
 
 def time_of(stamp: str | int | None, now: datetime) -> datetime:
+    """When an event happened, as its client says; ``now`` where it does not.
+
+    Raises:
+        InvalidInput: no time that an event can have.
+    """
     if stamp is None:
         return now
     try:

@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 
+from cro_core.assets import Appearance, rank
 from cro_core.domain import Cell, Decision, Experiment, Goal, Plan, Reason, Status, Variant, Verdict
 from cro_core.home import Home, open_home
 from cro_core.outcomes import outcomes
+from cro_core.performance.values import Claim
 from cro_core.rendering import sections
 from cro_core.rendering.export import page
 from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
-from cro_core.reporting.values import LeadOutcomes, Report, Shown
+from cro_core.reporting.values import Differences, LeadOutcomes, Report, Shown
 from cro_core.runner import notebook_path
 from cro_core.workflows.sample import sample_home
 
@@ -32,6 +35,8 @@ BOOKED = [
     }
     for key, leads, booked in (("a", 400, 40), ("b", 500, 60))
 ]  # fmt: skip
+CLAIM = Claim("stands_out", ("device",), ("mobile",), None, "Device mobile converts 12% better: 5% against 4%.",
+              0.003, 0.12, 0.04, 0.2)  # fmt: skip
 PLAN = Plan((Goal("contact_form_submit", 100, True),), units=10_000)
 
 
@@ -166,6 +171,18 @@ def report(
         refusals=build.refusals(pages, start, NOW, enabled=True, approval=False),
         production=(Shown("hero", name, "Film of the dance", NOW - timedelta(days=2), unproven=False),),
         assets=sheets.assets((known[p.id], p) for p in pages),
+        differences=(Differences(won.id, name, "Of 12 comparisons by device, 1 survives.", (CLAIM,)),),
+        ranking=rank(
+            (
+                Appearance(
+                    e.id, NOW - timedelta(days=2), {v.key: v.asset_id for v in e.variants}, taken[e.id].cells
+                )
+                for e in known.values()
+            ),
+            ["dance.mp4", "hall.jpg", "<unseen>.jpg"],
+            now=NOW,
+            rng=np.random.default_rng(1),
+        ),
         model=build.model_track(None),
         pending=build.pending(
             [

@@ -271,6 +271,29 @@ def test_a_lake_that_is_not_there_is_named(lake: Lake) -> None:
         lake.files(version + 5)
 
 
+@pytest.mark.parametrize("name", ["my site", "it's", "é日", "a#b?c*d&e"])
+def test_folders_have_any_name(tmp_path: Path, name: str) -> None:
+    lake = Lake(str(tmp_path / name / "lake"))
+    lake.append(arrow_table([row(n) for n in range(10)]))
+    lake.rewrite(DAYS[0], without=["unit1"])
+    lake.undo(1)
+    version = lake.append(arrow_table([row(n, 1) for n in range(3)]))
+    lake.vacuum(0)
+
+    assert set(sealed_ids(lake.files(version))) == names(0, range(10)) | names(1, range(3))
+    assert lake.present(version, ["no", f"{DAYS[1]}/2"]) == {f"{DAYS[1]}/2"}
+
+
+@pytest.mark.parametrize("name", ["100%20", "x[1]", "a|b"])
+def test_a_folder_that_the_library_cannot_take_is_refused(tmp_path: Path, name: str) -> None:
+    lake = Lake(str(tmp_path / name))
+
+    lake.undo(None)
+    with pytest.raises(StoreError, match="Set storage"):
+        lake.append(arrow_table([row(1)]))
+    lake.vacuum(0)
+
+
 def test_a_moved_lake_reads_the_same(lake: Lake, tmp_path: Path) -> None:
     lake.append(arrow_table([row(n) for n in range(10)]))
     lake.append(arrow_table([row(n) for n in range(10, 20)]))

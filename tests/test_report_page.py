@@ -108,7 +108,7 @@ def test_the_page_is_whole_offline_and_fits(chromium: Browser, files: Files, wid
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.querySelectorAll('script, iframe, object, embed, img').length") == 0
         expect(page.locator("h1")).to_have_count(1)
-        expect(page.locator("h2")).to_have_count(7)
+        expect(page.locator("h2")).to_have_count(8)
         empty_parts = "[...document.querySelectorAll('section, article, table, p')].filter(e => !e.textContent.trim()).length"
         assert page.evaluate(empty_parts) == 0
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
@@ -134,7 +134,7 @@ def test_hostile_names_stay_names_in_cards_tables_and_plots(
         assert heard == [file.as_uri()]
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         expect(page.locator(".cro-card h3").first).to_have_text(NASTY)
-        expect(page.locator("h2")).to_have_count(7)
+        expect(page.locator("h2")).to_have_count(8)
 
 
 @of(empty, sample)

@@ -23,7 +23,7 @@ from cro_core.reporting.values import SCHEMA, Pending, Report, Sheet
 DOCS = Path(__file__).parent.parent / "docs" / "notebooks.md"
 NASTY = '🎬 فيلم <img src=x onerror=alert(1)> \u202eevil\u0007 & "quoted" ' + "long" * 30
 TOP_KEYS = """schema site zone simulated period_start generated_at headline overview sheets changes refusals
-production assets model pending actions outcomes running decided winners unproven"""
+production assets model pending actions outcomes differences ranking running decided winners unproven"""
 
 
 def sheet(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -33,6 +34,7 @@ from store_samples import stored as with_experiment
 from cro_core.domain import Status
 from cro_core.errors import Busy, StoreError
 from cro_core.home import Home, open_home
+from cro_core.importing import ledger
 from cro_core.ingestion import Rejection
 from cro_core.storage import events as event_store
 from cro_core.storage import filters, journal, schema, seals
@@ -95,6 +97,21 @@ def test_days_are_those_of_utc(make_site: Callable[..., Home], hot_days: int, fi
     assert ids(home)[0].keys() == (
         {"event-000001", "event-000002"} if hot_days < 30 else {f"event-00000{n}" for n in range(3)}
     )
+
+
+@pytest.mark.parametrize("place", ["cold days", "{path}/../elsewhere"])
+def test_the_lake_is_where_the_settings_say(
+    make_site: Callable[..., Home], tmp_path: Path, place: str
+) -> None:
+    home = make_site({"storage": {"lake": place.format(path=tmp_path / "home"), "seal_at_events": 0}})
+    store(home, visits(20))
+
+    seal(home, now=LATE)
+
+    folder = home.path / "cold days" if place == "cold days" else tmp_path / "elsewhere"
+    assert (folder / "_delta_log").is_dir()
+    assert not (home.data / "lake").exists()
+    expect(home, names(visits(20)))
 
 
 def test_few_events_are_not_worth_it(make_site: Callable[..., Home]) -> None:
@@ -248,6 +265,19 @@ def test_two_at_once(home: Home) -> None:
     with sealing.sealing(home, LATE), pytest.raises(Busy):
         seal(open_home(home.path, home.environ), now=LATE)
     assert seal(home, now=LATE).events == 50
+
+
+def test_another_machine_on_the_same_postgresql_waits(home: Home) -> None:
+    other = open_home(home.path, home.environ)
+    try:
+        with seals.alone(home.db):
+            if home.db.engine.dialect.name == "postgresql":
+                with pytest.raises(Busy, match="another machine"), seals.alone(other.db):
+                    pass
+        with seals.alone(other.db), home.db.write() as connection:
+            seals.note(connection, None, 1, at=LATE, reason="seal", events=0)
+    finally:
+        other.db.close()
 
 
 def test_a_version_noted_by_somebody_else_is_not_overwritten(home: Home) -> None:
@@ -487,6 +517,24 @@ def test_what_is_too_old_is_erased(make_site: Callable[..., Home]) -> None:
     assert {row["experiment_id"] for row in rows(home.db, schema.exposures)} == {"new"}
     assert [row["experiment_id"] for row in rows(home.db, schema.quarantine)] == ["new"]
     assert seal(home, now=MONDAY + 12 * DAY + timedelta(hours=2), force=True).erased == 0
+
+
+def test_an_experiment_goes_with_its_sealed_events(home: Home) -> None:
+    store(home, [visit(n, MONDAY + n * timedelta(hours=3), to=("old", "new")[n % 2]) for n in range(60)])
+    seal(home, now=LATE)
+    store(home, [visit(n, LATE, to="old") for n in range(100, 105)])
+    mine = {f"event-{n:06d}" for n in range(1, 60, 2)}
+
+    with pytest.raises(ZeroDivisionError), sealing.leaving_out(home, "old", now=LATE):
+        raise ZeroDivisionError
+    assert stored(home).total() == 65
+    with sealing.leaving_out(home, "old", now=LATE) as connection:
+        ledger.remove(connection, "old")
+
+    expect(home, mine)
+    assert store(home, [visit(n, MONDAY, to="old") for n in range(0, 60, 2)]) == 30
+    with sealing.leaving_out(home, "none", now=LATE):
+        pass
 
 
 def test_the_hourly_cycle_seals(home: Home) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from cro_core.assets import Ranking
 from cro_core.domain import Status, Verdict, to_json
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
@@ -114,19 +115,50 @@ def _outcomes(page: LeadOutcomes) -> Html:
 
 def assets(report: Report) -> Block:
     """Pictures and clips, best first, and what the prediction model is worth."""
+    model = card(tag("h3", "Prediction model"), paragraph(report.model.text))
+    return Block(join([*_ranking(report.ranking), model]), report.model.text)
+
+
+def _ranking(ranking: Ranking | None) -> Iterator[Html]:
+    if ranking is None:
+        yield _nothing("No picture or clip has been shown in a test yet.")
+        return
+    yield _nothing(ranking.said)
     rows = [
         (
             named(a.asset_id),
+            f"{a.score:.0f}",
             words.count(a.units),
             words.percent(a.rate),
-            words.signed(a.uplift) if a.uplift is not None else "was the control",
+            join(
+                [
+                    tag("strong", words.signed(a.uplift)),
+                    tag("span", words.interval(a.low, a.high), cls="cro-under"),
+                ]
+            ),
         )
-        for a in report.assets
+        for a in ranking.assets
     ]
-    ranking = table("Pictures and clips, best first", ("Asset", "Visitors", "Rate", "Over its control"), rows)
-    model = card(tag("h3", "Prediction model"), paragraph(report.model.text))
-    first = ranking if rows else _nothing("No picture or clip has been shown in a test yet.")
-    return Block(join([first, model]), report.model.text)
+    header = ("Asset", "Score", "Visitors", "Rate", "Against the average (interval)")
+    if rows:
+        yield table("Pictures and clips, best first", header, rows)
+    if ranking.untried:
+        yield _nothing(f"Never tried: {', '.join(ranking.untried)}.")
+
+
+def differences(report: Report) -> Block:
+    """Who converts, when and where, in tests that ended: what survived its correction, or that nothing did."""
+    cards = [
+        card(
+            tag("h3", named(page.name)),
+            paragraph(page.said),
+            bullets(f"{c.text} ({words.p_value(c.p_adjusted)})" for c in page.claims)
+            if page.claims
+            else Html(""),
+        )
+        for page in report.differences
+    ]
+    return _cards(cards, "No test has ended since the last report, so there is nothing to compare.")
 
 
 def production(report: Report) -> Block:

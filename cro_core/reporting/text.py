@@ -32,6 +32,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _section("What became of the leads", _outcomes(report), "")
     yield from _section("On the site now", _production(report), "The site's own versions.")
     yield from _section("Where the numbers come from", _waterfalls(report), "No events have been received.")
+    yield from _section("Who converts, when and where", _differences(report), "No test has ended.")
     yield from _section("Pictures and clips", _assets(report), "None has been shown in a test yet.")
     yield from _section("Prediction model", _wrap(report.model.text), "")
     yield from _section("Waiting for you", _pending(report), "Nothing waits for your approval.")
@@ -191,13 +192,25 @@ def _counted(number: int, step: str, text: str) -> Iterator[str]:
 
 
 def _assets(report: Report) -> Iterator[str]:
-    if report.assets:
-        yield "  " + _columns(("asset", "visitors", "rate", "over its control"), ASSET_WIDTHS)
-    for asset in report.assets:
-        uplift = words.signed(asset.uplift) if asset.uplift is not None else "was the control"
-        yield "  " + _columns(
-            (asset.asset_id, words.count(asset.units), words.percent(asset.rate), uplift), ASSET_WIDTHS
-        )
+    ranking = report.ranking
+    if ranking is None:
+        return
+    yield from _wrap(ranking.said)
+    if ranking.assets:
+        header = ("asset, against the average", "score", "visitors", "rate", "uplift", "interval")
+        yield "  " + _columns(header, ASSET_WIDTHS)
+    for a in ranking.assets:
+        numbers = (f"{a.score:.0f}", words.count(a.units), words.percent(a.rate), words.signed(a.uplift))
+        yield "  " + _columns((a.asset_id, *numbers, words.interval(a.low, a.high)), ASSET_WIDTHS)
+    if ranking.untried:
+        yield from _wrap(f"Never tried: {', '.join(ranking.untried)}")
+
+
+def _differences(report: Report) -> Iterator[str]:
+    for page in report.differences:
+        yield from _item(f"{page.name}: {page.said}")
+        for claim in page.claims:
+            yield from _wrap(f"{claim.text} ({words.p_value(claim.p_adjusted)})", "    ")
 
 
 def _pending(report: Report) -> Iterator[str]:
@@ -220,7 +233,7 @@ def _glossary() -> Iterator[str]:
 
 ARM_WIDTHS = (26, 10, 10, 9, 17)
 OUTCOME_WIDTHS = (20, 9, 10, 10, 12, 14)
-ASSET_WIDTHS = (34, 12, 10, 18)
+ASSET_WIDTHS = (26, 6, 10, 8, 9, 19)
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:

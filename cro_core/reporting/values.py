@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from cro_core.domain import Status, Verdict, to_json
 
 if TYPE_CHECKING:  # they bring the statistics with them, which the service can do without
+    from cro_core.assets import Ranking
     from cro_core.outcomes import Outcomes
+    from cro_core.performance.values import Claim
 
 SCHEMA = "cro-report/1"
 """Name and version of the JSON form; the number changes when a key is renamed, removed or changes meaning."""
@@ -269,6 +271,17 @@ class LeadOutcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class Differences:
+    """Who converts, when and where, in one experiment: what the data prove."""
+
+    experiment_id: str
+    name: str
+    said: str
+    """How much was asked and how much survived."""
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A week of the autopilot, complete: every form is made from this and nothing else."""
 
@@ -292,6 +305,10 @@ class Report:
     actions: tuple[Action, ...]
     outcomes: tuple[LeadOutcomes, ...] = ()
     """Of experiments whose leads had any, newest first."""
+    differences: tuple[Differences, ...] = ()
+    """Of experiments that ended in the period."""
+    ranking: Ranking | None = None
+    """Of pictures and clips, over all experiments that showed them."""
 
     @property
     def running(self) -> tuple[Sheet, ...]:

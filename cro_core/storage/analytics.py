@@ -40,21 +40,21 @@ def reading(
         StoreError: the engine cannot be reached.
     """
     analysis.parameters(experiment, as_of)
-    session = engines.opened(connection, engine)
+    opened = engines.opened(connection, engine)
     goals, epochs = experiment.plan.goals, experiment.epochs
-    session.give(
+    opened.give(
         "goals",
         type=[g.name for g in goals],
         weight=[float(g.weight) for g in goals],
         is_primary=[int(g.primary) for g in goals],
     )
-    session.give(
+    opened.give(
         "epochs",
         number=[e.number for e in epochs],
         starts_at=[to_micros(e.starts_at) for e in epochs],
         ends_at=[to_micros(e.ends_at) for e in epochs],
     )
-    return Reading(connection, experiment, as_of, session)
+    return Reading(connection, experiment, as_of, opened)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Reading:
     connection: sa.Connection
     experiment: Experiment
     as_of: datetime
-    session: engines.Engine
+    engine: engines.Engine
     _made: set[str] = field(default_factory=set)
     """Which of :data:`analysis.TABLES` there are."""
 
@@ -74,7 +74,7 @@ class Reading:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.session.close()
+        self.engine.close()
 
     def at(self, moment: datetime) -> Reading:
         """The same events as of another moment; costs little, because nothing is read again."""
@@ -146,7 +146,7 @@ class Reading:
 
     def unit_table(self) -> pa.Table:
         """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
-        return self.session.table(analysis.UNITS, self._prepared(analysis.UNITS))
+        return self.engine.table(analysis.UNITS, self._prepared(analysis.UNITS))
 
     def waterfall(self) -> list[analysis.Step]:
         """From received to counted."""
@@ -170,7 +170,7 @@ class Reading:
     def outcomes(self, goal: str, until: datetime) -> list[Row]:
         """What became of the counted units before ``until``, per variant: :data:`analysis.OUTCOMES`."""
         wanted = schema.events.c.type == goal
-        self.session.view("outcome", OUTCOME, wanted, before=until)
+        self.engine.view("outcome", OUTCOME, wanted, before=until)
         return self._run(analysis.OUTCOMES, {"goal": goal})
 
     def facets(self, *by: str) -> tuple[analysis.Facet, ...]:
@@ -184,10 +184,10 @@ class Reading:
         for dimension in by:
             _known(dimension, tuple(analysis.FACETS))
         if any(dimension in analysis.TIMED for dimension in by):
-            self.session.give("clocks", **analysis.clocks(self.experiment))
+            self.engine.give("clocks", **analysis.clocks(self.experiment))
         if "referrer" in by:
             ours = schema.events.c.experiment_id == self.experiment.id
-            self.session.view("tagged", TAGGED, ours)
+            self.engine.view("tagged", TAGGED, ours)
         rows = self._run(analysis.facet_query(by))
         return tuple(
             analysis.Facet(
@@ -205,7 +205,7 @@ class Reading:
         return self._run(analysis.DURATIONS)
 
     def _run(self, sql: str, named: Mapping[str, str | int] | None = None) -> list[Row]:
-        return self.session.rows(sql, self._prepared(sql, named))
+        return self.engine.rows(sql, self._prepared(sql, named))
 
     def _prepared(self, sql: str, named: Mapping[str, str | int] | None = None) -> Row:
         """What a selection is run with, after the tables that it reads were made."""
@@ -216,7 +216,7 @@ class Reading:
                     self._look_at(name)
                 else:
                     text = analysis.TABLES[name]
-                    self.session.keep(name, text, _named(text, given))
+                    self.engine.keep(name, text, _named(text, given))
                 self._made.add(name)
         return _named(sql, given)
 
@@ -242,7 +242,7 @@ class Reading:
         period: dict[str, datetime] = {}
         if source == "past":  # of units that count: they met the experiment in one of its epochs
             period = {"since": epochs[0].starts_at - analysis.LOOKBACK, "before": epochs[-1].ends_at}
-        self.session.view(source, COLUMNS[source], wanted[source], **period)
+        self.engine.view(source, COLUMNS[source], wanted[source], **period)
 
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {

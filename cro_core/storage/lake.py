@@ -10,7 +10,6 @@ The table's log keeps no statistics, so that nothing about a person outlives the
 
 from __future__ import annotations
 
-import re
 import tempfile
 import threading
 from collections import Counter
@@ -47,7 +46,8 @@ SMALL_FILE = 32 * 2**20
 SORT_MEMORY = "512MB"
 """What the rewriting of a day may take; a larger day is sorted on disk."""
 
-_DAY_OF_FILE = re.compile(r"[/\\]day=(\d{4}-\d{2}-\d{2})[/\\]")
+UNFIT = frozenset("%[]\\^|")
+"""Characters of a folder that the library for Delta tables takes for something else."""
 
 File = tuple[str, str]
 """Day and address."""
@@ -69,7 +69,7 @@ class Lake:
     """
 
     def __init__(self, location: str) -> None:
-        self.location = location
+        self.location = location.rstrip("/")
         self.cache: dict[str, Any] = {}
         """What this process has read of it already, by name; its users check that it is still true."""
         self._files: dict[int, Sequence[File]] = {}
@@ -120,16 +120,18 @@ class Lake:
         """A DuckDB connection that reads the files, of an object store too; failures become a StoreError."""
         import duckdb
 
-        with self._opening:
-            if self._reader is None:
-                self._reader = _duckdb(self.location)
-            cursor = self._reader.cursor()
+        cursor = None
         try:
+            with self._opening:
+                if self._reader is None:
+                    self._reader = _duckdb(self.location)
+                cursor = self._reader.cursor()
             yield cursor
-        except duckdb.IOException as error:
+        except (duckdb.IOException, duckdb.HTTPException) as error:
             raise StoreError(f"the sealed days in {self.location} cannot be read: {error}") from None
         finally:
-            cursor.close()
+            if cursor is not None:
+                cursor.close()
 
     def count(self, version: int) -> int:
         """How many events a version holds."""
@@ -164,8 +166,7 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
         if not self._exists():
             return
         table = self._open()
-        counted = self._open(noted or 0).file_uris()
-        if set(table.file_uris()) != set(counted):
+        if self._files_of(table) != self._files_of(self._open(noted or 0)):
             table.restore(noted or 0)
 
     def append(self, rows: pa.Table) -> int:
@@ -189,7 +190,7 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
         from deltalake import write_deltalake
 
         table = self._open()
-        files = [address for address in table.file_uris() if _day_of(address) == day]
+        files = [address for found, address in self._files_of(table) if found == day]
         query = f"""
 SELECT *, $day AS day FROM read_parquet($files, hive_partitioning = false)
 WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join(ORDER)}
@@ -230,15 +231,26 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
             self._open().vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
 
     def _exists(self) -> bool:
+        if self._is_folder:
+            return any(Path(self.location, "_delta_log").glob("*.json"))
         from deltalake import DeltaTable
 
         return bool(DeltaTable.is_deltatable(self.location))
+
+    @property
+    def _is_folder(self) -> bool:
+        return "://" not in self.location
 
     def _create(self) -> None:
         import pyarrow as pa
         from deltalake import DeltaTable
 
-        if "://" not in self.location:
+        if self._is_folder:
+            if not UNFIT.isdisjoint(self.location):
+                raise StoreError(
+                    f"the lake cannot be in {self.location}: its path must not hold any of {' '.join(sorted(UNFIT))}. "
+                    "Set storage.lake to another folder; until then all events stay in the database"
+                )
             Path(self.location).mkdir(parents=True, exist_ok=True)
         DeltaTable.create(
             self.location,
@@ -252,9 +264,14 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
 
     def _listed(self, version: int) -> Sequence[File]:
         if version not in self._files:
-            found = sorted((_day_of(address), address) for address in self._open(version).file_uris())
+            found = self._files_of(self._open(version))
             self._files = {version: found}  # versions only grow, and an older one is hardly asked for again
         return self._files[version]
+
+    def _files_of(self, table: DeltaTable) -> Sequence[File]:
+        actions = table.get_add_actions(flatten=True)
+        days, paths = (actions.column(name).to_pylist() for name in ("partition.day", "path"))
+        return sorted((day, f"{self.location}/{path}") for day, path in zip(days, paths, strict=True))
 
     def _open(self, version: int | None = None) -> DeltaTable:
         from deltalake import DeltaTable
@@ -320,13 +337,6 @@ def _by_day(rows: pa.Table) -> pa.Table:
     return rows.append_column("day", names).sort_by(ordered)
 
 
-def _day_of(address: str) -> str:
-    found = _DAY_OF_FILE.search(address)
-    if found is None:
-        raise StoreError(f"{address} is in the lake and in no day: only this program may write to the lake")
-    return found[1]
-
-
 def _properties() -> WriterProperties:
     from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
 
@@ -349,5 +359,7 @@ def _duckdb(location: str) -> duckdb.DuckDBPyConnection:
     )
     reader.execute("SET parquet_metadata_cache = true")  # files never change
     if "://" in location:
-        reader.execute("INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
+        # Extensions that come over the network once; the environment's own credentials serve both libraries.
+        reader.execute("INSTALL httpfs; INSTALL aws; LOAD httpfs; LOAD aws")
+        reader.execute("CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
     return reader

@@ -13,25 +13,33 @@ from cro_core.domain import Cell, Decision, Experiment, Measured, to_json
 from cro_core.home import Home
 from cro_core.splits import SplitReport, check_splits, segments_due
 from cro_core.statistics.engine import EngineState
-from cro_core.storage import analytics, events, experiments, looks
+from cro_core.storage import analytics, engines, events, experiments, looks
 from cro_core.storage.database import HEAD
 from cro_core.workflows.outcomes import of_experiment
 
 
-def evaluate(home: Home, experiment_id: str, *, as_of: datetime) -> Decision:
+def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = engines.DUCKDB) -> Decision:
     """The decision on one experiment as of a moment, with every input, and no side effect.
 
     Looks that the cycle took before that moment count; later ones do not. An experiment that has ended is
     judged as of its end; outcomes of its leads, which decide nothing, are told up to the moment itself.
 
+    Args:
+        home: the site.
+        experiment_id: which experiment.
+        as_of: the moment.
+        engine: where the events are counted, as :func:`cro_core.storage.engines.opened` names it.
+
     Raises:
         NotFound: no such experiment.
         Conflict: it has not started.
+        InvalidInput: no such engine.
+        StoreError: the engine cannot be reached, or cannot read the lake.
     """
     with home.db.read() as connection:
         experiment = experiments.get(connection, experiment_id)
-        decision = look(connection, experiment, as_of, whole=True).decision
-        later = to_json(of_experiment(connection, experiment, as_of))
+        decision = look(connection, experiment, as_of, whole=True, engine=engine).decision
+        later = to_json(of_experiment(connection, experiment, as_of, engine=engine))
         return replace(decision, evidence={**decision.evidence, "outcomes": later}) if later else decision
 
 
@@ -41,7 +49,12 @@ def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) ->
 
 
 def look(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, whole: bool = False
+    connection: sa.Connection,
+    experiment: Experiment,
+    as_of: datetime,
+    *,
+    whole: bool = False,
+    engine: str = engines.DUCKDB,
 ) -> Judgement:
     """The decision, and the state that the next look starts from once somebody stores it.
 
@@ -51,11 +64,12 @@ def look(
         as_of: the moment of the look.
         whole: False leaves out what costs more than the look itself and cannot change a verdict (segments, the
             waterfall), unless the decision is final.
+        engine: where the events are counted.
     """
     moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
     stored = looks.state(connection, experiment.id)
     state = None if stored is None else EngineState.from_json(stored)
-    with analytics.reading(connection, experiment, moment) as reading:
+    with analytics.reading(connection, experiment, moment, engine=engine) as reading:
         counted = _count(reading, whole=whole)
         found = judged(experiment, counted, moment, state)
         if not (whole or found.decision.final):

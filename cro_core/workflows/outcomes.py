@@ -24,7 +24,7 @@ from cro_core.domain import EXPOSURE, Experiment, Status, to_json
 from cro_core.errors import Conflict
 from cro_core.home import Home
 from cro_core.outcomes import Outcomes, outcomes
-from cro_core.storage import analytics, experiments, journal, scan, schema
+from cro_core.storage import analytics, engines, experiments, journal, scan, schema
 from cro_core.storage import events as event_store
 from cro_core.storage.database import add_counts
 
@@ -118,7 +118,9 @@ def import_outcomes(
     )
 
 
-def of_experiment(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> tuple[Outcomes, ...]:
+def of_experiment(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, engine: str = engines.DUCKDB
+) -> tuple[Outcomes, ...]:
     """The outcomes of an experiment up to a moment, one entry for each goal that was ever imported.
 
     Which visitors count, and which of them are leads, is as the decision sees it: as of the experiment's end
@@ -128,7 +130,7 @@ def of_experiment(connection: sa.Connection, experiment: Experiment, as_of: date
     if not names or experiment.started_at is None or experiment.status is Status.DRAFT:
         return ()
     moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
-    with analytics.reading(connection, experiment, moment) as reading:
+    with analytics.reading(connection, experiment, moment, engine=engine) as reading:
         return tuple(outcomes(experiment, name, reading.outcomes(name, as_of)) for name in names)
 
 

@@ -16,10 +16,12 @@ from cro_core.home import Home
 from cro_core.rendering.export import write_whole
 from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
-from cro_core.reporting.values import LeadOutcomes, Report, Sheet, Shown, Step
+from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown, Step
 from cro_core.storage import analytics, decisions, events, experiments, journal
+from cro_core.workflows.assets import asset_ranking
 from cro_core.workflows.evaluate import judge
 from cro_core.workflows.outcomes import goals, of_experiment
+from cro_core.workflows.performance import of_experiment as of_whom
 
 JOB = "weekly_report"
 WEEK = timedelta(days=7)
@@ -38,6 +40,7 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
     The period begins at the last weekly report, where there is none with the home's first experiment, else a
     week ago.
     """
+    ranking = asset_ranking(home, now=now)
     with home.db.read() as connection:
         known = {e.id: e for e in experiments.with_status(connection)}
         start = _period_start(connection, known.values(), now)
@@ -66,6 +69,8 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             pending=build.pending(decisions.recommendations(connection)),
             actions=(),
             outcomes=tuple(_outcomes(connection, known.values(), now)),
+            differences=tuple(_differences(connection, known, pages, start, now)),
+            ranking=ranking,
         )
     return build.with_actions(report, home.loaded.warnings)
 
@@ -139,6 +144,20 @@ def _outcomes(
         for found in of_experiment(connection, experiment, now):
             if any(arm.outcomes for arm in found.arms):
                 yield LeadOutcomes(experiment.id, experiment.name or experiment.id, found)
+
+
+def _differences(
+    connection: sa.Connection,
+    known: Mapping[str, Experiment],
+    pages: Iterable[Sheet],
+    start: datetime,
+    now: datetime,
+) -> Iterator[Differences]:
+    """Who converted, in the experiments that ended: they are looked at once, at their end."""
+    for page in pages:
+        if sheets.ended_between(page, start, now) and known[page.id].started_at is not None:
+            found = of_whom(connection, known[page.id], now)
+            yield Differences(page.id, page.name, found.said, found.claims)
 
 
 def _told_again(decision: Decision | None) -> bool:

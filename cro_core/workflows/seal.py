@@ -116,6 +116,20 @@ def sealing(home: Home, now: datetime) -> Iterator[Sealer]:
         yield work
 
 
+@contextmanager
+def leaving_out(home: Home, experiment_id: str, *, now: datetime) -> Iterator[sa.Connection]:
+    """A transaction with which the sealed events of an experiment go, for whoever removes the others in it.
+
+    Raises:
+        Busy: another process seals or erases.
+    """
+    with sealing(home, now) as work:
+        column, values = "experiment_id", [experiment_id]
+        held = [] if work.version is None else home.lake.holding(work.version, column, values)
+        with work.rewriting({one.day for one in held}, "replace", column, values) as connection:
+            yield connection
+
+
 class Sealer:
     """The work of the one process that may change the lake."""
 

@@ -21,6 +21,7 @@ from cro_core.home import Home, create_home
 from cro_core.importing.report import ImportReport
 from cro_core.statistics import proportions
 from cro_core.storage import analytics, experiments, schema
+from cro_core.workflows import performance
 from cro_core.workflows.evaluate import evaluate, judge
 from cro_core.workflows.import_file import import_file
 
@@ -161,6 +162,21 @@ def test_ab_data_by_country(
     test = proportions.chi_square([old[0], new[0]], [old[1], new[1]])
     assert test.statistic == pytest.approx(chi_square, abs=5e-6)
     assert test.p_value == pytest.approx(p_value, abs=5e-6)
+
+
+@pytest.mark.slow
+def test_on_ab_data_no_hour_weekday_or_country_claim_survives(home: Home, ab_data: ImportReport) -> None:
+    found = performance.analyse(home, ab_data.experiment_id, as_of=NOW)
+    assert found.claims == ()
+    assert found.said.startswith("No difference is proven: of ")
+    whole = {t.by[0]: t for t in found.tests if t.question == "matters"}
+    hour, weekday = (whole[name] for name in ("hour", "weekday"))
+    assert hour.statistic == pytest.approx(34.212, abs=5e-4)
+    assert hour.p_value == pytest.approx(0.0621, abs=5e-5)
+    assert weekday.statistic == pytest.approx(5.516, abs=5e-4)
+    assert weekday.p_value == pytest.approx(0.4796, abs=5e-5)
+    assert (hour.df, weekday.df, whole["asset"].p_value) == (23, 6, None)  # the page is the variant
+    assert all("the data tell no time" in (time.reason or "") for time in found.times)
 
 
 @pytest.mark.slow
