@@ -42,6 +42,7 @@ from cro_core.storage import experiments, schema
 from cro_core.workflows import import_file as workflow
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.import_file import import_file
+from cro_core.workflows.seal import seal
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 LATER = datetime(2026, 6, 1, tzinfo=UTC)
@@ -230,6 +231,17 @@ def test_replacing_spares_other_experiments(home: Home, csv: Callable[..., Path]
     before = waterfall(home, "other")
     import_file(home, csv(), MAPPING, now=NOW)
     import_file(home, csv(ROWS[:3]), MAPPING, now=NOW, replace_former=True)
+    assert waterfall(home, "other") == before
+
+
+def test_replacing_reaches_sealed_days(home: Home, csv: Callable[..., Path]) -> None:
+    import_file(home, csv(), changed("experiment.id", "other"), now=NOW)
+    import_file(home, csv(), MAPPING, now=NOW)
+    before = waterfall(home, "other")
+    assert seal(home, now=NOW, force=True).events > 0
+    assert rows_of(home, schema.events) == []
+    import_file(home, csv(ROWS[:3]), MAPPING, now=NOW, replace_former=True)
+    assert waterfall(home) == {"counted_exposure": 3, "counted_goal": 2}
     assert waterfall(home, "other") == before
 
 

@@ -98,6 +98,12 @@ def winners(report: Report) -> Block:
     return Block(join(parts), "\n".join(f"{p.winner} in {p.name}" for p in report.winners))
 
 
+def winners_and_production(report: Report) -> Block:
+    """Both, one below the other."""
+    both = winners(report), production(report)
+    return Block(join(block.html for block in both), "\n".join(block.text for block in both))
+
+
 def numbers(report: Report) -> Block:
     """For each experiment, how every received event was counted or why it was not."""
     known = [page for page in report.sheets if page.waterfall]

@@ -37,6 +37,7 @@ from cro_core.ingestion import Rejection, Rules
 from cro_core.storage import analytics, experiments, journal, looks, schema
 from cro_core.storage import events as event_store
 from cro_core.workflows.evaluate import evaluate
+from cro_core.workflows.seal import leaving_out
 
 BATCH = 20_000
 """Rows in one transaction: few enough that a service on the same store waits a second at most, and enough
@@ -95,7 +96,7 @@ def import_file(
         stream = prepare(source, chosen, now, bar.update)
     experiment = experiment_of(home.config, stream, chosen, now, as_live)
     with home.lock("import"):
-        former = _former(home, experiment.id, source, replace_former)
+        former = _former(home, experiment.id, source, replace_former, now)
         entry = former if former.done else _transfer(home, experiment, source, stream, former, now, quiet)
     replay = _replay(home, experiment, stream, quiet) if as_live else None
     return _report(source, chosen, stream, former, entry, replay)
@@ -114,16 +115,20 @@ def _as_live(mapping: ImportMapping) -> ImportMapping:
     return mapping.model_copy(update={"experiment": live})
 
 
-def _former(home: Home, experiment_id: str, source: Source, replace_former: bool) -> ledger.Entry:
+def _former(
+    home: Home, experiment_id: str, source: Source, replace_former: bool, now: datetime
+) -> ledger.Entry:
     """The entry of an earlier run of this very import, else a new one."""
-    with home.db.write() as connection:
+    with home.db.read() as connection:
         found = ledger.find(connection, experiment_id)
-        if found is not None and found.fingerprint != source.fingerprint and replace_former:
+    if found is not None and found.fingerprint != source.fingerprint and replace_former:
+        with leaving_out(home, experiment_id, now=now) as connection:
             ledger.remove(connection, experiment_id)
-            found = None
-        if found is None:
+        found = None
+    if found is None:
+        with home.db.read() as connection:
             _check_free(connection, experiment_id)
-            return ledger.Entry(source.fingerprint)
+        return ledger.Entry(source.fingerprint)
     if found.fingerprint != source.fingerprint:
         raise Conflict(
             f"experiment {experiment_id} was imported from another file or with another mapping: "
