@@ -19,7 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 import numpy as np
 import pytest
 from lake_samples import store
-from store_samples import DAY, HOUR, START, TICK, event, running, stored, with_shares
+from store_samples import DAY, HOUR, START, TICK, event, exposure, running, stored, with_shares
 from typer.testing import CliRunner
 
 from cro_core import analysis
@@ -330,6 +330,29 @@ def test_the_decision_is_the_same(home: Home, master: str) -> None:
 
 
 # ---------------------------------------------------------------- what can go wrong
+
+
+@pytest.mark.slow
+def test_a_file_that_is_gone_is_named(home: Home, master: str, tmp_path: Path) -> None:
+    """Before and after Spark has looked whether it is there."""
+    with home.db.read() as connection:
+        file = Path(_places(home, connection)[1][3])
+        experiment = experiments.get(connection, "hero")
+        aside = shutil.copy(file, tmp_path)
+        try:
+            with analytics.reading(connection, experiment, LATE, engine=master) as reading:
+                file.unlink()
+                with pytest.raises(StoreError, match=file.name):
+                    reading.cells()
+            shutil.copy(aside, file)
+            with analytics.reading(connection, experiment, LATE, engine=master) as reading:
+                reading._look_at("events")
+                file.unlink()
+                with pytest.raises(StoreError, match="each worker must reach the lake") as refused:
+                    reading.cells()
+                assert "\n" not in str(refused.value)
+        finally:
+            shutil.copy(aside, file)
 
 
 @pytest.mark.parametrize("name", ["spark", "spark:", "sqlite", "polars", ""])

@@ -217,8 +217,11 @@ def _failures(
     try:
         yield
     except (Py4JError, PySparkException) as error:
-        first = next((line for line in str(error).splitlines()[1:] if line.strip()), str(error))
-        raise StoreError(f"{what}: {first.strip()}") from None
+        lines = [line.strip(" :.") for line in str(error).splitlines()]
+        said = next(
+            (line for line in lines if line and not line.startswith("An error occurred")), "no reason"
+        )
+        raise StoreError(f"{what}: {said}") from None
 
 
 def _address(file: str) -> str:
