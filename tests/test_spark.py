@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from cro_core import analysis
 from cro_core.cli import app
 from cro_core.domain import EXPOSURE, Event, Experiment, Ratio
-from cro_core.errors import InvalidInput
+from cro_core.errors import InvalidInput, StoreError
 from cro_core.home import Home, create_home
 from cro_core.storage import analytics, engines, experiments
 from cro_core.storage.spark import in_spark

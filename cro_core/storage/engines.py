@@ -2,7 +2,7 @@
 
 Both engines get the same texts and read the same lake and database, so both give the same counts. Sums of
 fractions are the same to the last bit on DuckDB wherever the events lie; Spark adds them up in the order in
-which its workers finish, so there they agree to about 12 digits.
+which its workers finish, so there they agree to 9 digits at least.
 """
 
 from __future__ import annotations
