@@ -224,6 +224,10 @@ class Experiment:
         """When the last look is due; ``None`` before the start."""
         return self.started_at + self.plan.horizon if self.started_at else None
 
+    def judged_at(self, as_of: datetime) -> datetime:
+        """The moment that its numbers are of: an ended experiment stays as it was at its end."""
+        return as_of if self.ended_at is None else min(as_of, self.ended_at)
+
     @property
     def enrolment_ends_at(self) -> datetime | None:
         """After this nobody new is counted, so that the last look has only mature units."""

@@ -304,7 +304,7 @@ def _read(
     """The experiment, what its tables say of themselves, and its events."""
     now = home.clock()
     experiment = experiments.get(connection, experiment_id)
-    moment = extent.judged_at(experiment, now if as_of is None else as_of)
+    moment = experiment.judged_at(now if as_of is None else as_of)
     reading = analytics.reading(connection, experiment, moment)
     attrs = {
         "experiment": experiment.id,

@@ -26,7 +26,7 @@ from cro_core.analysis import HUMAN
 from cro_core.clock import to_micros
 from cro_core.domain import EXPOSURE
 from cro_core.errors import InvalidInput, StoreError
-from cro_core.storage import scan, schema, seals
+from cro_core.storage import duck, scan, schema, seals
 from cro_core.storage.database import lake_of
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def opened(connection: sa.Connection, at: datetime, memory: str = scan.MEMORY) -
     """
     seal, lake = seals.newest(connection), lake_of(connection)
     files = lake.files(seal.version) if lake is not None and seal is not None else []
-    session = _session(memory, remote=lake is not None and "://" in lake.location)
+    session = _session(memory, remote=lake is not None and lake.remote)
     try:
         unsealed = scan.unsealed(connection, [c.name for c in schema.events.columns], sa.true())
         found = Snapshot(
@@ -200,19 +200,9 @@ def _refused(sql: str) -> Iterator[str]:
 
 
 def _session(memory: str, *, remote: bool) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
     spill = f"{tempfile.gettempdir()}/cro-door-{os.getpid()}-{secrets.token_hex(4)}"
-    session = duckdb.connect(
-        config={
-            "threads": min(scan.THREADS, os.cpu_count() or 1),
-            "memory_limit": memory,
-            "temp_directory": spill,
-        }
-    )
-    session.execute("SET parquet_metadata_cache = true; CREATE SCHEMA held")
-    if remote:
-        session.execute("INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
+    session = duck.started(memory=memory, spill=spill, remote=remote)
+    session.execute("CREATE SCHEMA held")
     return session
 
 

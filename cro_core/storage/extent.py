@@ -29,17 +29,12 @@ class Extent:
     """When the last of them arrived; ``None`` without events."""
 
 
-def judged_at(experiment: Experiment, as_of: datetime) -> datetime:
-    """The moment that an experiment's numbers are of: an ended one stays as it was at its end."""
-    return as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
-
-
 def complete_until(experiment: Experiment, as_of: datetime, now: datetime) -> datetime:
     """Visitors whose first exposure was before it are all counted, as far as their events have arrived.
 
     Those who came later may still convert, and are left out; in a file imported as a whole nobody is.
     """
-    moment = min(judged_at(experiment, as_of), now)
+    moment = min(experiment.judged_at(as_of), now)
     return moment if experiment.plan.finished else moment - experiment.plan.window
 
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 
 from cro_core.clock import from_micros
 from cro_core.errors import StoreError
-from cro_core.storage import schema
+from cro_core.storage import duck, schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -76,6 +76,11 @@ class Lake:
         self._reader: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is in an object store."""
+        return "://" in self.location
+
     # Reading
 
     def files(self, version: int, first: str | None = None, last: str | None = None) -> list[str]:
@@ -124,7 +129,9 @@ class Lake:
         try:
             with self._opening:
                 if self._reader is None:
-                    self._reader = _duckdb(self.location)
+                    self._reader = duck.started(
+                        memory=SORT_MEMORY, spill=tempfile.gettempdir(), remote=self.remote
+                    )
                 cursor = self._reader.cursor()
             yield cursor
         except (duckdb.IOException, duckdb.HTTPException) as error:
@@ -346,20 +353,3 @@ def _properties() -> WriterProperties:
         max_row_group_size=ROWS_PER_GROUP,
         column_properties={"id": ColumnProperties(dictionary_enabled=False, bloom_filter_properties=bloom)},
     )
-
-
-def _duckdb(location: str) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    reader = duckdb.connect(
-        config={
-            "memory_limit": SORT_MEMORY,
-            "temp_directory": tempfile.gettempdir(),
-        }
-    )
-    reader.execute("SET parquet_metadata_cache = true")  # files never change
-    if "://" in location:
-        # Extensions that come over the network once; the environment's own credentials serve both libraries.
-        reader.execute("INSTALL httpfs; INSTALL aws; LOAD httpfs; LOAD aws")
-        reader.execute("CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
-    return reader

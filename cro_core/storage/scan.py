@@ -19,16 +19,13 @@ import sqlalchemy as sa
 
 from cro_core.clock import to_micros
 from cro_core.errors import StoreError
-from cro_core.storage import schema, seals
+from cro_core.storage import duck, schema, seals
 from cro_core.storage.database import lake_of
 from cro_core.storage.lake import arrow_schema, raw_columns
 
 if TYPE_CHECKING:  # slow to import, and the service can do without until somebody asks for numbers
     import duckdb
     import pyarrow as pa
-
-THREADS = 4
-"""Most threads of a query: a look is short, and the machine serves visitors meanwhile."""
 
 MEMORY = "1GB"
 """What a query holds in memory at most; beyond that it uses temporary files."""
@@ -42,25 +39,14 @@ Where = sa.ColumnElement[bool]
 def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
     """A place for temporary tables, private to its user and gone when it is closed; it can read the store's lake."""
     lake = lake_of(connection)
-    return _engine(os.getpid(), lake is not None and "://" in lake.location).cursor()
+    return _engine(os.getpid(), lake is not None and lake.remote).cursor()
 
 
 @cache
 def _engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
     """One for the process: starting it takes longer than many a query."""
-    import duckdb
-
-    spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"  # made only when it is needed
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "threads": min(THREADS, os.cpu_count() or 1),
-        "memory_limit": MEMORY,
-        "temp_directory": spill,
-    }
-    engine = duckdb.connect(config=config)
-    engine.execute("SET parquet_metadata_cache = true")  # the lake's files never change
-    if remote:
-        engine.execute("INSTALL httpfs; LOAD httpfs; CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
-    return engine
+    spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"
+    return duck.started(memory=MEMORY, spill=spill, remote=remote)
 
 
 def run(

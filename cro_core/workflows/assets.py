@@ -51,8 +51,7 @@ def _appearances(
             continue
         cells = _cells(connection, experiment, now)
         if cells is not None:
-            last = now if experiment.ended_at is None else min(experiment.ended_at, now)
-            yield Appearance(experiment.id, last, assets, cells)
+            yield Appearance(experiment.id, experiment.judged_at(now), assets, cells)
 
 
 def _cells(connection: sa.Connection, experiment: Experiment, now: datetime) -> tuple[Cell, ...] | None:
@@ -62,6 +61,5 @@ def _cells(connection: sa.Connection, experiment: Experiment, now: datetime) -> 
         return None
     if last is not None and last.final and experiment.ended_at is not None:
         return last.cells
-    moment = now if experiment.ended_at is None else min(now, experiment.ended_at)
-    with analytics.reading(connection, experiment, moment) as reading:
+    with analytics.reading(connection, experiment, experiment.judged_at(now)) as reading:
         return reading.cells()

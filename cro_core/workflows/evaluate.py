@@ -66,7 +66,7 @@ def look(
             waterfall), unless the decision is final.
         engine: where the events are counted.
     """
-    moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
+    moment = experiment.judged_at(as_of)
     stored = looks.state(connection, experiment.id)
     state = None if stored is None else EngineState.from_json(stored)
     with analytics.reading(connection, experiment, moment, engine=engine) as reading:

@@ -15,7 +15,7 @@ from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.reporting import words
 from cro_core.storage import analytics, experiments
-from cro_core.storage.extent import Extent, complete_until, extent, judged_at
+from cro_core.storage.extent import Extent, complete_until, extent
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
     """
     with home.db.read() as connection:
         experiment = experiments.get(connection, experiment_id)
-        moment = judged_at(experiment, as_of)
+        moment = experiment.judged_at(as_of)
         with analytics.reading(connection, experiment, moment) as reading:
             steps = reading.waterfall()
             totals = analysis.totals(experiment, reading.cells())

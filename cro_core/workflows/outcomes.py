@@ -129,7 +129,7 @@ def of_experiment(
     names = goals(connection)
     if not names or experiment.started_at is None or experiment.status is Status.DRAFT:
         return ()
-    moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
+    moment = experiment.judged_at(as_of)
     with analytics.reading(connection, experiment, moment, engine=engine) as reading:
         return tuple(outcomes(experiment, name, reading.outcomes(name, as_of)) for name in names)
 

@@ -40,7 +40,7 @@ def of_experiment(
 ) -> Performance:
     """The same for an experiment at hand."""
     chosen = performance.check_dimensions(by)
-    moment = as_of if experiment.ended_at is None else min(as_of, experiment.ended_at)
+    moment = experiment.judged_at(as_of)
     with analytics.reading(connection, experiment, moment) as reading:
         cells = reading.cells()
         pairs = performance.pairs_of(chosen)
