@@ -132,20 +132,14 @@ def _ranking(ranking: Ranking | None) -> Iterator[Html]:
     yield _nothing(ranking.said)
     rows = [
         (
-            named(a.asset_id),
+            _over(named(a.asset_id), f"{words.count(a.units)} visitors"),
             f"{a.score:.0f}",
-            words.count(a.units),
             words.percent(a.rate),
-            join(
-                [
-                    tag("strong", words.signed(a.uplift)),
-                    tag("span", words.interval(a.low, a.high), cls="cro-under"),
-                ]
-            ),
+            _over(words.signed(a.uplift), words.interval(a.low, a.high)),
         )
         for a in ranking.assets
     ]
-    header = ("Asset", "Score", "Visitors", "Rate", "Against the average (interval)")
+    header = ("Asset", "Score", "Rate", "To average")
     if rows:
         yield table("Pictures and clips, best first", header, rows)
     if ranking.untried:
@@ -398,7 +392,7 @@ def _why(why: str) -> Html:
 def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
     rows = [
         (
-            join([tag("strong", named(page.winner or "")), tag("span", named(page.name), cls="cro-under")]),
+            _over(named(page.winner or ""), named(page.name)),
             _gain(page),
             words.day(page.ended_at, zone),
         )
@@ -412,7 +406,7 @@ def _gain(page: Sheet) -> Html:
     if best is None or best.relative is None:
         return Html("–")
     span = words.interval(best.relative_low, best.relative_high)
-    return join([tag("strong", words.signed(best.relative)), tag("span", span, cls="cro-under")])
+    return _over(words.signed(best.relative), span)
 
 
 def _cards(cards: Iterable[Html], empty: str) -> Block:
@@ -422,3 +416,8 @@ def _cards(cards: Iterable[Html], empty: str) -> Block:
 
 def _nothing(text: str) -> Html:
     return paragraph(text, cls="cro-quiet")
+
+
+def _over(above: str, below: str) -> Html:
+    """Two lines in a cell: what matters, and what it belongs to."""
+    return join([tag("strong", above), tag("span", below, cls="cro-under")])
