@@ -30,8 +30,23 @@ MOST_COUNTERS = 20_000
 """Counters kept at most (two of a client); when there are more, all begin anew, so memory stays bounded."""
 
 
+class _Expirations(dict[str, float]):
+    """When each counter ends. One that is gone never does.
+
+    The library's sweep lists the counters and then asks for each, from a thread of its own; where one was
+    removed in between, it would end with a KeyError.
+    """
+
+    def __missing__(self, key: str) -> float:
+        return math.inf
+
+
 class Bounded(MemoryStorage):
     """The library's store in memory, which has as many counters as there were clients in the last window or two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expirations = _Expirations()
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Counts; see the library."""

@@ -129,7 +129,9 @@ def test_a_full_queue_refuses_at_once(shop: Home, serve: Callable[..., Service])
     batches = [traffic.items(50) for _ in range(11)]
     with ThreadPoolExecutor(11) as pool:
         with held(shop, *_locks(shop, "BEGIN IMMEDIATE", TABLE)):
-            posts = [pool.submit(_post_each, service, ledger, [batch]) for batch in batches]
+            posts = [pool.submit(_post_each, service, ledger, [batches[0]])]
+            time.sleep(0.5)  # until it waits in a transaction, and no longer in the queue
+            posts += [pool.submit(_post_each, service, ledger, [batch]) for batch in batches[1:]]
             # One or two wait in the transaction that has begun, two more have room in the queue. The others are
             # answered while the store is still away.
             until_more(ledger.refused, 7, seconds=4)

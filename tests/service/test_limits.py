@@ -242,6 +242,16 @@ def test_memory_is_bounded_however_many_clients_there_are() -> None:
     assert len(storage.locks) <= MOST_COUNTERS + 1
 
 
+def test_a_counter_that_goes_while_the_library_sweeps_harms_nobody() -> None:
+    storage = Bounded()
+    storage.incr("stays", 20)
+    storage.expirations.keys = lambda: ["gone", "stays"]  # as listed before another thread removed one
+    storage._MemoryStorage__expire_events()
+    assert (storage.get("stays"), dict(storage.storage)) == (1, {"stays": 1})
+    storage.reset()
+    assert storage.get("stays") == 0
+
+
 def test_the_real_server_limits_clients_behind_a_proxy(tmp_path: Path) -> None:
     settings = {"service": {"requests_per_second": 0.5, "trusted_proxies": 1}}
     server = start_server(make_home(tmp_path / "home", settings), tmp_path / "log")
