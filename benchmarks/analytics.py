@@ -132,7 +132,7 @@ def _seal(home: Home, rows: Any) -> None:
     with home.db.write() as connection:
         before = seals.newest(connection)
         held = rows.num_rows + (before.events if before else 0)
-        seals.note(connection, before, version, at=NOW, reason="benchmark", events=held)
+        seals.note(connection, before, version, at=NOW, reason=seals.ADDED, events=held)
 
 
 def _insert(home: Home, rows: Any) -> None:

@@ -454,6 +454,11 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     }
 
 
+def named(*texts: str) -> list[str]:
+    """The names of what texts are run with, in order."""
+    return list(dict.fromkeys(re.findall(r"\$(\w+)", " ".join(texts))))
+
+
 def needed(sql: str) -> list[str]:
     """Those of :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
     words = set(re.findall(r"\w+", sql))

@@ -1,7 +1,7 @@
 """A home: the folder that holds one site's settings, data and reports.
 
 HOME/cro-config.json     settings
-HOME/data/               cro.sqlite, secrets.json (mode 600), media/, locks/, clock.json (simulated homes only)
+HOME/data/               cro.sqlite, secrets.json (mode 600), media/, locks/, cache/, clock.json (simulated homes only)
 HOME/reports/            weekly reports; runs/ holds the executed notebooks
 """
 
@@ -85,7 +85,8 @@ class Home:
     def lake(self) -> Lake:
         """Where the sealed days are."""
         location = self.config.storage.lake or "data/lake"
-        return Lake(location if "://" in location else str(self.path / location))
+        place = location if "://" in location else str(self.path / location)
+        return Lake(place, keep_in=self.data / "cache" / "units")
 
     @cached_property
     def salt(self) -> bytes:

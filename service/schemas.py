@@ -260,6 +260,7 @@ class ActiveTest(BaseModel):
     """A running experiment."""
 
     test_id: str
+    as_of: datetime = Field(description="When it was counted: at most a minute ago.")
     name: str
     slot: str
     hypothesis: str
@@ -279,6 +280,7 @@ class ActiveTestsAnswer(BaseModel):
         tests=[
             {
                 "test_id": "hero-cta",
+                "as_of": "2026-03-04T12:00:00Z",
                 "name": "Call to action of the hero",
                 "slot": "hero",
                 "hypothesis": "A direct call brings more requests",

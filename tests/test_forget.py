@@ -24,6 +24,7 @@ from cro_core.home import Home
 from cro_core.ingestion import MAX_PAYLOAD, Rejection
 from cro_core.storage import erasure, journal, schema, seals
 from cro_core.storage import events as event_store
+from cro_core.storage.analytics import reading
 from cro_core.storage.database import Database
 from cro_core.workflows.forget import SUBJECT, forget
 from cro_core.workflows.ingest import ingest
@@ -96,6 +97,8 @@ def test_a_person_is_gone_from_everywhere(home: Home) -> None:
     others = [*visits(200, days=5), *theirs(home, person=STRANGER)]
     store(home, [*others, *theirs(home)])
     seal(home, now=LATE)
+    with home.db.read() as connection, reading(connection, running(), LATE) as look:
+        assert look.exposed_units() == 39  # and what it read is kept for the next
     store(home, theirs(home, 5, start=100))
     bad = {
         "event_type": "exposure",
@@ -105,7 +108,7 @@ def test_a_person_is_gone_from_everywhere(home: Home) -> None:
     }
     loose = {"event_type": "lead", "session_id": f"session of {PERSON}"}
     ingest(home, [bad, loose, {**bad, "user_id": STRANGER, "session_id": "x"}], now=LATE)
-    places = {"events", "exposures", "quarantine"}
+    places = {"events", "exposures", "quarantine", "rows.parquet", "met.parquet", "contexts.parquet"}
     if home.db.engine.dialect.name == "sqlite":
         places.add("cro.sqlite-wal")
     assert set(traces(home)) > places

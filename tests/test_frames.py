@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 from store_samples import DAY, HOUR, START, TICK, event, exposure, rows, running, stored
 
 from cro_core import frames
-from cro_core.clock import to_micros
+from cro_core.clock import iso, to_micros
 from cro_core.domain import Decision, Status, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput, NotFound, StoreError
 from cro_core.home import Home
@@ -362,6 +362,25 @@ class TestOverview:
         after = overview.active_tests(busy, now=LATE)[1]
         assert [v["share"] for v in after["variants"]] == [None, None]
         assert after["counted_units"] == 2
+
+    def test_a_running_test_is_counted_again_when_something_is_new(self, busy: Home) -> None:
+        """Within a minute only for a new event or another state; then always."""
+        now = LATE
+
+        def hero(moment: datetime) -> dict[str, Any]:
+            return next(t for t in overview.active_tests(busy, now=moment) if t["test_id"] == "hero")
+
+        first = hero(now)
+        assert hero(now + timedelta(seconds=59)) == first
+        assert first["as_of"] == iso(now)
+        assert hero(now + timedelta(seconds=60))["as_of"] == iso(now + timedelta(seconds=60))
+        with busy.db.write() as connection:
+            events.record(connection, [exposure("new", "a", START + HOUR)], (), START)
+        assert hero(now)["exposed_units"] == first["exposed_units"] + 1
+        with busy.db.write() as connection:
+            found = experiments.get(connection, "hero")
+            experiments.update(connection, replace(found, hypothesis="another one"))
+        assert hero(now + timedelta(seconds=1))["hypothesis"] == "another one"
 
     def _ship(
         self, home: Home, name: str, minute: int, verdict: Verdict = Verdict.SHIP, winner: str = "b"

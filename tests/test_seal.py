@@ -189,15 +189,22 @@ def test_late_events_join_their_day(home: Home) -> None:
     assert (hot, set(cold)) == (Counter(), names(posted) | names(late))
 
 
-def test_many_small_files_of_a_day_are_joined(home: Home) -> None:
-    for n in range(sealing.MOST_FILES + 1):
+@pytest.mark.parametrize(("together", "files"), [(1, 4), (3, 10)])
+def test_many_small_files_of_a_day_are_joined(
+    home: Home, monkeypatch: pytest.MonkeyPatch, together: int, files: int
+) -> None:
+    """When so many days have too many; one day alone when it has that many times too many."""
+    monkeypatch.setattr(sealing, "MOST_FILES", 3)
+    monkeypatch.setattr(sealing, "DAYS_TOGETHER", together)
+    joined = []
+    for n in range(files):
         store(home, visits(10, days=1, start=10 * n))
-        done = seal(home, now=LATE, force=True)
+        joined.append(seal(home, now=LATE, force=True).joined)
 
-    assert done.joined == 1
+    assert joined == [0] * (files - 1) + [1]
     with home.db.read() as connection:
         assert len(home.lake.files(seals.current(connection) or 0)) == 1
-    expect(home, names(visits(10 * sealing.MOST_FILES + 10)))
+    expect(home, names(visits(10 * files)))
 
 
 def test_a_large_day_moves_in_pieces(home: Home) -> None:

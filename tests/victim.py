@@ -60,7 +60,7 @@ def kill_at(step: str, when: str, nth: int) -> None:
 def work(job: dict[str, Any]) -> None:
     """Seals or forgets, with small pieces so that there are several."""
     sealing.FEWEST, sealing.MOST, sealing.PIECE = 1, 15, 30
-    sealing.MOST_FILES = job.get("most_files", sealing.MOST_FILES)
+    sealing.MOST_FILES, sealing.DAYS_TOGETHER = job.get("most_files", sealing.MOST_FILES), 1
     home = open_home(job["home"], {"CRO_DATABASE_URL": job["url"]})
     if job.get("step"):
         kill_at(job["step"], job["when"], job.get("nth", 1))

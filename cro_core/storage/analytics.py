@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,7 +14,7 @@ from cro_core import analysis
 from cro_core.clock import from_micros, to_micros
 from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell
 from cro_core.errors import InvalidInput
-from cro_core.storage import engines, schema
+from cro_core.storage import engines, kept, schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,22 +38,25 @@ def reading(
         InvalidInput: no such engine.
         StoreError: the engine cannot be reached.
     """
-    analysis.parameters(experiment, as_of)
+    named = analysis.parameters(experiment, as_of)
     opened = engines.opened(connection, engine)
-    goals, epochs = experiment.plan.goals, experiment.epochs
-    opened.give(
-        "goals",
-        type=[g.name for g in goals],
-        weight=[float(g.weight) for g in goals],
-        is_primary=[int(g.primary) for g in goals],
-    )
+    epochs = experiment.epochs
+    goals: dict[str, list[Any]] = {
+        "type": [g.name for g in experiment.plan.goals],
+        "weight": [float(g.weight) for g in experiment.plan.goals],
+        "is_primary": [int(g.primary) for g in experiment.plan.goals],
+    }
+    opened.give("goals", **goals)
     opened.give(
         "epochs",
         number=[e.number for e in epochs],
         starts_at=[to_micros(e.starts_at) for e in epochs],
         ends_at=[to_micros(e.ends_at) for e in epochs],
     )
-    return Reading(connection, experiment, as_of, opened)
+    keeper = None
+    if isinstance(opened, engines.DuckDB):
+        keeper = kept.Keeper(opened.session, connection, named, goals, COLUMNS)
+    return Reading(connection, experiment, as_of, opened, keeper)
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Reading:
     experiment: Experiment
     as_of: datetime
     engine: engines.Engine
+    _keeper: kept.Keeper | None = None
     _made: set[str] = field(default_factory=set)
     """Which of :data:`analysis.TABLES` there are."""
 
@@ -217,6 +220,8 @@ class Reading:
                 else:
                     text = analysis.TABLES[name]
                     self.engine.keep(name, text, _named(text, given))
+                    if self._keeper and name in kept.TABLES:
+                        self._keeper.complete(name)
                 self._made.add(name)
         return _named(sql, given)
 
@@ -242,7 +247,9 @@ class Reading:
         period: dict[str, datetime] = {}
         if source == "past":  # of units that count: they met the experiment in one of its epochs
             period = {"since": epochs[0].starts_at - analysis.LOOKBACK, "before": epochs[-1].ends_at}
-        self.engine.view(source, COLUMNS[source], wanted[source], **period)
+        keeper = self._keeper if source in kept.TABLES.values() else None
+        if keeper is None or not keeper.view(source, wanted[source]):
+            self.engine.view(source, COLUMNS[source], wanted[source], **period)
 
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -258,7 +265,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "bot",
         "internal",
     ),
-    "shown": ("id", "experiment_id", "type", "value", *analysis.CONTEXT),
+    "shown": ("id", "experiment_id", "unit", "type", "value", *analysis.CONTEXT),
     "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
     "past": ("unit", "type", "occurred_at", "bot", "internal"),
 }
@@ -272,7 +279,7 @@ OUTCOME = ("unit", "type", "occurred_at", "value", "bot", "internal")
 
 
 def _named(sql: str, given: Mapping[str, Any]) -> Row:
-    return {name: given[name] for name in re.findall(r"\$(\w+)", sql)}
+    return {name: given[name] for name in analysis.named(sql)}
 
 
 def _known(dimension: str, known: Sequence[str]) -> str:

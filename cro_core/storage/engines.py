@@ -86,11 +86,11 @@ class DuckDB:
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
-        self._session = scan.opened(connection)
+        self.session = scan.opened(connection)
 
     def give(self, name: str, **columns: Sequence[Any]) -> None:
         """Makes a small table."""
-        scan.give(self._session, name, **columns)
+        scan.give(self.session, name, **columns)
 
     def view(
         self,
@@ -102,22 +102,22 @@ class DuckDB:
         before: datetime | None = None,
     ) -> None:
         """Makes a view of the stored events."""
-        scan.view(self._session, name, self._connection, columns, where, since=since, before=before)
+        scan.view(self.session, name, self._connection, columns, where, since=since, before=before)
 
     def keep(self, name: str, sql: str, named: Named) -> None:
         """Makes a table of what a selection finds."""
-        scan.run(self._session, f"CREATE TEMP TABLE {name} AS {sql}", named)
+        scan.run(self.session, f"CREATE TEMP TABLE {name} AS {sql}", named)
 
     def rows(self, sql: str, named: Named) -> list[Row]:
         """What a selection finds."""
-        found = scan.run(self._session, sql, named)
+        found = scan.run(self.session, sql, named)
         names = [column[0] for column in found.description or ()]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
     def table(self, sql: str, named: Named) -> pa.Table:
         """The same in columns."""
-        return scan.run(self._session, sql, named).to_arrow_table()
+        return scan.run(self.session, sql, named).to_arrow_table()
 
     def close(self) -> None:
         """Frees what was made."""
-        self._session.close()
+        self.session.close()

@@ -66,10 +66,15 @@ class Lake:
     """A lake at a folder or an object-store address; it exists once something was sealed.
 
     Safe to share between threads that read; only one process at a time may call what writes.
+
+    Args:
+        location: the folder or address.
+        keep_in: a folder of this machine for what is kept of it (:mod:`cro_core.storage.kept`); nothing is without.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, keep_in: Path | None = None) -> None:
         self.location = location.rstrip("/")
+        self.keep_in = keep_in
         self.cache: dict[str, Any] = {}
         """What this process has read of it already, by name; its users check that it is still true."""
         self._files: dict[int, Sequence[File]] = {}

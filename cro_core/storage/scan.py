@@ -71,10 +71,10 @@ def give(session: duckdb.DuckDBPyConnection, name: str, **columns: Sequence[Any]
     """Makes a small table of whole numbers, fractions or text; there must be a row."""
     import pyarrow as pa
 
-    _keep(session, name, pa.table({key: list(values) for key, values in columns.items()}))
+    keep(session, name, pa.table({key: list(values) for key, values in columns.items()}))
 
 
-def _keep(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def keep(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
     """Copies rows into a temporary table: filters that DuckDB makes for its joins cannot be asked of Arrow."""
     session.register(f"{name}_rows", rows)
     run(session, f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_rows")  # noqa: S608  our own name
@@ -103,7 +103,7 @@ def view(
         before: leaves out what happened then or later.
     """
     rows, sealed = pieces(connection, columns, where, since=since, before=before)
-    _keep(session, f"{name}_unsealed", rows)
+    keep(session, f"{name}_unsealed", rows)
     chosen = ", ".join(columns)
     text = f"SELECT {chosen} FROM {name}_unsealed"  # noqa: S608  names of the schema
     if sealed:

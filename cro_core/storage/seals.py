@@ -25,6 +25,10 @@ SEALER_LOCK = SEAL_LOCK + 1
 """Number of the PostgreSQL advisory lock that the one process holds which seals."""
 
 
+ADDED = "seal"
+"""The reason of a version that holds all of the one before, and more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seal:
     """A version of the lake that counts."""
@@ -57,6 +61,13 @@ def current(connection: sa.Connection) -> int | None:
     """The version of the lake that belongs to this connection's snapshot; ``None`` before anything was sealed."""
     seal = newest(connection)
     return None if seal is None else seal.version
+
+
+def rewritten(connection: sa.Connection) -> int:
+    """Number of the newest version of the lake that did more than add events; 0 where none did."""
+    table = schema.lake_versions.c
+    query = sa.select(sa.func.max(table.number)).where(table.reason != ADDED)
+    return connection.scalar(query) or 0
 
 
 def already_sealed(connection: sa.Connection, ids: Collection[str]) -> set[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,27 @@ from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
 from cro_core.storage import analytics, decisions, events, journal
 from cro_core.workflows.catalog import catalog
+
+FRESH = timedelta(minutes=1)
+"""For so long a test is shown as it was counted last, unless a thousandth of the site's events is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A test as it was counted last."""
+
+    at: datetime
+    events: int
+    """How many events of the site there were."""
+    experiment: Experiment
+    data: dict[str, Any]
+
+    def holds(self, experiment: Experiment, events: int, now: datetime) -> bool:
+        """Whether it may still be shown."""
+        new = abs(events - self.events)
+        return (
+            self.experiment == experiment and self.at <= now < self.at + FRESH and 1000 * new <= self.events
+        )
 
 
 def overview(home: Home, *, now: datetime) -> dict[str, Any]:
@@ -34,9 +56,18 @@ def overview(home: Home, *, now: datetime) -> dict[str, Any]:
 
 
 def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
-    """Running experiments with their counted units so far."""
+    """Running experiments with their counted units as of ``as_of``, which is at most :data:`FRESH` ago."""
     with home.db.read() as connection:
-        return [_active(connection, e, now) for e in catalog(home, connection).running]
+        events_so_far = events.totals(connection).get("accepted", 0)
+        before: dict[str, _Shown] = home.cache.get("active tests", {})
+        shown = {}
+        for e in catalog(home, connection).running:
+            known = before.get(e.id)
+            if known is None or not known.holds(e, events_so_far, now):
+                known = _Shown(now, events_so_far, e, _active(connection, e, now))
+            shown[e.id] = known
+    home.cache["active tests"] = shown
+    return [known.data for known in shown.values()]
 
 
 def recent_winners(home: Home, limit: int = 20) -> list[dict[str, Any]]:
@@ -94,6 +125,7 @@ def _active(connection: sa.Connection, experiment: Experiment, now: datetime) ->
     epoch = experiment.epoch_at(now)
     return {
         "test_id": experiment.id,
+        "as_of": iso(now),
         "name": experiment.name,
         "slot": experiment.slot,
         "hypothesis": experiment.hypothesis,

@@ -20,7 +20,7 @@ from cro_core.clock import EPOCH
 from cro_core.domain import to_json
 from cro_core.errors import StoreError
 from cro_core.home import Home
-from cro_core.storage import erasure, journal, seals
+from cro_core.storage import erasure, journal, kept, seals
 from cro_core.storage.erasure import Erased
 from cro_core.storage.lake import Held, arrow_table
 
@@ -37,7 +37,10 @@ FEWEST, MOST = 1_000, 100_000
 """Rows of such a transaction."""
 
 MOST_FILES = 8
-"""More small files of one day are joined."""
+"""A day with more small files is worth joining them."""
+
+DAYS_TOGETHER = 7
+"""So many such days are joined at once: what looks have kept of the lake (:mod:`kept`) has to be made anew then."""
 
 READERS_HOURS = 24
 """How long replaced files stay for those who read an older version."""
@@ -154,6 +157,7 @@ class Sealer:
     def clean(self) -> None:
         """Takes deleted rows out of every file, older versions of the lake included."""
         self.home.lake.vacuum(0)
+        self._drop_kept()  # after the files that it could be made of again
         self.home.db.scrub()
         with self.home.db.write() as connection:
             erasure.unmark(connection)
@@ -165,6 +169,14 @@ class Sealer:
             noted = seals.note(connection, self.noted, version, at=self.now, reason=reason, events=events)
             yield connection
         self.noted = noted
+        if reason != seals.ADDED:
+            self._drop_kept()
+
+    def _drop_kept(self) -> None:
+        """What was kept of the lake before it was last rewritten may tell of somebody who is forgotten."""
+        if self.home.lake.keep_in is not None:
+            with self.home.db.read() as connection:
+                kept.drop(self.home.lake.keep_in, before=seals.rewritten(connection))
 
     @contextmanager
     def rewriting(
@@ -240,7 +252,7 @@ class Sealer:
     def _move(self, rows: Sequence[sa.Row[Any]], pace: _Pace) -> None:
         version = self.home.lake.append(arrow_table(rows))
         held = 0 if self.noted is None else self.noted.events
-        with self.noting(version, "seal", held + len(rows)) as connection:
+        with self.noting(version, seals.ADDED, held + len(rows)) as connection:
             begun = monotonic()
             removed = seals.remove(connection, [row.id for row in rows])
             if removed != len(rows):
@@ -251,8 +263,10 @@ class Sealer:
         pace.heed(monotonic() - begun)
 
     def _join(self) -> int:
-        """Joins the files of days that have many small ones; returns of how many days."""
+        """Joins the files of days that have many small ones, when it is time; returns of how many days."""
         days = self.home.lake.scattered(MOST_FILES)
+        if len(days) < DAYS_TOGETHER and not self.home.lake.scattered(DAYS_TOGETHER * MOST_FILES):
+            return 0
         for day in days:
             with self.rewriting([day], "join"):
                 pass

@@ -1,0 +1,264 @@
+"""What the sealed events say of each unit, kept from one look to the next.
+
+The tables :data:`TABLES` of :mod:`cro_core.analysis` have in common that what they say of a unit depends on that
+unit's events only. So they are made of the sealed events once, and written down beside the rows that they were made
+of. A later look makes them anew for the units that something has happened to since, and takes the others as they are:
+it costs what is new and what the experiment itself holds, however long the history of the site has grown.
+
+What is kept is a copy, never the truth: deleting it costs time and nothing else. It lies under the folder of its
+generation, the number of the newest version of the lake that did more than add events. Rewriting the lake, as for
+somebody who is to be forgotten, begins a generation, and the folders of those before go.
+"""
+
+# ruff: noqa: S608  these texts are put together from words of this package and from paths of our own
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from cro_core import analysis
+from cro_core.domain import EXPOSURE
+from cro_core.storage import scan, seals
+from cro_core.storage.database import lake_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+TABLES: Mapping[str, str] = {"met": "events", "achieved": "events", "contexts": "shown"}
+"""What is kept, with the source that it is made of."""
+
+ROWS = "rows"
+"""File of the sealed rows that a table may still need: first exposures, and goals whoever reached them."""
+
+FILES = "files.json"
+"""Which files of the lake it was made of."""
+
+LATEST = 2
+"""Makings of one experiment that stay: a look that has begun may still read the one before."""
+
+UNUSED_SECONDS = 8 * 86_400
+"""A making so much older than the newest is of an experiment that has ended: its day is sealed with each new one."""
+
+WANTED = f"""
+{analysis.HUMAN} AND {analysis.RELEVANT}
+AND (type IN (SELECT type FROM goals) OR (type = '{EXPOSURE}' AND experiment_id = $experiment))
+"""
+"""Those sealed events that the tables read."""
+
+NEEDED = f"type <> '{EXPOSURE}' OR id IN (SELECT event_id FROM met)"
+"""Those of them that a later table may still depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """The tables as they were made of some files of the lake."""
+
+    folder: Path
+    files: frozenset[str]
+
+    def table(self, name: str) -> str:
+        """One of :data:`TABLES`, or :data:`ROWS`, for a query to read."""
+        return f"read_parquet({_text(self.folder / f'{name}.parquet')}, hive_partitioning = false)"
+
+
+class Keeper:
+    """The kept tables of one experiment, completed by what has happened since; for one reading.
+
+    Args:
+        session: where the reading makes its tables.
+        connection: the store.
+        named: what the definitions are run with.
+        goals: the columns of the table ``goals``.
+        columns: what is read of each source.
+    """
+
+    def __init__(
+        self,
+        session: duckdb.DuckDBPyConnection,
+        connection: sa.Connection,
+        named: Mapping[str, Any],
+        goals: Mapping[str, Sequence[Any]],
+        columns: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._session, self._connection = session, connection
+        self._goals, self._columns = goals, columns
+        texts = [WANTED, *(analysis.TABLES[name] for name in TABLES)]
+        self._named = {name: named[name] for name in analysis.named(*texts)}
+        self._name = _digest(texts, self._row_columns, self._named, goals)
+        self._used: dict[str, Making] = {}
+
+    def view(self, source: str, where: scan.Where) -> bool:
+        """Makes a source of the events of those units only that something has happened to since.
+
+        Args:
+            source: one of those of :data:`TABLES`.
+            where: which rows of the database are wanted.
+
+        Returns:
+            False where nothing is kept: nothing was sealed, or it cannot be written down here.
+        """
+        columns = self._columns[source]
+        while True:  # as scan.pieces does: what was sealed, and what was not, of one moment
+            version = seals.current(self._connection)
+            making = None if version is None else self._current(version)
+            if making is None:
+                return False
+            rows = scan.unsealed(self._connection, columns, where)
+            if seals.current(self._connection) == version:
+                break
+        fresh = f"{source}_unsealed"
+        scan.keep(self._session, fresh, rows)
+        _narrow(self._session, source, columns, fresh, making if rows.num_rows else None)
+        self._used[source] = making
+        return True
+
+    def complete(self, table: str) -> None:
+        """Adds to a table, made of a narrowed source, the units that nothing has happened to."""
+        making = self._used.get(TABLES[table])
+        if making is not None:
+            _add_others(self._session, table, making)
+
+    def _current(self, version: int) -> Making | None:
+        """What is kept of a version of the lake, made now where it is not."""
+        lake = lake_of(self._connection)
+        if lake is None or lake.keep_in is None:
+            return None
+        generation = lake.keep_in / str(seals.rewritten(self._connection))
+        if not _is_newest(generation):
+            return None
+        files = frozenset(lake.files(version))
+        found = _makings(generation, self._name)
+        for making in found:
+            if making.files == files:
+                return making
+        before = max((m for m in found if m.files < files), key=lambda m: len(m.files), default=None)
+        return self._keep(generation, before, files)
+
+    def _keep(self, generation: Path, before: Making | None, files: frozenset[str]) -> Making | None:
+        """Makes the tables of these files, of which ``before`` holds some, and writes them down."""
+        place = generation / f".{uuid.uuid4().hex}"
+        final = generation / f"{self._name}-{_digest(sorted(files))}"
+        try:
+            # Made before anything is read: if the generation ends meanwhile, nothing of it can be written any more.
+            place.mkdir(parents=True)
+            drop(generation.parent, before=int(generation.name))
+            self._write(place, before, sorted(files.difference(before.files if before else ())))
+            (place / FILES).write_text(json.dumps(sorted(files)), encoding="utf-8")
+            place.rename(final)
+        except OSError:  # another process was faster, the generation has ended, or the disk is full
+            shutil.rmtree(place, ignore_errors=True)
+            return Making(final, files) if (final / FILES).exists() else None
+        _tidy(generation, self._name)
+        return Making(final, files)
+
+    def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
+        """Writes the files of a making: what ``before`` says, completed by files of the lake."""
+        columns, sealed = ", ".join(self._row_columns), ", ".join(map(_text, added))
+        with scan.opened(self._connection) as session:
+            scan.give(session, "goals", **self._goals)
+            self._run(
+                session,
+                f"CREATE TEMP TABLE fresh AS SELECT {columns} "
+                f"FROM read_parquet([{sealed}], hive_partitioning = false) WHERE {WANTED}",
+            )
+            for source in dict.fromkeys(TABLES.values()):
+                _narrow(session, source, self._row_columns, "fresh", before)
+            for table in TABLES:
+                self._run(session, f"CREATE TEMP TABLE {table} AS {analysis.TABLES[table]}")
+                if before is not None:
+                    _add_others(session, table, before)
+            rows = f"SELECT {columns} FROM events WHERE {NEEDED}"
+            if before is not None:
+                rows += f" UNION ALL SELECT {columns} FROM {before.table(ROWS)} WHERE {_others('events')}"
+            self._run(session, f"COPY ({rows}) TO {_text(place / f'{ROWS}.parquet')} (FORMAT parquet)")
+            for table in TABLES:
+                self._run(session, f"COPY {table} TO {_text(place / f'{table}.parquet')} (FORMAT parquet)")
+
+    @property
+    def _row_columns(self) -> list[str]:
+        """What the kept rows hold: the columns of both sources."""
+        return list(dict.fromkeys(name for source in TABLES.values() for name in self._columns[source]))
+
+    def _run(self, session: duckdb.DuckDBPyConnection, sql: str) -> None:
+        scan.run(session, sql, {name: self._named[name] for name in analysis.named(sql)})
+
+
+def _narrow(
+    session: duckdb.DuckDBPyConnection,
+    source: str,
+    columns: Sequence[str],
+    fresh: str,
+    making: Making | None,
+) -> None:
+    """A view of ``fresh``, a table of events, and of the kept rows of the units in it."""
+    chosen = ", ".join(columns)
+    scan.run(session, f"CREATE TEMP TABLE {source}_touched AS SELECT DISTINCT unit FROM {fresh}")
+    text = f"SELECT {chosen} FROM {fresh}"
+    if making is not None:
+        text += f" UNION ALL SELECT {chosen} FROM {making.table(ROWS)} WHERE NOT ({_others(source)})"
+    scan.run(session, f"CREATE TEMP VIEW {source} AS {text}")
+
+
+def _add_others(session: duckdb.DuckDBPyConnection, table: str, making: Making) -> None:
+    others = _others(TABLES[table])
+    scan.run(session, f"INSERT INTO {table} SELECT * FROM {making.table(table)} WHERE {others}")
+
+
+def _others(source: str) -> str:
+    """The units that nothing has happened to."""
+    return f"unit NOT IN (SELECT unit FROM {source}_touched)"
+
+
+def drop(folder: Path, *, before: int) -> None:
+    """Deletes what was kept before a generation, and keeps what is being made for one from being kept afterwards."""
+    for old in _generations(folder):
+        if int(old.name) < before:
+            with suppress(FileNotFoundError):  # another process drops it too
+                old.rename(folder / f".{uuid.uuid4().hex}")  # at once: nobody adds to what is being deleted
+    for gone in folder.glob(".*"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _generations(folder: Path) -> list[Path]:
+    return [found for found in folder.glob("*") if found.name.isdecimal()]
+
+
+def _is_newest(generation: Path) -> bool:
+    """Whether nobody has begun another: this connection may see an older state of the store."""
+    return all(int(found.name) <= int(generation.name) for found in _generations(generation.parent))
+
+
+def _makings(generation: Path, name: str) -> list[Making]:
+    found = []
+    for folder in generation.glob(f"{name}-*"):
+        with suppress(OSError, ValueError):  # it is being deleted
+            files = json.loads((folder / FILES).read_text(encoding="utf-8"))
+            found.append(Making(folder, frozenset(files)))
+    return found
+
+
+def _tidy(generation: Path, name: str) -> None:
+    """Deletes older makings of an experiment, those that nobody has looked at for long, and what was never finished."""
+    found = sorted(((f.stat().st_mtime, f) for f in generation.iterdir()), reverse=True)
+    own = [folder for _, folder in found if folder.name.startswith(f"{name}-")]
+    for made_at, folder in found:
+        if folder in own[LATEST:] or made_at < found[0][0] - UNUSED_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(*said: Any) -> str:
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
+
+
+def _text(path: Path | str) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
