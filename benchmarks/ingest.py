@@ -1,9 +1,10 @@
 """How many events a second the service acknowledges, against servers that store nothing, singly, or as JSON.
 
-Every server is the same Flask application on the same WSGI server, one process with threads, and differs only
-in what stores a post. They stand side by side and are loaded in turn, slot by slot, so that what else the
-machine does hits all alike; the table has medians over the slots. The load comes from one more process on
-loopback: 64 connections, each with one request under way, every event new.
+Every server is the same application on the same WSGI server, one process with threads, and differs only in what
+stores a post; "Flask hello" is a bare Flask app there, whose one view answers a constant. They stand side by side and
+are loaded in turn, slot by slot, so that what else the machine does hits all alike; the table has medians over the
+slots. The load comes from one more process on loopback: 64 connections, each with one request under way, every event
+new.
 
     python benchmarks/ingest.py [--seconds 3] [--slots 5] [--postgres]
 """
@@ -31,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, jsonify
 from sqlalchemy import func, make_url, select
 
 from cro_core.clock import system_clock
@@ -43,11 +44,13 @@ from cro_core.workflows.ingest import save_alone
 from service import logs
 from service.app import create_app
 from service.door import Door
+from service.lane import with_lane
 from service.server import _granian as granian
 
-MODES = ("no store", "group commit", "transaction a request", "JSON file")
+HELLO = "Flask hello"
+MODES = (HELLO, "no store", "group commit", "transaction a request", "JSON file")
 CONNECTIONS = 64
-THREADS = 32
+THREADS = 64
 BATCH = 50
 EXPERIMENT = {
     "test_id": "hero",
@@ -100,7 +103,9 @@ def json_file(home: Path) -> Path:
 
 
 def application(mode: str, home: Path) -> Flask:
-    """The service with another place for what is posted."""
+    """The service with another place for what is posted; or what Flask at its simplest answers here."""
+    if mode == HELLO:
+        return hello()
     app = create_app(home)
     if mode == "no store":
         app.extensions["cro_intake"] = Nowhere()
@@ -108,6 +113,13 @@ def application(mode: str, home: Path) -> Flask:
         app.extensions["cro_intake"] = OneByOne(home)
     elif mode == "JSON file":
         app.extensions["cro_intake"] = JsonFile(json_file(home))
+    return with_lane(app)
+
+
+def hello() -> Flask:
+    """One view that reads nothing and answers a constant."""
+    app = Flask("hello")
+    app.post("/api/cro/events")(lambda: (jsonify(hello="world"), 202))
     return app
 
 
@@ -307,16 +319,17 @@ def compare(folder: Path, seconds: float, slots: int, postgres: PostgresServer |
 
 
 def show(size: int, measured: dict[str, list[Load]]) -> None:
-    """Medians, and their ratios to the server that stores nothing."""
+    """Medians, and their ratios to the server that stores nothing and to a bare Flask app."""
     floor = measured["no store"]
     speed, p99 = (statistics.median(getattr(one, what) for one in floor) for what in ("events", "p99"))
+    bare = statistics.median(one.events for one in measured[HELLO])
     print(
         f"\n{size} event{'s' * (size > 1)} a request, {CONNECTIONS} connections, median of {len(floor)} slots"
     )
-    print(f"{'':24}{'events/s':>10}{'of no store':>13}{'p99 ms':>9}{'of no store':>13}")
+    print(f"{'':24}{'events/s':>10}{'of no store':>13}{'of hello':>10}{'p99 ms':>9}{'of no store':>13}")
     for name, slots in measured.items():
         own, tail = (statistics.median(getattr(one, what) for one in slots) for what in ("events", "p99"))
-        print(f"{name:24}{own:>10,.0f}{own / speed:>13.2f}{tail:>9.1f}{tail / p99:>13.1f}")
+        print(f"{name:24}{own:>10,.0f}{own / speed:>13.2f}{own / bare:>10.2f}{tail:>9.1f}{tail / p99:>13.1f}")
 
 
 def lost(servers: list[Server]) -> None:

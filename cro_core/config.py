@@ -295,7 +295,9 @@ class Service(Section):
         "127.0.0.1", min_length=1, description="Address to bind; loopback unless you say otherwise."
     )
     port: int = Field(3000, ge=1, le=65535, description="Port to bind.")
-    threads: int = Field(16, ge=1, le=512, description="Requests handled at once.")
+    threads: int = Field(
+        64, ge=1, le=512, description="Requests handled at once; those that wait together share a commit."
+    )
     max_body_bytes: int = Field(1_000_000, ge=1_000, le=100_000_000, description="Largest request body.")
     max_events_per_request: int = Field(5_000, ge=1, le=100_000, description="Most events in one request.")
     max_waiting_events: int = Field(
@@ -318,7 +320,9 @@ class Service(Section):
         description="How many proxies stand before the service: so many entries of X-Forwarded-For are believed.",
     )
     city_header: str | None = Field(
-        None, pattern=HEADER, description="Header in which a trusted proxy tells the visitor's city."
+        None,
+        pattern=HEADER,
+        description="Header in which a trusted proxy tells the visitor's city, percent-encoded where it is not ASCII.",
     )
     country_header: str | None = Field(
         None, pattern=HEADER, description="Header in which a trusted proxy tells the visitor's country."

@@ -4,51 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, Response, current_app, g, request
-from flask.json.provider import DefaultJSONProvider
 
 from cro_core import geo
 from cro_core.home import Home, open_home
 from cro_core.storage.intake import Intake
 from service import errors, logs
+from service.answers import CROSS_ORIGIN_HEADERS, PREFLIGHT_HEADERS, SECURITY_HEADERS
 from service.limits import Limits
 from service.openapi import document
 from service.routes import SECTIONS
 from service.routes.system import METRICS
 from service.watch import Watch
-
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
-
-CROSS_ORIGIN_HEADERS = {
-    # No credentials are ever read from these requests, so any origin may ask.
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Retry-After, X-Request-Id",
-    "Cross-Origin-Resource-Policy": "cross-origin",
-}
-
-PREFLIGHT_HEADERS = {"Access-Control-Allow-Headers": "Content-Type", "Access-Control-Max-Age": "86400"}
-
-
-class StrictJson(DefaultJSONProvider):
-    """JSON as the standard has it: no NaN; keys in the order the code gives them."""
-
-    sort_keys = False
-    ensure_ascii = False
-
-    def dumps(self, obj: Any, **options: Any) -> str:
-        """``obj`` as JSON.
-
-        Raises:
-            ValueError: NaN or infinity in it.
-        """
-        return super().dumps(obj, **{"allow_nan": False, **options})
 
 
 def create_app(home: Home | Path | str | None = None) -> Flask:
@@ -66,7 +34,6 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     # Read now: a service that cannot work must not start.
     _ = opened.db, opened.salt, opened.admin_key, geo.locator(opened)
     app = Flask("service", static_folder=None)
-    app.json = StrictJson(app)
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes
     app.extensions["cro_home"] = opened
@@ -80,6 +47,7 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     app.before_request(_limit)
     app.after_request(_tell)
     app.after_request(_add_headers)
+    app.teardown_request(_end)
     errors.install(app)
     for section in SECTIONS:
         app.register_blueprint(section.blueprint)
@@ -92,7 +60,11 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
 
 def _begin() -> None:
     g.began = time.perf_counter()
-    g.request_id = logs.request_id(request.headers.get("X-Request-Id"))
+    logs.begin(request.headers.get("X-Request-Id"))
+
+
+def _end(_: BaseException | None) -> None:
+    logs.end()
 
 
 def _limit() -> None:
@@ -101,19 +73,15 @@ def _limit() -> None:
 
 
 def _tell(response: Response) -> Response:
-    """To the metrics and the log; the rule, not the path or the query: those may name a visitor."""
     watch: Watch = current_app.extensions["cro_watch"]
     rule = request.url_rule.rule if request.url_rule else "(none)"
     seconds = time.perf_counter() - g.began
-    watch.request(rule, request.method, response.status_code, seconds)
-    if receipt := g.get("receipt"):
-        watch.receipt(receipt)
-    logs.tell(request.method, rule, response.status_code, seconds, receipt)
+    watch.answered(request.method, rule, response.status_code, seconds, g.get("receipt"))
     return response
 
 
 def _add_headers(response: Response) -> Response:
-    response.headers["X-Request-Id"] = g.request_id
+    response.headers["X-Request-Id"] = logs.request_id.get()
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     _add_cross_origin_headers(response)

@@ -39,7 +39,7 @@ def parse_json(request: Request) -> Any:
         text = _read(request).decode("utf-8-sig")
         if not text.strip():
             raise Refusal(400, "bad_json", "the body is empty: send JSON")
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
+        value = _JSON.decode(text)
     except UnicodeDecodeError:
         raise Refusal(400, "bad_json", "the body is not UTF-8 text") from None
     except RecursionError:
@@ -126,6 +126,9 @@ def _whole(text: str) -> float:
     # 20 characters hold every 64-bit number, and turning millions of digits into an integer takes for ever.
     value = int(text) if len(text) <= 20 else 2**64
     return value if -(2**63) <= value < 2**63 else _finite(text)
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
 
 
 def _check_depth(value: Any) -> None:

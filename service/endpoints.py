@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, current_app, request
 from pydantic import BaseModel, ConfigDict
 
-from cro_core.domain import KEY, to_json
+from cro_core.domain import KEY
 from cro_core.errors import NotFound
 from cro_core.home import Home
 from service import auth
+from service.answers import Answer, respond
 from service.auth import Access
 from service.bodies import parse_body, parse_query
 from service.errors import Refusal
@@ -30,15 +31,6 @@ class NoQuery(BaseModel):
     """The query of an endpoint that takes none: anything is refused by name."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a view returns; ``data`` is anything ``to_json`` takes."""
-
-    data: Any
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +131,7 @@ def _handler(endpoint: Endpoint) -> Callable[..., Response]:
             arguments["body"] = parse_body(request, endpoint.body, optional=endpoint.body_optional)
         elif endpoint.body is None and endpoint.method == "POST":
             _check_no_body()
-        return _respond(endpoint.view(home, **arguments))
+        return respond(endpoint.view(home, **arguments))
 
     return handle
 
@@ -153,10 +145,3 @@ def _check_path(path: Mapping[str, str]) -> None:
 def _check_no_body() -> None:
     if request.get_data(cache=False).strip() not in (b"", b"{}"):
         raise Refusal(422, "invalid_input", "this takes no body: leave it out", field="body")
-
-
-def _respond(answer: Answer) -> Response:
-    response = jsonify(to_json(answer.data))
-    response.status_code = answer.status
-    response.headers.update(answer.headers)
-    return response

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from flask import Flask, Response, current_app, g, jsonify, request
+from flask import Flask, Response, current_app, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, Overloaded, StoreError
+from service.answers import Answer, respond
+from service.logs import request_id
+from service.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -80,19 +83,10 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def envelope(
-    status: int,
-    code: str,
-    message: str,
-    *,
-    field: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
+def envelope(refusal: Refusal) -> Answer:
     """The one shape of an error."""
-    response = jsonify({"error": {"code": code, "message": message, "field": field}})
-    response.status_code = status
-    response.headers.update(headers or {})
-    return response
+    error = {"code": refusal.code, "message": str(refusal), "field": refusal.field}
+    return Answer({"error": error}, refusal.status, refusal.headers)
 
 
 def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
@@ -109,68 +103,89 @@ def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
     return "; ".join(lines), _path(found[0]) or None
 
 
+def told(error: Exception, *, method: str, rule: str, most: int | None, watch: Watch) -> Answer:
+    """What a client is told of an error, whatever it is. What is for us only goes to the log.
+
+    Args:
+        error: why a request was not served.
+        method: the request's.
+        rule: the route as it is declared, for the log: the path and the query may name a visitor.
+        most: bytes that a body may have.
+        watch: counts what the store did not serve.
+    """
+    found = None
+    if isinstance(error, Refusal):
+        found = error
+    elif isinstance(error, CroError):
+        found = _of_the_core(error, watch)
+    elif isinstance(error, HTTPException):
+        found = _of_http(error, method, most)
+    elif isinstance(error, sa.exc.SQLAlchemyError):
+        found = _of_the_store(error, watch)
+    return envelope(found or _surprise(error, method, rule))
+
+
 def install(app: Flask) -> None:
     """Makes every error of the app an envelope."""
-    app.register_error_handler(Refusal, _on_refusal)
-    app.register_error_handler(CroError, _on_cro_error)
-    app.register_error_handler(HTTPException, _on_http_error)
-    app.register_error_handler(sa.exc.SQLAlchemyError, _on_store_error)
-    app.register_error_handler(Exception, _on_surprise)
+    app.register_error_handler(Exception, _on_error)
 
 
-def _on_refusal(error: Refusal) -> Response:
-    return envelope(error.status, error.code, str(error), field=error.field, headers=error.headers)
+def _on_error(error: Exception) -> Response:
+    rule = request.url_rule.rule if request.url_rule else "(no rule)"
+    watch = current_app.extensions["cro_watch"]
+    most = request.max_content_length
+    return respond(told(error, method=request.method, rule=rule, most=most, watch=watch))
 
 
-def _on_cro_error(error: CroError) -> Response:
-    status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 500)
-    if status == 500:
-        return _on_surprise(error)
+def _of_the_core(error: CroError, watch: Watch) -> Refusal | None:
+    status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        return None
     if isinstance(error, Overloaded):  # counted, not logged: there are many, and they end by themselves
-        current_app.extensions["cro_watch"].store_failed("overloaded")
-        return envelope(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
+        watch.store_failed("overloaded")
+        return Refusal(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
     if status == 503:  # its message may name a database address: for the log, not for a client
-        log.error("request %s: %s", g.request_id, error)
-        return _unavailable(error.code)
-    return envelope(status, error.code, str(error), field=getattr(error, "field", None))
+        log.error("request %s: %s", request_id.get(), error)
+        return _unavailable(error.code, watch)
+    return Refusal(status, error.code, str(error), field=getattr(error, "field", None))
 
 
-def _on_http_error(error: HTTPException) -> Response:
+def _of_http(error: HTTPException, method: str, most: int | None) -> Refusal | None:
     status = error.code or 500
     if status >= 500:
-        return _on_surprise(error)
-    message = MESSAGES.get(status, error.description or error.name).format(limit=request.max_content_length)
+        return None
+    message = MESSAGES.get(status, error.description or error.name).format(limit=most)
     allow = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allow = {"Allow": ", ".join(sorted(error.valid_methods))}
-        message = f"{request.method} is not possible here: use {allow['Allow']}"
-    return envelope(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
+        message = f"{method} is not possible here: use {allow['Allow']}"
+    return Refusal(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
 
 
-def _on_store_error(error: sa.exc.SQLAlchemyError) -> Response:
+def _of_the_store(error: sa.exc.SQLAlchemyError, watch: Watch) -> Refusal | None:
     if isinstance(error, sa.exc.StatementError):
         error.hide_parameters = True  # they may hold what a visitor typed
     if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
-        log.error("request %s: the store failed: %s", g.request_id, error)
-        return _unavailable(StoreError.code)
+        log.error("request %s: the store failed: %s", request_id.get(), error)
+        return _unavailable(StoreError.code, watch)
     if isinstance(error, sa.exc.DataError):
-        return envelope(
+        return Refusal(
             422, "invalid_input", "a value is of a size or kind that cannot be stored: nothing was changed"
         )
-    return _on_surprise(error)
+    return None
 
 
-def _unavailable(code: str) -> Response:
-    current_app.extensions["cro_watch"].store_failed("failed")
-    return envelope(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
+def _unavailable(code: str, watch: Watch) -> Refusal:
+    watch.store_failed("failed")
+    return Refusal(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
 
 
-def _on_surprise(error: Exception) -> Response:
-    # The rule, not the path or the query: those may name a visitor.
-    where = request.url_rule.rule if request.url_rule else "(no rule)"
-    log.error("request %s: %s %s failed", g.request_id, request.method, where, exc_info=error)
-    return envelope(
-        500, "internal_error", f"something failed in the service: its log tells what, under {g.request_id}"
+def _surprise(error: Exception, method: str, rule: str) -> Refusal:
+    log.error("request %s: %s %s failed", request_id.get(), method, rule, exc_info=error)
+    return Refusal(
+        500,
+        "internal_error",
+        f"something failed in the service: its log tells what, under {request_id.get()}",
     )
 
 

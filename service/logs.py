@@ -6,10 +6,10 @@ import logging
 import re
 import secrets
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import g, has_request_context
 from pythonjsonlogger.json import JsonFormatter
 
 from cro_core.errors import ConfigError
@@ -23,9 +23,20 @@ requests = logging.getLogger("service.requests")
 """One line for each request, at INFO."""
 
 
-def request_id(sent: str | None) -> str:
-    """The id of a request: the one its sender gave it, where that is 1 to 64 of ``A-Z a-z 0-9 . _ -``; else a new one."""
-    return sent if sent is not None and REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+request_id: ContextVar[str] = ContextVar("request_id", default="-")
+"""The id of the request that this thread answers; ``-`` between requests."""
+
+
+def begin(sent: str | None) -> str:
+    """Gives the request its id: the one it was sent with, if that is 1 to 64 of ``A-Z a-z 0-9 . _ -``; else a new one."""
+    given = sent if sent is not None and REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+    request_id.set(given)
+    return given
+
+
+def end() -> None:
+    """The request is answered."""
+    request_id.set("-")
 
 
 def tell(method: str, rule: str, status: int, seconds: float, receipt: Receipt | None) -> None:
@@ -83,7 +94,7 @@ class WithRequest(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always lets it through."""
-        record.request_id = g.get("request_id", "-") if has_request_context() else "-"
+        record.request_id = request_id.get()
         return True
 
 

@@ -87,10 +87,11 @@ def _load(path: Path, threads: int) -> Door:
     """The app behind its door, made in the worker: neither connections nor threads survive a fork."""
     from service.app import create_app
     from service.door import Door
+    from service.lane import with_lane
 
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch-parent", daemon=True).start()
     _allow_connections()
-    app = create_app(path)
+    app = with_lane(create_app(path))
     most = app.extensions["cro_home"].config.service.max_body_bytes
     return Door(app, threads=threads, most=most, on_slow=app.extensions["cro_watch"].slow)
 

@@ -27,6 +27,7 @@ from cro_core.domain import Status
 from cro_core.home import Home
 from cro_core.storage import schema
 from cro_core.workflows.ingest import Receipt
+from service import logs
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,10 @@ class Watch:
         self._commit_seconds = Histogram(
             "cro_commit_seconds", "Duration of one transaction.", buckets=SECONDS, registry=registry
         )
-        for outcome in ("accepted", "duplicate", "rejected", "not_stored"):
-            self._events.labels(outcome)
+        self._outcomes = [
+            self._events.labels(outcome) for outcome in ("accepted", "duplicate", "rejected", "not_stored")
+        ]
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         for by in ("client", "key"):
             self._limited.labels(by)
         for kind in ("overloaded", "failed"):
@@ -88,17 +91,34 @@ class Watch:
         ProcessCollector(registry=registry)
         registry.register(_Home(home))
 
-    def request(self, rule: str, method: str, status: int, seconds: float) -> None:
-        """Notes an answered request; ``rule`` is the route as it is declared."""
-        self._requests.labels(rule, method if method in METHODS else "other", str(status)).inc()
-        self._seconds.labels(rule).observe(seconds)
+    def answered(self, method: str, rule: str, status: int, seconds: float, receipt: Receipt | None) -> None:
+        """Notes an answered request, here and in the log.
 
-    def receipt(self, receipt: Receipt) -> None:
-        """Notes what became of posted events."""
-        self._events.labels("accepted").inc(receipt.accepted)
-        self._events.labels("duplicate").inc(receipt.duplicates)
-        self._events.labels("rejected").inc(len(receipt.rejected))
-        self._events.labels("not_stored").inc(receipt.not_stored)
+        Args:
+            method: the request's.
+            rule: the route as it is declared; the path and the query may name a visitor.
+            status: the answer's.
+            seconds: from the whole request to its answer.
+            receipt: what became of posted events.
+        """
+        requests, durations = self._children_of(method if method in METHODS else "other", rule, status)
+        requests.inc()
+        durations.observe(seconds)
+        if receipt is not None:
+            counts = (receipt.accepted, receipt.duplicates, len(receipt.rejected), receipt.not_stored)
+            for counter, count in zip(self._outcomes, counts, strict=True):
+                counter.inc(count)
+        logs.tell(method, rule, status, seconds, receipt)
+
+    def _children_of(self, method: str, rule: str, status: int) -> tuple[Counter, Histogram]:
+        """The series of such requests, kept: the library's own way to them costs more than counting does."""
+        key = (method, rule, status)
+        if key not in self._children:
+            self._children[key] = (
+                self._requests.labels(rule, method, str(status)),
+                self._seconds.labels(rule),
+            )
+        return self._children[key]
 
     def commit(self, events: int, seconds: float) -> None:
         """Notes a transaction that is durable: how many events it held, how long it took."""

@@ -7,5 +7,6 @@ made for; several processes work too.
 from __future__ import annotations
 
 from service.app import create_app
+from service.lane import with_lane
 
-app = create_app()
+app = with_lane(create_app())

@@ -310,13 +310,8 @@ def add_counts(connection: sa.Connection, counts: dict[tuple[str, str], int]) ->
     """Adds to the receipts ``(experiment id or '', outcome) -> count``."""
     if not counts:
         return
-    insert = _insert(connection, schema.receipts)
-    statement = insert.on_conflict_do_update(
-        index_elements=["experiment_id", "outcome"],
-        set_={"count": schema.receipts.c.count + insert.excluded.count},
-    )
-    rows = [{"experiment_id": e, "outcome": o, "count": n} for (e, o), n in sorted(counts.items())]
-    connection.execute(statement, rows)
+    adding = "ON CONFLICT (experiment_id, outcome) DO UPDATE SET count = receipts.count + excluded.count"
+    _insert_many(connection, schema.receipts, [(*key, n) for key, n in counts.items()], adding)
 
 
 def count_up(connection: sa.Connection, key: str) -> None:

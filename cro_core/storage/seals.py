@@ -48,12 +48,16 @@ class Filter:
     bits: bytes
 
 
+NEWEST = (  # built once: each group of posts asks
+    sa.select(schema.lake_versions.c.number, schema.lake_versions.c.version, schema.lake_versions.c.events)
+    .order_by(schema.lake_versions.c.number.desc())
+    .limit(1)
+)
+
+
 def newest(connection: sa.Connection) -> Seal | None:
     """What the lake holds for this connection's snapshot; ``None`` before anything was sealed."""
-    table = schema.lake_versions.c
-    row = connection.execute(
-        sa.select(table.number, table.version, table.events).order_by(table.number.desc()).limit(1)
-    ).one_or_none()
+    row = connection.execute(NEWEST).one_or_none()
     return None if row is None else Seal(*row)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.workflows import manage
+from service.answers import Answer
 from service.auth import Access
-from service.endpoints import Answer, Reply, Section
+from service.endpoints import Reply, Section
 from service.schemas import DecideAnswer, DecideBody, EndBody, ExperimentAnswer, ExperimentBody
 
 section = Section("experiments", "For people and programs that run experiments. Needs the admin key.")

@@ -11,8 +11,9 @@ from cro_core.errors import Busy
 from cro_core.home import Home
 from cro_core.storage import journal
 from cro_core.workflows.jobs import start_job
+from service.answers import Answer
 from service.auth import Access
-from service.endpoints import PREFIX, Answer, Reply, Section
+from service.endpoints import PREFIX, Reply, Section
 from service.errors import Refusal
 from service.routes.reads import present_run
 from service.schemas import PredictBody, PredictionAnswer, Run, WaitQuery

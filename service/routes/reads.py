@@ -6,8 +6,9 @@ from typing import Any
 
 from cro_core.home import Home
 from cro_core.workflows import overview as views
+from service.answers import Answer
 from service.auth import Access
-from service.endpoints import Answer, Reply, Section
+from service.endpoints import Reply, Section
 from service.schemas import (
     ActiveTestsAnswer,
     DecisionsAnswer,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from flask import Response, current_app, jsonify, request
+from flask import Response, current_app, request
 
 import cro_core
 from cro_core.home import Home
 from cro_core.storage.database import HEAD
 from service import auth, readiness
+from service.answers import Answer, respond
 from service.auth import Access
-from service.endpoints import Answer, Reply, Section, current_home
+from service.endpoints import Reply, Section, current_home
 from service.schemas import HealthAnswer, ReadyAnswer
 
 section = Section("system", "For machines: is it alive, is it ready, and what can it do.", prefix="")
@@ -73,4 +74,4 @@ def get_document() -> Response:
     built: dict[str, object] = current_app.extensions.setdefault("cro_built", {})
     if not built:
         built.update(current_app.extensions["cro_document"]())
-    return jsonify(built)
+    return respond(Answer(built))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import current_app, g, request
+from flask import Request, current_app, g, request
 
 from cro_core.home import Home
 from cro_core.ingestion import EventIn
 from cro_core.workflows.assign import assignments as assign_visitor
-from cro_core.workflows.ingest import ingest
+from cro_core.workflows.ingest import Receipt, Save, ingest
+from service.answers import Answer
 from service.auth import Access
 from service.bodies import parse_json
 from service.clients import sender
-from service.endpoints import Answer, RawBody, Reply, Section
+from service.endpoints import RawBody, Reply, Section
 from service.errors import Refusal
 from service.schemas import AssignmentQuery, AssignmentsAnswer, EventsAnswer, VisitorQuery
 
@@ -80,7 +81,7 @@ def get_assignments(home: Home, query: AssignmentQuery) -> Answer:
             query.visitor,
             now=home.clock(),
             user_agent=request.headers.get("User-Agent"),
-            opted_out=_opted_out(home, query),
+            opted_out=_opted_out(request, home, query),
         )
     )
 
@@ -101,19 +102,34 @@ def post_events(home: Home, query: VisitorQuery) -> Answer:
     them, and goals when they happen. An event with an `id` counts once, however often it is posted. For a
     visitor who opted out nothing is stored, and `not_stored` says so.
     """
-    items = _items(parse_json(request))
+    g.receipt = receive(request, home, query, current_app.extensions["cro_intake"].store)
+    return acknowledged(g.receipt)
+
+
+def receive(posted: Request, home: Home, query: VisitorQuery, save: Save) -> Receipt:
+    """Stores what a request posts; when this returns, it is durable.
+
+    Raises:
+        Refusal: 400, 413, 415: the body is not what it has to be, and nothing was stored.
+        RequestEntityTooLarge: it is larger than the settings let it be.
+        CroError, sqlalchemy.exc.SQLAlchemyError: the store did not take it.
+    """
+    items = _items(parse_json(posted))
     most = home.config.service.max_events_per_request
     if len(items) > most:
         raise Refusal(413, "too_large", f"the body holds {len(items)} events: send at most {most} at once")
-    receipt = ingest(
+    return ingest(
         home,
         items,
         now=home.clock(),
-        sender=sender(request, home.config.service),
-        opted_out=_opted_out(home, query),
-        save=current_app.extensions["cro_intake"].store,
+        sender=sender(posted, home.config.service),
+        opted_out=_opted_out(posted, home, query),
+        save=save,
     )
-    g.receipt = receipt  # for the metrics and the log
+
+
+def acknowledged(receipt: Receipt) -> Answer:
+    """The answer to the website."""
     # Else a developer whose own browser opts out sees nothing but zeros.
     unstored = {"not_stored": receipt.not_stored} if receipt.not_stored else {}
     return Answer(receipt.as_dict() | unstored, 202)
@@ -138,6 +154,6 @@ def _items(body: Any) -> list[Any]:
     )
 
 
-def _opted_out(home: Home, query: VisitorQuery) -> bool:
-    signal = request.headers.get("Sec-GPC", "").strip() == "1"
+def _opted_out(asked: Request, home: Home, query: VisitorQuery) -> bool:
+    signal = asked.headers.get("Sec-GPC", "").strip() == "1"
     return query.opted_out or (signal and home.config.privacy.honour_global_privacy_control)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from flask import Flask
@@ -13,6 +14,7 @@ from service_samples import Server, make_home, start_server
 
 from cro_core.home import Home, open_home
 from service.app import create_app
+from service.lane import with_lane
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +46,31 @@ def careful_home(tmp_path: Path) -> Iterator[Home]:
 
 
 @pytest.fixture
-def app(home: Home) -> Flask:
-    return create_app(home)
+def way() -> str:
+    """How events are answered, by ``flask`` or by the ``lane``; a test that is about events asks for both."""
+    return "flask"
+
+
+@pytest.fixture
+def make_app(way: str) -> Callable[[Home], Flask]:
+    return lambda home: with_lane(create_app(home)) if way == "lane" else create_app(home)
+
+
+@pytest.fixture
+def app(home: Home, make_app: Callable[[Home], Flask]) -> Flask:
+    return make_app(home)
 
 
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the limits no time passes: a request counts for the same however slow this machine is."""
+    for module in ("limits.storage.memory", "limits.strategies"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(time=lambda: 1_800_000_000.0))
 
 
 @pytest.fixture

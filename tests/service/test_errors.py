@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"}
 ADMIN = [e for e in ENDPOINTS if e.access is Access.ADMIN]
 READ = [e for e in ENDPOINTS if e.access is Access.READ]
 WITH_BODY = [e for e in ADMIN if isinstance(e.body, type)]
+both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _name(endpoint: Endpoint) -> str:
@@ -267,6 +269,7 @@ def test_a_surprise_is_logged_under_its_request_and_shown_to_nobody(
     assert "127.0.0.1" not in logged
 
 
+@both_ways
 def test_a_store_that_does_not_answer_is_503_and_keeps_its_parameters_to_itself(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -282,13 +285,14 @@ def test_a_store_that_does_not_answer_is_503_and_keeps_its_parameters_to_itself(
     assert "Lyon-4711" not in caplog.text
 
 
+@both_ways
 def test_a_store_that_another_process_holds_is_503_and_then_works(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    template: Path, tmp_path: Path, make_app: Callable[[Home], Flask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cro_core.storage.database.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("cro_core.storage.intake.PATIENCE", 0.1)
     shutil.copytree(template, tmp_path / "held")
     home = open_home(tmp_path / "held")
-    client = create_app(home).test_client()
+    client = make_app(home).test_client()
     event = {"event_type": "phone_click", "user_id": "v"}
     with closing(sqlite3.connect(home.data / "cro.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -300,6 +304,7 @@ def test_a_store_that_another_process_holds_is_503_and_then_works(
     home.db.close()
 
 
+@both_ways
 def test_a_value_the_store_refuses_is_422(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise sa.exc.DataError("INSERT ...", {}, Exception("integer out of range"))

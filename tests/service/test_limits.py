@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 from service_samples import check_shape, exposure, make_home, start_server
 
@@ -22,6 +23,7 @@ MOST = 10
 
 ASSIGNMENTS = "/api/cro/assignments?visitor=v"
 EVENTS = "/api/cro/events"
+both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 @dataclass
@@ -44,7 +46,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def make_client(template: Path, tmp_path: Path) -> Iterator[Callable[..., FlaskClient]]:
+def make_client(
+    template: Path, tmp_path: Path, make_app: Callable[[Home], Flask]
+) -> Iterator[Callable[..., FlaskClient]]:
     made: list[Home] = []
 
     def make(**settings: Any) -> FlaskClient:
@@ -55,7 +59,7 @@ def make_client(template: Path, tmp_path: Path) -> Iterator[Callable[..., FlaskC
             f"CRO_SERVICE__{name.upper()}": str(value) for name, value in values.items() if value is not None
         }
         made.append(open_home(folder, environ))
-        return create_app(made[-1]).test_client()
+        return make_app(made[-1]).test_client()
 
     yield make
     for home in made:
@@ -88,6 +92,7 @@ def test_one_client_is_limited_and_no_other(make_client: Callable[..., FlaskClie
     assert passed(client, "192.0.2.7", 25) == MOST
 
 
+@both_ways
 def test_a_refusal_tells_in_the_one_shape_and_to_every_page(
     make_client: Callable[..., FlaskClient], clock: Clock
 ) -> None:

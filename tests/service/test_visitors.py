@@ -6,7 +6,7 @@ import http.client
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from service.app import create_app
 from service.clients import client_address
 
 EVENTS = "/api/cro/events"
+both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _assign(client: FlaskClient, query: str = "visitor=v1", **headers: str) -> dict[str, Any]:
@@ -90,9 +91,10 @@ def test_global_privacy_control_is_honoured(client: FlaskClient) -> None:
     assert _assign(client, "visitor=v1&opted_out=0")["reason"] == "assigned"
 
 
-def test_global_privacy_control_can_be_relaxed(tmp_path: Any) -> None:
+@both_ways
+def test_global_privacy_control_can_be_relaxed(tmp_path: Any, make_app: Callable[[Home], Flask]) -> None:
     home = make_home(tmp_path / "relaxed", {"privacy": {"honour_global_privacy_control": False}})
-    client = create_app(home).test_client()
+    client = make_app(home).test_client()
     assert _assign(client, **{"Sec-GPC": "1"})["reason"] == "assigned"
     client.post(EVENTS, json=exposure(), headers={"Sec-GPC": "1"})
     assert stored_events(home) == 1
@@ -103,6 +105,7 @@ def test_a_bot_gets_the_control_uncounted(client: FlaskClient) -> None:
     assert _assign(client, **{"User-Agent": CRAWLER})["reason"] == "bot"
 
 
+@both_ways
 def test_nothing_is_stored_for_who_opted_out(client: FlaskClient, home: Home) -> None:
     for query, headers in (("?opted_out=1", {}), ("", {"Sec-GPC": "1"})):
         answer = client.post(EVENTS + query, json=[exposure()], headers=headers)
@@ -113,6 +116,7 @@ def test_nothing_is_stored_for_who_opted_out(client: FlaskClient, home: Home) ->
     assert client.get("/api/cro/overview").json["events"]["opted_out"] == 2
 
 
+@both_ways
 def test_the_user_agent_reaches_the_store_as_device_and_bot_only(client: FlaskClient, home: Home) -> None:
     client.post(EVENTS, json=exposure("v1", id="1"), headers={"User-Agent": BROWSER})
     client.post(EVENTS, json=exposure("v2", id="2"), headers={"User-Agent": CRAWLER})
@@ -123,6 +127,7 @@ def test_the_user_agent_reaches_the_store_as_device_and_bot_only(client: FlaskCl
     assert "127.0.0.1" not in str(rows)
 
 
+@both_ways
 @pytest.mark.parametrize(
     "content_type", ["application/json", "text/plain", "text/plain;charset=UTF-8", "image/png", None]
 )
@@ -138,6 +143,7 @@ def test_three_shapes_under_any_content_type(
     assert answer.json == {"accepted": 1, "duplicates": 0, "rejected": []}
 
 
+@both_ways
 def test_a_form_content_type_loses_nothing(client: FlaskClient) -> None:
     """curl says this of every body unless told otherwise."""
     answer = client.post(
@@ -146,6 +152,7 @@ def test_a_form_content_type_loses_nothing(client: FlaskClient) -> None:
     assert answer.json["accepted"] == 1
 
 
+@both_ways
 def test_an_event_counts_once(client: FlaskClient, home: Home) -> None:
     event = exposure(id="same")
     assert client.post(EVENTS, json=event).json == {"accepted": 1, "duplicates": 0, "rejected": []}
@@ -153,6 +160,7 @@ def test_an_event_counts_once(client: FlaskClient, home: Home) -> None:
     assert stored_events(home) == 1
 
 
+@both_ways
 def test_the_good_are_stored_and_the_bad_named(client: FlaskClient, home: Home) -> None:
     answer = client.post(
         EVENTS, json=[exposure("a"), {"event_type": "phone_click"}, exposure("b"), 7, exposure("c", "nope")]
@@ -164,6 +172,7 @@ def test_the_good_are_stored_and_the_bad_named(client: FlaskClient, home: Home) 
     assert stored_events(home) == 2
 
 
+@both_ways
 @pytest.mark.parametrize("body", [[], {"events": []}])
 def test_no_events_are_no_fault(client: FlaskClient, body: Any) -> None:
     assert client.post(EVENTS, json=body).json == {"accepted": 0, "duplicates": 0, "rejected": []}
@@ -180,12 +189,14 @@ ODD = {
 }
 
 
+@both_ways
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD.keys())
 def test_odd_but_legal_bodies_are_stored(client: FlaskClient, body: str) -> None:
     answer = client.post(EVENTS, data=body.encode())
     assert answer.json == {"accepted": 1, "duplicates": 0, "rejected": []}
 
 
+@both_ways
 def test_a_number_no_store_can_hold_is_a_rejected_item(client: FlaskClient) -> None:
     answer = client.post(EVENTS, data='[{"event_type":"phone_click","user_id":"a","epoch":' + "9" * 30 + "}]")
     assert (answer.status_code, answer.json["rejected"][0]["index"]) == (202, 0)
@@ -219,6 +230,7 @@ OTHER_SHAPES = {
 }
 
 
+@both_ways
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE.keys())
 def test_what_is_not_json_is_refused_whole(client: FlaskClient, home: Home, body: bytes) -> None:
     answer = client.post(EVENTS, data=body)
@@ -226,12 +238,14 @@ def test_what_is_not_json_is_refused_whole(client: FlaskClient, home: Home, body
     assert stored_events(home) == 0
 
 
+@both_ways
 @pytest.mark.parametrize("body", OTHER_SHAPES.values(), ids=OTHER_SHAPES.keys())
 def test_other_shapes_are_refused_whole(client: FlaskClient, body: Any) -> None:
     answer = client.post(EVENTS, data=json.dumps(body))
     assert (answer.status_code, answer.json["error"]["code"]) == (400, "bad_events")
 
 
+@both_ways
 @pytest.mark.parametrize("body", [b"", b" \n", b"\xef\xbb\xbf"])
 def test_an_empty_body_is_called_empty(client: FlaskClient, body: bytes) -> None:
     assert client.post(EVENTS, data=body).json["error"] == {
@@ -241,13 +255,15 @@ def test_an_empty_body_is_called_empty(client: FlaskClient, body: bytes) -> None
     }
 
 
+@both_ways
 def test_a_compressed_body_is_refused_by_name(client: FlaskClient) -> None:
     answer = client.post(EVENTS, data=b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
     assert (answer.status_code, answer.json["error"]["code"]) == (415, "unsupported_media_type")
 
 
-def test_too_much_is_refused(careful_home: Home) -> None:
-    client = create_app(careful_home).test_client()
+@both_ways
+def test_too_much_is_refused(careful_home: Home, make_app: Callable[[Home], Flask]) -> None:
+    client = make_app(careful_home).test_client()
     for body in ([exposure(f"v{n}") for n in range(4)], [exposure(url="x" * 2100)]):
         answer = client.post(EVENTS, json=body)
         assert (answer.status_code, answer.json["error"]["code"]) == (413, "too_large")
@@ -278,11 +294,13 @@ def test_a_wrong_query_names_the_parameter(client: FlaskClient, query: str, fiel
     )
 
 
+@both_ways
 def test_a_misspelt_opt_out_is_not_ignored(client: FlaskClient, home: Home) -> None:
     assert client.post(EVENTS + "?opt_out=1", json=exposure()).status_code == 422
     assert stored_events(home) == 0
 
 
+@both_ways
 @pytest.mark.parametrize("path", [EVENTS, "/api/cro/assignments?visitor=v"])
 def test_pages_of_other_origins_may_call(client: FlaskClient, path: str) -> None:
     method = "POST" if path == EVENTS else "GET"
@@ -370,6 +388,7 @@ def _kept(home: Home, *columns: str) -> list[tuple[Any, ...]]:
         return [tuple(row[name] for name in columns) for row in rows]
 
 
+@both_ways
 @pytest.mark.parametrize(
     ("headers", "kept"),
     [
@@ -385,13 +404,14 @@ def _kept(home: Home, *columns: str) -> list[tuple[Any, ...]]:
     ],
 )
 def test_the_place_is_told_by_the_header_of_the_settings_or_by_the_file(
-    placed_home: Home, headers: dict[str, str], kept: tuple[str, str]
+    placed_home: Home, headers: dict[str, str], kept: tuple[str, str], make_app: Callable[[Home], Flask]
 ) -> None:
-    client = create_app(placed_home).test_client()
+    client = make_app(placed_home).test_client()
     client.post(EVENTS, json=exposure(), headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.9", **headers})
     assert _kept(placed_home, "city", "country") == [kept]
 
 
+@both_ways
 def test_a_header_counts_for_nothing_unless_the_settings_name_it(client: FlaskClient, home: Home) -> None:
     headers = {
         "X-City": "Paris",
@@ -410,8 +430,11 @@ def test_a_service_does_not_start_on_a_missing_file(tmp_path: Path) -> None:
     home.db.close()
 
 
-def test_the_sites_own_people_are_told_by_network_and_by_host(placed_home: Home) -> None:
-    client = create_app(placed_home).test_client()
+@both_ways
+def test_the_sites_own_people_are_told_by_network_and_by_host(
+    placed_home: Home, make_app: Callable[[Home], Flask]
+) -> None:
+    client = make_app(placed_home).test_client()
     staging = "https://pr-7.staging.example.com/offers?x=1"
     for number, (address, url) in enumerate(
         [
@@ -426,10 +449,13 @@ def test_the_sites_own_people_are_told_by_network_and_by_host(placed_home: Home)
     assert _kept(placed_home, "internal") == [(True,), (True,), (False,), (False,)]
 
 
-def test_no_address_is_stored_or_logged(placed_home: Home, caplog: pytest.LogCaptureFixture) -> None:
+@both_ways
+def test_no_address_is_stored_or_logged(
+    placed_home: Home, make_app: Callable[[Home], Flask], caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever is posted from it: good events, refused ones, and what no event is."""
     caplog.set_level(logging.DEBUG)
-    client = create_app(placed_home).test_client()
+    client = make_app(placed_home).test_client()
     addresses = ("203.0.113.9", "2001:db8:77::9", "192.0.2.7", "no-address-77")
     bodies: tuple[Any, ...] = (
         [exposure(), exposure("v2", "nope"), 7],

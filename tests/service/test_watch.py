@@ -31,6 +31,7 @@ from service.server import HEADER_SECONDS, MOST_CONNECTIONS, SHUTDOWN_SECONDS
 
 EVENTS = "/api/cro/events"
 SCRAPED = "/metrics"
+both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _figures(client: FlaskClient) -> dict[tuple[str, ...], float]:
@@ -48,6 +49,7 @@ def _bare(name: str, figures: dict[tuple[str, ...], float]) -> dict[tuple[str, .
     return {key[1:]: value for key, value in figures.items() if key[0] == name and value}
 
 
+@both_ways
 def test_requests_are_counted_by_route_method_and_status(client: FlaskClient, key: dict[str, str]) -> None:
     client.get("/api/cro/assignments?visitor=visitor-4711")
     client.get("/api/cro/assignments?visitor=visitor-4711&wrong=1")
@@ -68,6 +70,7 @@ def test_requests_are_counted_by_route_method_and_status(client: FlaskClient, ke
     assert "471" not in client.get(SCRAPED).text
 
 
+@both_ways
 def test_events_are_counted_by_what_became_of_them(client: FlaskClient) -> None:
     event = {"event_type": "phone_click", "user_id": "v"}
     client.post(EVENTS, json=[{**event, "id": "a"}, {**event, "id": "b"}, {**event, "id": "a"}, {}])
@@ -122,6 +125,7 @@ def test_the_metrics_are_for_this_machine_and_the_key(client: FlaskClient, key: 
     assert answer.content_type.startswith("text/plain; version=0.0.4")
 
 
+@both_ways
 def test_the_metrics_answer_while_the_store_does_not(
     client: FlaskClient, home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -136,6 +140,7 @@ def test_the_metrics_answer_while_the_store_does_not(
     assert "phone_click" not in caplog.text
 
 
+@pytest.mark.usefixtures("stopped")
 def test_a_refusal_for_the_rate_is_counted(template: Path, tmp_path: Path) -> None:
     home = make_home(tmp_path / "limited", {"service": {"requests_per_second": 0.5}})
     client = create_app(home).test_client()
@@ -164,24 +169,32 @@ def _wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.01)
 
 
+@both_ways
 def test_a_full_queue_is_503_at_once_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    make_app: Callable[[Home], Flask],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One post is being written, one waits: there is no room for a third."""
     monkeypatch.setattr("service.readiness.PATIENCE", 0.1)
     caplog.set_level(logging.WARNING)
     home = make_home(tmp_path / "small", {"service": {"max_waiting_events": 2}})
-    app = create_app(home)
+    app = make_app(home)
     intake = app.extensions["cro_intake"]
 
     def post(number: int) -> Any:
         event = {"event_type": "phone_click", "user_id": "v", "id": f"queued-{number}"}
         return app.test_client().post(EVENTS, json=event)
 
+    def being_written() -> bool:
+        with intake._changed:  # else the first post may not be in the queue yet
+            return intake._process is not None and intake.waiting == 0
+
     with ThreadPoolExecutor(2) as pool:
         with _held(home):
             first = pool.submit(post, 1)
-            _wait_for(lambda: intake._process is not None and intake.waiting == 0)
+            _wait_for(being_written)
             second = pool.submit(post, 2)
             _wait_for(lambda: intake.waiting == 2)
             began = time.monotonic()
@@ -205,6 +218,7 @@ def test_a_full_queue_is_503_at_once_and_loses_nothing(
     home.db.close()
 
 
+@both_ways
 def test_a_store_that_is_full_is_503_and_recovers(app: Flask, home: Home) -> None:
     """SQLite's own limit of pages fails as a full disk does."""
     pages = {"most": 2**30}
