@@ -78,12 +78,11 @@ JOIN met u ON u.unit = r.unit
 WHERE {RELEVANT} AND {HUMAN} AND r.type <> '{EXPOSURE}' AND NOT ({TOO_EARLY}) AND NOT ({TOO_LATE})
 GROUP BY r.unit, r.type
 """,
-    # one row per unit: where it belongs, and what it did
-    "facts": """
-SELECT u.unit, u.variant, u.said, u.exposed_at, e.number AS epoch, COALESCE(a.converted, 0) AS converted, a.converted_at,
+    # one row per unit: what it did
+    "done": """
+SELECT u.unit, u.variant, u.said, u.exposed_at, COALESCE(a.converted, 0) AS converted, a.converted_at,
        COALESCE(a.score, 0.0) AS score, COALESCE(a.value, 0.0) AS value
 FROM met u
-LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at
 LEFT JOIN (
     SELECT unit, MAX(is_primary) AS converted, MIN(CASE WHEN is_primary = 1 THEN first_at END) AS converted_at,
            SUM(weight ORDER BY weight) AS score, SUM(value ORDER BY value) AS value
@@ -91,9 +90,15 @@ LEFT JOIN (
     GROUP BY unit
 ) AS a ON a.unit = u.unit
 """,
+    # the same with the epoch that it belongs to
+    "facts": """
+SELECT d.unit, d.variant, d.said, d.exposed_at, e.number AS epoch, d.converted, d.converted_at, d.score, d.value
+FROM done d
+LEFT JOIN epochs e ON d.exposed_at >= e.starts_at AND d.exposed_at < e.ends_at
+""",
     # what the first exposure says of its unit beside the variant
     "contexts": f"""
-SELECT u.unit, {", ".join(f"r.{name}" for name in CONTEXT)}, r.value AS exposure_value
+SELECT u.unit, u.event_id, {", ".join(f"r.{name}" for name in CONTEXT)}, r.value AS exposure_value
 FROM shown r
 JOIN met u ON u.event_id = r.id
 WHERE r.experiment_id = $experiment AND r.type = '{EXPOSURE}'

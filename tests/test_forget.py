@@ -108,7 +108,7 @@ def test_a_person_is_gone_from_everywhere(home: Home) -> None:
     }
     loose = {"event_type": "lead", "session_id": f"session of {PERSON}"}
     ingest(home, [bad, loose, {**bad, "user_id": STRANGER, "session_id": "x"}], now=LATE)
-    places = {"events", "exposures", "quarantine", "rows.parquet", "met.parquet", "contexts.parquet"}
+    places = {"events", "exposures", "quarantine", "0.parquet", "met.parquet", "contexts.parquet"}
     if home.db.engine.dialect.name == "sqlite":
         places.add("cro.sqlite-wal")
     assert set(traces(home)) > places

@@ -124,7 +124,7 @@ def test_repeated_exposures_are_not_kept(home: Home) -> None:
 
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(makings(home)[-1] / "rows.parquet").to_pylist()
+    rows = pq.read_table(makings(home)[-1] / "rows").to_pylist()
     assert sum(row["type"] == "exposure" for row in rows) == 20
     assert sum(row["type"] == "lead" for row in rows) == 20
 

@@ -220,8 +220,6 @@ class Reading:
                 else:
                     text = analysis.TABLES[name]
                     self.engine.keep(name, text, _named(text, given))
-                    if self._keeper and name in kept.TABLES:
-                        self._keeper.complete(name)
                 self._made.add(name)
         return _named(sql, given)
 
@@ -247,8 +245,10 @@ class Reading:
         period: dict[str, datetime] = {}
         if source == "past":  # of units that count: they met the experiment in one of its epochs
             period = {"since": epochs[0].starts_at - analysis.LOOKBACK, "before": epochs[-1].ends_at}
-        keeper = self._keeper if source in kept.TABLES.values() else None
-        if keeper is None or not keeper.view(source, wanted[source]):
+        keeper = self._keeper if source in kept.SOURCES else None
+        made = keeper.make(source, wanted[source]) if keeper else ()
+        self._made.update(made)
+        if not made:
             self.engine.view(source, COLUMNS[source], wanted[source], **period)
 
 
@@ -265,7 +265,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
         "bot",
         "internal",
     ),
-    "shown": ("id", "experiment_id", "unit", "type", "value", *analysis.CONTEXT),
+    "shown": ("id", "experiment_id", "type", "value", *analysis.CONTEXT),
     "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
     "past": ("unit", "type", "occurred_at", "bot", "internal"),
 }

@@ -1,9 +1,9 @@
 """What the sealed events say of each unit, kept from one look to the next.
 
-The tables :data:`TABLES` of :mod:`cro_core.analysis` have in common that what they say of a unit depends on that
-unit's events only. So they are made of the sealed events once, and written down beside the rows that they were made
-of. A later look makes them anew for the units that something has happened to since, and takes the others as they are:
-it costs what is new and what the experiment itself holds, however long the history of the site has grown.
+Some tables of :mod:`cro_core.analysis` have in common that what they say of a unit depends on that unit's events
+only. So they are made of the sealed events once, and written down beside the rows that they were made of. A later
+look makes them anew for the units that something has happened to since, and takes the others as they are: it
+costs what is new and what the experiment itself holds, however long the history of the site has grown.
 
 What is kept is a copy, never the truth: deleting it costs time and nothing else. It lies under the folder of its
 generation, the number of the newest version of the lake that did more than add events. Rewriting the lake, as for
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,12 +34,17 @@ from cro_core.storage.database import lake_of
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
-TABLES: Mapping[str, str] = {"met": "events", "achieved": "events", "contexts": "shown"}
-"""What is kept, with the source that it is made of."""
+TABLES = ("met", "achieved", "done")
+"""What is kept of the source ``events``; of the source ``shown`` it is :data:`CONTEXTS`."""
+
+CONTEXTS = "contexts"
+
+SOURCES = ("events", "shown")
 
 ROWS = "rows"
-"""File of the sealed rows that a table may still need: first exposures, and goals whoever reached them."""
+"""Folder of the sealed rows that a table may still need: first exposures, and goals whoever reached them."""
 
 FILES = "files.json"
 """Which files of the lake it was made of."""
@@ -55,7 +61,7 @@ AND (type IN (SELECT type FROM goals) OR (type = '{EXPOSURE}' AND experiment_id 
 """
 """Those sealed events that the tables read."""
 
-NEEDED = f"type <> '{EXPOSURE}' OR id IN (SELECT event_id FROM met)"
+NEEDED = f"(type <> '{EXPOSURE}' OR id IN (SELECT event_id FROM met))"
 """Those of them that a later table may still depend on."""
 
 
@@ -67,8 +73,13 @@ class Making:
     files: frozenset[str]
 
     def table(self, name: str) -> str:
-        """One of :data:`TABLES`, or :data:`ROWS`, for a query to read."""
+        """One of the tables, for a query to read."""
         return f"read_parquet({_text(self.folder / f'{name}.parquet')}, hive_partitioning = false)"
+
+    @property
+    def rows(self) -> str:
+        """The kept rows, for a query to read."""
+        return f"read_parquet({_text(self.folder / ROWS / '*.parquet')}, hive_partitioning = false)"
 
 
 class Keeper:
@@ -92,41 +103,77 @@ class Keeper:
     ) -> None:
         self._session, self._connection = session, connection
         self._goals, self._columns = goals, columns
-        texts = [WANTED, *(analysis.TABLES[name] for name in TABLES)]
+        texts = [WANTED, *(analysis.TABLES[name] for name in (*TABLES, CONTEXTS))]
         self._named = {name: named[name] for name in analysis.named(*texts)}
-        self._name = _digest(texts, self._row_columns, self._named, goals)
-        self._used: dict[str, Making] = {}
+        self._name = _digest(texts, columns, self._named, goals)
+        self._making: Making | None = None
 
-    def view(self, source: str, where: scan.Where) -> bool:
-        """Makes a source of the events of those units only that something has happened to since.
+    def make(self, source: str, where: scan.Where) -> Sequence[str]:
+        """Makes the tables of a source from what is kept and what is in the database.
 
         Args:
-            source: one of those of :data:`TABLES`.
+            source: ``events``, or ``shown`` once the tables of the former were made.
             where: which rows of the database are wanted.
 
         Returns:
-            False where nothing is kept: nothing was sealed, or it cannot be written down here.
+            What there is now; nothing where nothing is kept: nothing was sealed, or it cannot be written down here.
         """
-        columns = self._columns[source]
         while True:  # as scan.pieces does: what was sealed, and what was not, of one moment
             version = seals.current(self._connection)
             making = None if version is None else self._current(version)
             if making is None:
-                return False
-            rows = scan.unsealed(self._connection, columns, where)
+                return ()
+            rows = scan.unsealed(self._connection, self._columns[source], where)
             if seals.current(self._connection) == version:
                 break
-        fresh = f"{source}_unsealed"
-        scan.keep(self._session, fresh, rows)
-        _narrow(self._session, source, columns, fresh, making if rows.num_rows else None)
-        self._used[source] = making
-        return True
+        if source == "shown":
+            return self._make_contexts(making, rows)
+        self._making = making
+        return self._make_tables(making, rows)
 
-    def complete(self, table: str) -> None:
-        """Adds to a table, made of a narrowed source, the units that nothing has happened to."""
-        making = self._used.get(TABLES[table])
+    def _make_tables(self, making: Making, rows: pa.Table) -> Sequence[str]:
+        if not rows.num_rows:
+            for table in TABLES:
+                scan.run(self._session, f"CREATE TEMP VIEW {table} AS SELECT * FROM {making.table(table)}")
+            return TABLES
+        scan.keep(self._session, "fresh", rows)
+        self._complete(self._session, self._columns["events"], making)
+        return TABLES
+
+    def _make_contexts(self, making: Making, rows: pa.Table) -> Sequence[str]:
+        """The first exposure of a unit is in the database, or is the first of those sealed: that is kept."""
+        if (
+            making != self._making
+        ):  # sealed in between: what is kept may know of earlier exposures than ``met``
+            return ()
+        scan.keep(self._session, "shown", rows)
+        self._run(self._session, f"CREATE TEMP TABLE fresh_{CONTEXTS} AS {analysis.TABLES[CONTEXTS]}")
+        kept = f"SELECT * FROM {making.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
+        scan.run(
+            self._session,
+            f"CREATE TEMP VIEW {CONTEXTS} AS SELECT * FROM fresh_{CONTEXTS} UNION ALL {kept}",
+        )
+        return (CONTEXTS,)
+
+    def _complete(
+        self, session: duckdb.DuckDBPyConnection, columns: Sequence[str], making: Making | None
+    ) -> None:
+        """Makes the tables of the events in ``fresh``, and of the kept rows of the same units, and adds the others."""
+        chosen = ", ".join(columns)
+        text = f"SELECT {chosen} FROM fresh"
         if making is not None:
-            _add_others(self._session, table, making)
+            scan.run(session, "CREATE TEMP TABLE touched AS SELECT DISTINCT unit FROM fresh")
+            text += f" UNION ALL SELECT {chosen} FROM {making.rows} WHERE unit IN (SELECT unit FROM touched)"
+        scan.run(session, f"CREATE TEMP VIEW events AS {text}")
+        for table in TABLES:
+            self._run(session, f"CREATE TEMP TABLE {table} AS {analysis.TABLES[table]}")
+        scan.run(session, "DROP VIEW events")  # it has not all of them, and must not be taken for them
+        if making is None:
+            return
+        for table in TABLES:
+            scan.run(session, f"ALTER TABLE {table} RENAME TO fresh_{table}")
+            others = f"SELECT * FROM {making.table(table)} WHERE unit NOT IN (SELECT unit FROM touched)"
+            scan.run(session, f"CREATE TEMP VIEW {table} AS SELECT * FROM fresh_{table} UNION ALL {others}")
 
     def _current(self, version: int) -> Making | None:
         """What is kept of a version of the lake, made now where it is not."""
@@ -163,60 +210,46 @@ class Keeper:
 
     def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
         """Writes the files of a making: what ``before`` says, completed by files of the lake."""
-        columns, sealed = ", ".join(self._row_columns), ", ".join(map(_text, added))
+        columns = list(dict.fromkeys([*self._columns["events"], *self._columns["shown"]]))
+        sealed = ", ".join(map(_text, added))
+        rows = place / ROWS
+        rows.mkdir()
+        if before is not None:
+            for number, part in enumerate(sorted((before.folder / ROWS).iterdir())):
+                _link(part, rows / f"{number}.parquet")
         with scan.opened(self._connection) as session:
             scan.give(session, "goals", **self._goals)
             self._run(
                 session,
-                f"CREATE TEMP TABLE fresh AS SELECT {columns} "
+                f"CREATE TEMP TABLE fresh AS SELECT {', '.join(columns)} "
                 f"FROM read_parquet([{sealed}], hive_partitioning = false) WHERE {WANTED}",
             )
-            for source in dict.fromkeys(TABLES.values()):
-                _narrow(session, source, self._row_columns, "fresh", before)
-            for table in TABLES:
-                self._run(session, f"CREATE TEMP TABLE {table} AS {analysis.TABLES[table]}")
-                if before is not None:
-                    _add_others(session, table, before)
-            rows = f"SELECT {columns} FROM events WHERE {NEEDED}"
+            self._complete(session, self._columns["events"], before)
+            self._run(session, "CREATE TEMP VIEW shown AS SELECT * FROM fresh")
+            contexts = analysis.TABLES[CONTEXTS]
             if before is not None:
-                rows += f" UNION ALL SELECT {columns} FROM {before.table(ROWS)} WHERE {_others('events')}"
-            self._run(session, f"COPY ({rows}) TO {_text(place / f'{ROWS}.parquet')} (FORMAT parquet)")
+                kept = f"SELECT * FROM {before.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
+                contexts += f" UNION ALL {kept}"
+            new = f"SELECT {', '.join(self._columns['events'])} FROM fresh WHERE {NEEDED}"
+            self._run(session, _copy(new, rows / f"{len(list(rows.iterdir()))}.parquet"))
+            self._run(session, _copy(contexts, place / f"{CONTEXTS}.parquet"))
             for table in TABLES:
-                self._run(session, f"COPY {table} TO {_text(place / f'{table}.parquet')} (FORMAT parquet)")
-
-    @property
-    def _row_columns(self) -> list[str]:
-        """What the kept rows hold: the columns of both sources."""
-        return list(dict.fromkeys(name for source in TABLES.values() for name in self._columns[source]))
+                self._run(session, _copy(f"SELECT * FROM {table}", place / f"{table}.parquet"))
 
     def _run(self, session: duckdb.DuckDBPyConnection, sql: str) -> None:
         scan.run(session, sql, {name: self._named[name] for name in analysis.named(sql)})
 
 
-def _narrow(
-    session: duckdb.DuckDBPyConnection,
-    source: str,
-    columns: Sequence[str],
-    fresh: str,
-    making: Making | None,
-) -> None:
-    """A view of ``fresh``, a table of events, and of the kept rows of the units in it."""
-    chosen = ", ".join(columns)
-    scan.run(session, f"CREATE TEMP TABLE {source}_touched AS SELECT DISTINCT unit FROM {fresh}")
-    text = f"SELECT {chosen} FROM {fresh}"
-    if making is not None:
-        text += f" UNION ALL SELECT {chosen} FROM {making.table(ROWS)} WHERE NOT ({_others(source)})"
-    scan.run(session, f"CREATE TEMP VIEW {source} AS {text}")
+def _link(file: Path, to: Path) -> None:
+    """The same file in another folder, where the file system can; a copy where not."""
+    try:
+        os.link(file, to)
+    except OSError:
+        shutil.copyfile(file, to)
 
 
-def _add_others(session: duckdb.DuckDBPyConnection, table: str, making: Making) -> None:
-    others = _others(TABLES[table])
-    scan.run(session, f"INSERT INTO {table} SELECT * FROM {making.table(table)} WHERE {others}")
-
-
-def _others(source: str) -> str:
-    """The units that nothing has happened to."""
-    return f"unit NOT IN (SELECT unit FROM {source}_touched)"
+def _copy(rows: str, file: Path) -> str:
+    return f"COPY ({rows}) TO {_text(file)} (FORMAT parquet)"
 
 
 def drop(folder: Path, *, before: int) -> None:
