@@ -33,6 +33,9 @@ MEMORY = "1GB"
 ROWS = 5_000
 """Rows that are taken from the database at a time."""
 
+MAPPED = 2**29
+"""Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
+
 Where = sa.ColumnElement[bool]
 
 
@@ -170,6 +173,7 @@ def _cursor(connection: sa.Connection, query: sa.Select[Any]) -> Any:
     text = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
+        driver.execute(f"PRAGMA mmap_size={MAPPED}")
         return driver.execute(str(text), [text.params[name] for name in text.positiontup or ()])
     cursor = driver.cursor(name="cro_unsealed")  # on the server: the rows come as they are fetched
     return cursor.execute(str(text), text.params)
