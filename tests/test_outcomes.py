@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -342,3 +346,52 @@ def test_an_arm_without_leads_tells_nothing() -> None:
     assert [(arm.units, arm.per_lead) for arm in found.arms] == [(0, Estimate()), (0, Estimate())]
     assert found.contrasts[0].value_per_lead == Estimate()
     assert not math.isnan(found.before)
+
+
+@pytest.mark.slow
+def test_an_import_that_is_killed_is_ended_by_the_next(tmp_path: Path, table: Callable[..., Path]) -> None:
+    """With a real ``kill -9`` between two of its transactions: nothing twice, nothing missing."""
+    killed, whole = (create_home(tmp_path / name, environ={}) for name in ("killed", "whole"))
+    for home in (killed, whole):
+        stored(home.db, running())
+        units = [pseudonym(home.salt, f"visitor {n}") for n in range(50)]
+        record(home, [exposure(u, "ab"[n % 2], START, id=f"x{n}") for n, u in enumerate(units)])
+        record(home, [event("lead", u, START + HOUR, id=f"lead {n}") for n, u in enumerate(units)])
+    file = table(HEAD_LEAD, *(f"B{n},lead {n % 50},2026-04-20T10:00:00Z,{n % 7}" for n in range(60_000)))
+    toml = tmp_path / "bookings.toml"
+    columns = "\n".join(f'{name} = "{column}"' for name, column in BY_LEAD["columns"].items())  # type: ignore[attr-defined]
+    toml.write_text(f'goal = "booked"\n[columns]\n{columns}\n', encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "cro_core.cli",
+        "import",
+        str(file),
+        "--outcomes",
+        "--mapping",
+        str(toml),
+    ]
+
+    def booked(home: Home) -> int:
+        query = sa.select(sa.func.count()).where(schema.events.c.type == "booked")
+        with home.db.read() as connection:
+            return connection.scalar(query) or 0
+
+    process = subprocess.Popen([*command, "--home", str(killed.path)], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not booked(killed):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    before = booked(killed)
+    assert 0 < before < 60_000
+
+    reports = []
+    for home in (killed, whole):
+        run = subprocess.run([*command, "--home", str(home.path), "--json"], capture_output=True, check=True)
+        reports.append(json.loads(run.stdout))
+
+    assert (reports[0]["stored"], reports[0]["known"]) == (60_000 - before, before)
+    assert (reports[1]["stored"], reports[1]["known"]) == (60_000, 0)
+    told = [outcomes(home)["arms"] for home in (killed, whole)]
+    assert told[0] == told[1]
+    assert sum(arm["outcomes"] for arm in told[0]) == 60_000
