@@ -29,6 +29,7 @@ import sqlalchemy as sa
 
 from cro_core import analysis
 from cro_core.domain import EXPOSURE
+from cro_core.errors import StoreError
 from cro_core.storage import scan, seals
 from cro_core.storage.database import lake_of
 
@@ -137,14 +138,12 @@ class Keeper:
                 scan.run(self._session, f"CREATE TEMP VIEW {table} AS SELECT * FROM {making.table(table)}")
             return TABLES
         scan.keep(self._session, "fresh", rows)
-        self._complete(self._session, self._columns["events"], making)
+        self._complete(self._session, making)
         return TABLES
 
     def _make_contexts(self, making: Making, rows: pa.Table) -> Sequence[str]:
         """The first exposure of a unit is in the database, or is the first of those sealed: that is kept."""
-        if (
-            making != self._making
-        ):  # sealed in between: what is kept may know of earlier exposures than ``met``
+        if making != self._making:  # sealed in between: it may know of earlier exposures than ``met``
             return ()
         scan.keep(self._session, "shown", rows)
         self._run(self._session, f"CREATE TEMP TABLE fresh_{CONTEXTS} AS {analysis.TABLES[CONTEXTS]}")
@@ -155,15 +154,12 @@ class Keeper:
         )
         return (CONTEXTS,)
 
-    def _complete(
-        self, session: duckdb.DuckDBPyConnection, columns: Sequence[str], making: Making | None
-    ) -> None:
+    def _complete(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
         """Makes the tables of the events in ``fresh``, and of the kept rows of the same units, and adds the others."""
-        chosen = ", ".join(columns)
-        text = f"SELECT {chosen} FROM fresh"
+        text = "SELECT * FROM fresh"
         if making is not None:
             scan.run(session, "CREATE TEMP TABLE touched AS SELECT DISTINCT unit FROM fresh")
-            text += f" UNION ALL SELECT {chosen} FROM {making.rows} WHERE unit IN (SELECT unit FROM touched)"
+            text += f" UNION ALL SELECT * FROM {making.rows} WHERE unit IN (SELECT unit FROM touched)"
         scan.run(session, f"CREATE TEMP VIEW events AS {text}")
         for table in TABLES:
             self._run(session, f"CREATE TEMP TABLE {table} AS {analysis.TABLES[table]}")
@@ -188,8 +184,8 @@ class Keeper:
         for making in found:
             if making.files == files:
                 return making
-        before = max((m for m in found if m.files < files), key=lambda m: len(m.files), default=None)
-        return self._keep(generation, before, files)
+        last = max((m for m in found if m.files < files), key=lambda m: len(m.files), default=None)
+        return self._keep(generation, last, files)
 
     def _keep(self, generation: Path, before: Making | None, files: frozenset[str]) -> Making | None:
         """Makes the tables of these files, of which ``before`` holds some, and writes them down."""
@@ -202,7 +198,10 @@ class Keeper:
             self._write(place, before, sorted(files.difference(before.files if before else ())))
             (place / FILES).write_text(json.dumps(sorted(files)), encoding="utf-8")
             place.rename(final)
-        except OSError:  # another process was faster, the generation has ended, or the disk is full
+        except (
+            OSError,
+            StoreError,
+        ):  # another process was faster, the generation has ended, or the disk is full
             shutil.rmtree(place, ignore_errors=True)
             return Making(final, files) if (final / FILES).exists() else None
         _tidy(generation, self._name)
@@ -210,8 +209,8 @@ class Keeper:
 
     def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
         """Writes the files of a making: what ``before`` says, completed by files of the lake."""
-        columns = list(dict.fromkeys([*self._columns["events"], *self._columns["shown"]]))
-        sealed = ", ".join(map(_text, added))
+        events, shown = (", ".join(self._columns[source]) for source in SOURCES)
+        sealed = f"read_parquet([{', '.join(map(_text, added))}], hive_partitioning = false)"
         rows = place / ROWS
         rows.mkdir()
         if before is not None:
@@ -221,16 +220,15 @@ class Keeper:
             scan.give(session, "goals", **self._goals)
             self._run(
                 session,
-                f"CREATE TEMP TABLE fresh AS SELECT {', '.join(columns)} "
-                f"FROM read_parquet([{sealed}], hive_partitioning = false) WHERE {WANTED}",
+                f"CREATE TEMP TABLE fresh AS SELECT {events} FROM {sealed} WHERE {WANTED}",
             )
-            self._complete(session, self._columns["events"], before)
-            self._run(session, "CREATE TEMP VIEW shown AS SELECT * FROM fresh")
+            self._complete(session, before)
+            self._run(session, f"CREATE TEMP VIEW shown AS SELECT {shown} FROM {sealed}")
             contexts = analysis.TABLES[CONTEXTS]
             if before is not None:
                 kept = f"SELECT * FROM {before.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
                 contexts += f" UNION ALL {kept}"
-            new = f"SELECT {', '.join(self._columns['events'])} FROM fresh WHERE {NEEDED}"
+            new = f"SELECT * FROM fresh WHERE {NEEDED}"
             self._run(session, _copy(new, rows / f"{len(list(rows.iterdir()))}.parquet"))
             self._run(session, _copy(contexts, place / f"{CONTEXTS}.parquet"))
             for table in TABLES:

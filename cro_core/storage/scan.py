@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # slow to import, and the service can do without until somebo
     import duckdb
     import pyarrow as pa
 
-MEMORY = "1GB"
+MEMORY = "600MB"
 """What a query holds in memory at most; beyond that it uses temporary files."""
 
 ROWS = 5_000
