@@ -260,7 +260,7 @@ class ActiveTest(BaseModel):
     """A running experiment."""
 
     test_id: str
-    as_of: datetime = Field(description="When it was counted: at most a minute ago.")
+    as_of: datetime = Field(description="When it was counted: at most five minutes ago.")
     name: str
     slot: str
     hypothesis: str

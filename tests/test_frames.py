@@ -363,17 +363,20 @@ class TestOverview:
         assert [v["share"] for v in after["variants"]] == [None, None]
         assert after["counted_units"] == 2
 
-    def test_a_running_test_is_counted_again_when_something_is_new(self, busy: Home) -> None:
-        """Within a minute only for a new event or another state; then always."""
+    def test_a_running_test_is_counted_again_when_something_is_new(
+        self, busy: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Soon after only for a new event or another state; then always."""
+        monkeypatch.setattr(overview, "SHARE", 10**9)
         now = LATE
 
         def hero(moment: datetime) -> dict[str, Any]:
             return next(t for t in overview.active_tests(busy, now=moment) if t["test_id"] == "hero")
 
         first = hero(now)
-        assert hero(now + timedelta(seconds=59)) == first
+        assert hero(now + overview.FRESH - TICK) == first
         assert first["as_of"] == iso(now)
-        assert hero(now + timedelta(seconds=60))["as_of"] == iso(now + timedelta(seconds=60))
+        assert hero(now + overview.FRESH)["as_of"] == iso(now + overview.FRESH)
         with busy.db.write() as connection:
             events.record(connection, [exposure("new", "a", START + HOUR)], (), START)
         assert hero(now)["exposed_units"] == first["exposed_units"] + 1
@@ -381,6 +384,9 @@ class TestOverview:
             found = experiments.get(connection, "hero")
             experiments.update(connection, replace(found, hypothesis="another one"))
         assert hero(now + timedelta(seconds=1))["hypothesis"] == "another one"
+        monkeypatch.setattr(overview, "SHARE", 0)
+        assert hero(now + 2 * HOUR)["as_of"] == iso(now + 2 * HOUR)
+        assert hero(now + 2 * HOUR + TICK)["as_of"] == iso(now + 2 * HOUR + TICK)
 
     def _ship(
         self, home: Home, name: str, minute: int, verdict: Verdict = Verdict.SHIP, winner: str = "b"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import perf_counter
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,8 +17,11 @@ from cro_core.home import Home
 from cro_core.storage import analytics, decisions, events, journal
 from cro_core.workflows.catalog import catalog
 
-FRESH = timedelta(minutes=1)
-"""For so long a test is shown as it was counted last, unless a thousandth of the site's events is new."""
+FRESH = timedelta(minutes=5)
+"""For so long at most a test is shown as it was counted last ..."""
+
+SHARE = 100
+"""... and for so many times as long as the counting took; not once a thousandth of the site's events is new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class _Shown:
     """A test as it was counted last."""
 
     at: datetime
+    until: datetime
     events: int
     """How many events of the site there were."""
     experiment: Experiment
@@ -33,9 +38,7 @@ class _Shown:
     def holds(self, experiment: Experiment, events: int, now: datetime) -> bool:
         """Whether it may still be shown."""
         new = abs(events - self.events)
-        return (
-            self.experiment == experiment and self.at <= now < self.at + FRESH and 1000 * new <= self.events
-        )
+        return self.experiment == experiment and self.at <= now < self.until and 1000 * new <= self.events
 
 
 def overview(home: Home, *, now: datetime) -> dict[str, Any]:
@@ -57,15 +60,18 @@ def overview(home: Home, *, now: datetime) -> dict[str, Any]:
 
 def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
     """Running experiments with their counted units as of ``as_of``, which is at most :data:`FRESH` ago."""
+    before: dict[str, _Shown] = home.cache.get("active tests", {})
+    shown = {}
     with home.db.read() as connection:
-        events_so_far = events.totals(connection).get("accepted", 0)
-        before: dict[str, _Shown] = home.cache.get("active tests", {})
-        shown = {}
-        for e in catalog(home, connection).running:
-            known = before.get(e.id)
-            if known is None or not known.holds(e, events_so_far, now):
-                known = _Shown(now, events_so_far, e, _active(connection, e, now))
-            shown[e.id] = known
+        posted = events.totals(connection).get("accepted", 0)
+        for experiment in catalog(home, connection).running:
+            known = before.get(experiment.id)
+            if known is None or not known.holds(experiment, posted, now):
+                begun = perf_counter()
+                data = _active(connection, experiment, now)
+                until = now + min(FRESH, SHARE * timedelta(seconds=perf_counter() - begun))
+                known = _Shown(now, until, posted, experiment, data)
+            shown[experiment.id] = known
     home.cache["active tests"] = shown
     return [known.data for known in shown.values()]
 
