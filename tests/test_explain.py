@@ -237,8 +237,8 @@ def test_the_door_opens_beside_a_service_that_ingests_and_a_sealing(
     poster.start()
     seen = []
     try:
-        for number in range(50):
-            if number == 20:  # the days are over: what is there moves to the lake meanwhile
+        for number in range(25):
+            if number == 10:  # the days are over: what is there moves to the lake meanwhile
                 set_clock(home, LATER + 3 * DAY)
                 assert seal(home, now=LATER + 3 * DAY).events > 0
             least = acknowledged[0]
@@ -250,7 +250,7 @@ def test_the_door_opens_beside_a_service_that_ingests_and_a_sealing(
                 assert counts == (counts[0],) * 4
                 assert receipts == (counts[0],)  # one snapshot
                 assert door.snapshot.sealed + door.snapshot.unsealed == counts[0]
-                assert (door.snapshot.sealed > 0) == (number >= 20)
+                assert (door.snapshot.sealed > 0) == (number >= 10)
             seen.append(counts[0])
     finally:
         stop.set()
