@@ -638,13 +638,13 @@ REFERRERS = f"""LEFT JOIN (
     ) AS f ON f.unit = c.unit"""
 """Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
 
+CONTEXTS = "JOIN contexts x ON x.unit = c.unit"
 CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
 
 FACET_CELLS = f"""{UNIT_TABLE},
 told AS (
     SELECT c.epoch, c.variant, c.converted, NULLIF({{first}}, '') AS a, NULLIF({{second}}, '') AS b
     FROM counted c
-    JOIN contexts x ON x.unit = c.unit
     {{joins}}
 ),
 added AS (
@@ -703,10 +703,13 @@ def facet_query(by: Sequence[str]) -> str:
     It reads the table ``clocks`` (starts_at, ends_at, shift) where it asks for time, and the view ``tagged`` (id,
     properties) where it asks for the referrer.
     """
-    joins = CLOCKS if any(name in TIMED for name in by) else ""
-    joins += f"\n    {REFERRERS}" if "referrer" in by else ""
+    joins = [
+        CONTEXTS if any(FACETS[name].startswith("x.") for name in by) else "",
+        CLOCKS if any(name in TIMED for name in by) else "",
+        REFERRERS if "referrer" in by else "",
+    ]
     first, second = (FACETS[by[0]], FACETS[by[1]] if len(by) > 1 else "'all'")
-    return FACET_CELLS.format(first=first, second=second, joins=joins)
+    return FACET_CELLS.format(first=first, second=second, joins="\n    ".join(filter(None, joins)))
 
 
 def facet_value(dimension: str, value: str) -> str:

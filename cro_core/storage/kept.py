@@ -108,6 +108,8 @@ class Keeper:
         self._named = {name: named[name] for name in analysis.named(*texts)}
         self._name = _digest(texts, columns, self._named, goals)
         self._making: Making | None = None
+        self._fresh = False
+        """Whether the database has events beside what is kept."""
 
     def make(self, source: str, where: scan.Where) -> Sequence[str]:
         """Makes the tables of a source from what is kept and what is in the database.
@@ -133,7 +135,8 @@ class Keeper:
         return self._make_tables(making, rows)
 
     def _make_tables(self, making: Making, rows: pa.Table) -> Sequence[str]:
-        if not rows.num_rows:
+        self._fresh = rows.num_rows > 0
+        if not self._fresh:
             for table in TABLES:
                 scan.run(self._session, f"CREATE TEMP VIEW {table} AS SELECT * FROM {making.table(table)}")
             return TABLES
@@ -145,6 +148,9 @@ class Keeper:
         """The first exposure of a unit is in the database, or is the first of those sealed: that is kept."""
         if making != self._making:  # sealed in between: it may know of earlier exposures than ``met``
             return ()
+        if not self._fresh:
+            scan.run(self._session, f"CREATE TEMP VIEW {CONTEXTS} AS SELECT * FROM {making.table(CONTEXTS)}")
+            return (CONTEXTS,)
         scan.keep(self._session, "shown", rows)
         self._run(self._session, f"CREATE TEMP TABLE fresh_{CONTEXTS} AS {analysis.TABLES[CONTEXTS]}")
         kept = f"SELECT * FROM {making.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
