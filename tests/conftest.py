@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+
+# Before numpy is imported, and for every process of a test: each worker has one core, and the threads of a second
+# one would spin against it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import shutil
 import tempfile
 import uuid

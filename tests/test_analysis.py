@@ -38,7 +38,11 @@ def record(database: Database, *posted: Event, rejected: Sequence[Rejection] = (
 def steps(database: Database, experiment: Experiment, as_of: datetime = LATE) -> dict[str, int]:
     """The waterfall without its zeros; it must reconcile."""
     with database.read() as connection:
-        lines = analytics.reading(connection, experiment, as_of).waterfall()
+        return steps_of(analytics.reading(connection, experiment, as_of))
+
+
+def steps_of(reading: analytics.Reading) -> dict[str, int]:
+    lines = reading.waterfall()
     assert [line.step for line in lines] == ["received", *analysis.STEPS]
     assert lines[0].count == sum(line.count for line in lines[1:])
     return {line.step: line.count for line in lines[1:] if line.count}
@@ -46,10 +50,8 @@ def steps(database: Database, experiment: Experiment, as_of: datetime = LATE) ->
 
 def units(database: Database, experiment: Experiment, as_of: datetime = LATE) -> dict[str, dict[str, Any]]:
     with database.read() as connection:
-        return {
-            row["unit"]: dict(row)
-            for row in analytics.reading(connection, experiment, as_of).unit_table().to_pylist()
-        }
+        table = analytics.reading(connection, experiment, as_of).unit_table()
+    return {row["unit"]: dict(row) for row in table.to_pylist()}
 
 
 def counted(database: Database, experiment: Experiment, as_of: datetime = LATE) -> dict[str, tuple[int, int]]:
@@ -233,10 +235,13 @@ def test_random_logs_give_what_the_second_implementation_gives(database: Databas
             expected, found = reference(log, experiment, as_of)
             if seed:
                 found["rejected"] = seed
-            assert steps(database, experiment, as_of) == {k: n for k, n in found.items() if n}
-            got = pd.DataFrame(units(database, experiment, as_of).values())
-            _same(got, expected)
-            _same_cells(database, experiment, as_of, expected)
+            with (
+                database.read() as connection,
+                analytics.reading(connection, experiment, as_of) as reading,
+            ):
+                assert steps_of(reading) == {k: n for k, n in found.items() if n}
+                _same(pd.DataFrame(reading.unit_table().to_pylist()), expected)
+                _same_cells(reading, experiment, expected)
             seen += found
     assert (
         min(
@@ -259,9 +264,8 @@ def _same(got: pd.DataFrame, expected: pd.DataFrame) -> None:
         )
 
 
-def _same_cells(database: Database, experiment: Experiment, as_of: datetime, expected: pd.DataFrame) -> None:
-    with database.read() as connection, analytics.reading(connection, experiment, as_of) as reading:
-        cells, cities, crossed = reading.cells(), reading.slices("city"), reading.crossover_units()
+def _same_cells(reading: analytics.Reading, experiment: Experiment, expected: pd.DataFrame) -> None:
+    cells, cities, crossed = reading.cells(), reading.slices("city"), reading.crossover_units()
     assert crossed >= 0
     kept = expected[expected["standing"] == "counted_exposure"] if len(expected) else expected
     for total in analysis.totals(experiment, cells):

@@ -1,7 +1,8 @@
 """Works on a home in processes that kill themselves, for tests of what is left then.
 
 A test starts this file once and writes a JSON line for each piece of work; the answers are the number of the
-process that does it, and its status: -9 if it was killed. Each is forked from here, where no library has a thread yet.
+process that does it, and its status: -9 if it was killed. Each is forked from here, where no library has a thread yet
+but Arrow's allocator, which a fork does not harm.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+
+import pandas as pd  # noqa: F401  Arrow would import it in each process, which takes longer than the work
 
 from cro_core.home import open_home
 from cro_core.storage import seals
