@@ -125,6 +125,27 @@ def test_a_person_is_gone_from_everywhere(home: Home) -> None:
     assert "15 events (6 of them sealed)" in found.text
 
 
+def test_what_is_kept_and_cannot_be_deleted_is_said(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes with the next sealing."""
+    store(home, [*visits(20, days=5), *theirs(home)])
+    seal(home, now=LATE)
+    with home.db.read() as connection, reading(connection, running(), LATE) as look:
+        look.exposed_units()
+
+    def refused(folder: Path) -> None:
+        raise PermissionError(f"no right to delete {folder}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cro_core.storage.kept.shutil.rmtree", refused)
+        with pytest.raises(StoreError, match=r"cannot be deleted.*no right.*delete .*units, then try again"):
+            forget(home, [PERSON], now=LATE, actor="cli")
+    assert "met.parquet" in traces(home)
+
+    seal(home, now=LATE, force=True)
+
+    assert traces(home) == []
+
+
 def test_older_versions_cannot_be_read(home: Home) -> None:
     store(home, [*theirs(home), *visits(20)])
     seal(home, now=LATE)

@@ -204,14 +204,11 @@ class Keeper:
             self._write(place, before, sorted(files.difference(before.files if before else ())))
             (place / FILES).write_text(json.dumps(sorted(files)), encoding="utf-8")
             place.rename(final)
-        except (
-            OSError,
-            StoreError,
-        ):  # another process was faster, the generation has ended, or the disk is full
+            _tidy(generation, self._name)
+        except (OSError, StoreError):
+            # Another process was faster, the generation has ended, or the disk is full.
             shutil.rmtree(place, ignore_errors=True)
-            return Making(final, files) if (final / FILES).exists() else None
-        _tidy(generation, self._name)
-        return Making(final, files)
+        return Making(final, files) if (final / FILES).exists() else None
 
     def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
         """Writes the files of a making: what ``before`` says, completed by files of the lake."""
@@ -257,13 +254,18 @@ def _copy(rows: str, file: Path) -> str:
 
 
 def drop(folder: Path, *, before: int) -> None:
-    """Deletes what was kept before a generation, and keeps what is being made for one from being kept afterwards."""
+    """Deletes what was kept before a generation, and keeps what is being made for one from being kept afterwards.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
     for old in _generations(folder):
         if int(old.name) < before:
             with suppress(FileNotFoundError):  # another process drops it too
                 old.rename(folder / f".{uuid.uuid4().hex}")  # at once: nobody adds to what is being deleted
     for gone in folder.glob(".*"):
-        shutil.rmtree(gone, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(gone)
 
 
 def _generations(folder: Path) -> list[Path]:

@@ -174,9 +174,17 @@ class Sealer:
 
     def _drop_kept(self) -> None:
         """What was kept of the lake before it was last rewritten may tell of somebody who is forgotten."""
-        if self.home.lake.keep_in is not None:
-            with self.home.db.read() as connection:
-                kept.drop(self.home.lake.keep_in, before=seals.rewritten(connection))
+        folder = self.home.lake.keep_in
+        if folder is None:
+            return
+        with self.home.db.read() as connection:
+            generation = seals.rewritten(connection)
+        try:
+            kept.drop(folder, before=generation)
+        except OSError as error:
+            raise StoreError(
+                f"what is kept of older versions of the lake cannot be deleted ({error}): delete {folder}, then try again"
+            ) from None
 
     @contextmanager
     def rewriting(
