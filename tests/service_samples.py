@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,7 +109,8 @@ class Server:
         raw = json.dumps(body) if isinstance(body, (dict, list)) else body
         chunked = raw is not None and not isinstance(raw, (str, bytes))
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
-            connection.request(method, path, body=raw, headers=headers or {}, encode_chunked=chunked)
+            with suppress(BrokenPipeError, ConnectionResetError):  # it was answered before all was sent
+                connection.request(method, path, body=raw, headers=headers or {}, encode_chunked=chunked)
             answer = connection.getresponse()
             content = answer.read()
         found = {name.lower(): value for name, value in answer.getheaders()}

@@ -328,12 +328,20 @@ def load(ports: Sequence[int], *, clients: int = 6, seed: int = 1) -> Iterator[L
 
 
 def until_more(count: Callable[[], int], more: int, seconds: float = 60) -> None:
-    """Waits until a count has grown.
+    """Waits until a count has grown from what it is now.
 
     Raises:
         AssertionError: it did not in time.
     """
-    wanted = count() + more
+    until(count, count() + more, seconds)
+
+
+def until(count: Callable[[], int], wanted: int, seconds: float = 60) -> None:
+    """Waits until a count is so high.
+
+    Raises:
+        AssertionError: it was not in time.
+    """
     deadline = time.monotonic() + seconds
     while count() < wanted:
         assert time.monotonic() < deadline, f"{count()} of {wanted} after {seconds} s"

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from faults.means import Client, Ledger, Service, Traffic, accounted, load, make_shop, until_more
+from faults.means import Client, Ledger, Service, Traffic, accounted, load, make_shop, until, until_more
 
 from cro_core.home import Home
 from cro_core.storage.database import SEAL_LOCK
@@ -134,7 +134,7 @@ def test_a_full_queue_refuses_at_once(shop: Home, serve: Callable[..., Service])
             posts += [pool.submit(_post_each, service, ledger, [batch]) for batch in batches[1:]]
             # One or two wait in the transaction that has begun, two more have room in the queue. The others are
             # answered while the store is still away.
-            until_more(ledger.refused, 7, seconds=4)
+            until(ledger.refused, 7, seconds=4)
             assert ledger.statuses == {503: ledger.refused()}
         answers = [answer for post in posts for answer in post.result()]
     refused = [answer for answer in answers if answer.status == 503]

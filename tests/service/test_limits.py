@@ -258,12 +258,12 @@ def test_a_counter_that_goes_while_the_library_sweeps_harms_nobody() -> None:
 
 
 def test_the_real_server_limits_clients_behind_a_proxy(tmp_path: Path) -> None:
-    settings = {"service": {"requests_per_second": 0.5, "trusted_proxies": 1}}
+    settings = {"service": {"requests_per_second": 0.1, "trusted_proxies": 1}}
     server = start_server(make_home(tmp_path / "home", settings), tmp_path / "log")
     try:
         many, one = {"X-Forwarded-For": "203.0.113.9"}, {"X-Forwarded-For": "9.9.9.9, 203.0.113.8"}
-        statuses = [server.call("POST", EVENTS, exposure(), many)[0] for _ in range(12)]
-        assert statuses == [202] * 5 + [429] * 7
+        statuses = [server.call("POST", EVENTS, exposure(), many)[0] for _ in range(4)]
+        assert statuses == [202] + [429] * 3
         assert server.call("POST", EVENTS, exposure(), one)[0] == 202
         status, headers, answer = server.call("POST", EVENTS, exposure(), many)
         assert (status, answer["error"]["code"]) == (429, "too_many_requests")
