@@ -97,7 +97,7 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"{RUNNING} experiments of {TERM} days, {asked.day:,} events a day; processor s (s)")
     print(
-        f"{'history':>16}{'first cycle':>16}{'cycle':>16}{'active tests':>16}{'remembered':>16}{'overview':>16}"
+        f"{'events':>16}{'first cycle':>16}{'cycle':>16}{'active tests':>16}{'remembered':>16}{'overview':>16}"
     )
     for history in asked.history:
         folder = Path(tempfile.mkdtemp(prefix="cro-cycle-"))

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from cro_core.clock import from_micros, to_micros, zone
 from cro_core.domain import EXPOSURE, Cell, Epoch, Experiment
@@ -459,9 +460,9 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     }
 
 
-def named(*texts: str) -> list[str]:
-    """The names of what texts are run with, in order."""
-    return list(dict.fromkeys(re.findall(r"\$(\w+)", " ".join(texts))))
+def arguments(given: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """Those of what is given that texts are run with."""
+    return {name: given[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
 
 
 def needed(sql: str) -> list[str]:

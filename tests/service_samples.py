@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import BaseModel
 from sqlalchemy import func, select
 
@@ -40,6 +41,9 @@ EXPERIMENT: dict[str, Any] = {
 
 BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+
+both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
+"""Runs a test on the plain Flask app and on the one with the short way."""
 
 
 def make_home(path: Path, settings: dict[str, Any] | None = None) -> Home:

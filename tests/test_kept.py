@@ -145,6 +145,8 @@ def test_rewriting_the_lake_begins_a_generation(home: Home, monkeypatch: pytest.
     store(home, day(1))
     seal(home, now=LAST, force=True)
     look(home)
+    with home.db.read() as connection:
+        before = seals.newest(connection)
     store(home, [visit(999, START + DAY, "other")])
 
     done = seal(home, now=LAST, force=True)  # the second file of that day is joined to the first
@@ -154,7 +156,11 @@ def test_rewriting_the_lake_begins_a_generation(home: Home, monkeypatch: pytest.
     assert look(home) == anew(home)
     (made,) = makings(home)
     with home.db.read() as connection:
-        assert made.parent.name == str(seals.rewritten(connection)) != "0"
+        newest = seals.newest(connection)
+        assert newest is not None
+        assert before is not None
+        assert seals.rewritten(connection, before) == 0  # for who still sees that one
+        assert made.parent.name == str(seals.rewritten(connection, newest)) != "0"
 
 
 def test_who_sees_an_older_state_neither_keeps_nor_drops(home: Home) -> None:

@@ -219,9 +219,9 @@ class Reading:
                     self._look_at(name)
                 else:
                     text = analysis.TABLES[name]
-                    self.engine.keep(name, text, _named(text, given))
+                    self.engine.keep(name, text, analysis.arguments(given, text))
                 self._made.add(name)
-        return _named(sql, given)
+        return analysis.arguments(given, sql)
 
     def _look_at(self, source: str) -> None:
         """Makes one of the sources, with as little from the database as it needs."""
@@ -276,10 +276,6 @@ TAGGED = ("id", "properties")
 
 OUTCOME = ("unit", "type", "occurred_at", "value", "bot", "internal")
 """Columns that outcomes are counted from."""
-
-
-def _named(sql: str, given: Mapping[str, Any]) -> Row:
-    return {name: given[name] for name in analysis.named(sql)}
 
 
 def _known(dimension: str, known: Sequence[str]) -> str:

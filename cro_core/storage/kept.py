@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from cro_core.storage.lake import Lake
+
 TABLES = ("met", "achieved", "done")
 """What is kept of the source ``events``; of the source ``shown`` it is :data:`CONTEXTS`."""
 
@@ -75,12 +77,17 @@ class Making:
 
     def table(self, name: str) -> str:
         """One of the tables, for a query to read."""
-        return f"read_parquet({_text(self.folder / f'{name}.parquet')}, hive_partitioning = false)"
+        return scan.parquet([str(self.folder / f"{name}.parquet")])
 
     @property
     def rows(self) -> str:
         """The kept rows, for a query to read."""
-        return f"read_parquet({_text(self.folder / ROWS / '*.parquet')}, hive_partitioning = false)"
+        return scan.parquet([str(self.folder / ROWS / "*.parquet")])
+
+    @property
+    def contexts(self) -> str:
+        """The kept contexts of those units whose first exposure is still the same, as a query."""
+        return f"SELECT * FROM {self.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
 
 
 class Keeper:
@@ -105,7 +112,7 @@ class Keeper:
         self._session, self._connection = session, connection
         self._goals, self._columns = goals, columns
         texts = [WANTED, *(analysis.TABLES[name] for name in (*TABLES, CONTEXTS))]
-        self._named = {name: named[name] for name in analysis.named(*texts)}
+        self._named = analysis.arguments(named, *texts)
         self._name = _digest(texts, columns, self._named, goals)
         self._making: Making | None = None
         self._fresh = False
@@ -121,14 +128,13 @@ class Keeper:
         Returns:
             What there is now; nothing where nothing is kept: nothing was sealed, or it cannot be written down here.
         """
-        while True:  # as scan.pieces does: what was sealed, and what was not, of one moment
-            version = seals.current(self._connection)
-            making = None if version is None else self._current(version)
-            if making is None:
-                return ()
-            rows = scan.unsealed(self._connection, self._columns[source], where)
-            if seals.current(self._connection) == version:
-                break
+        lake = lake_of(self._connection)
+        if lake is None or lake.keep_in is None or seals.newest(self._connection) is None:
+            return ()
+        seal, rows = scan.snapshot(self._connection, self._columns[source], where)
+        making = None if seal is None else self._current(lake, lake.keep_in, seal)
+        if making is None:
+            return ()
         if source == "shown":
             return self._make_contexts(making, rows)
         self._making = making
@@ -153,11 +159,8 @@ class Keeper:
             return (CONTEXTS,)
         scan.keep(self._session, "shown", rows)
         self._run(self._session, f"CREATE TEMP TABLE fresh_{CONTEXTS} AS {analysis.TABLES[CONTEXTS]}")
-        kept = f"SELECT * FROM {making.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
-        scan.run(
-            self._session,
-            f"CREATE TEMP VIEW {CONTEXTS} AS SELECT * FROM fresh_{CONTEXTS} UNION ALL {kept}",
-        )
+        both = f"SELECT * FROM fresh_{CONTEXTS} UNION ALL {making.contexts}"
+        scan.run(self._session, f"CREATE TEMP VIEW {CONTEXTS} AS {both}")
         return (CONTEXTS,)
 
     def _complete(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
@@ -177,15 +180,12 @@ class Keeper:
             others = f"SELECT * FROM {making.table(table)} WHERE unit NOT IN (SELECT unit FROM touched)"
             scan.run(session, f"CREATE TEMP VIEW {table} AS SELECT * FROM fresh_{table} UNION ALL {others}")
 
-    def _current(self, version: int) -> Making | None:
+    def _current(self, lake: Lake, folder: Path, seal: seals.Seal) -> Making | None:
         """What is kept of a version of the lake, made now where it is not."""
-        lake = lake_of(self._connection)
-        if lake is None or lake.keep_in is None:
-            return None
-        generation = lake.keep_in / str(seals.rewritten(self._connection))
+        generation = folder / str(seals.rewritten(self._connection, seal))
         if not _is_newest(generation):
             return None
-        files = frozenset(lake.files(version))
+        files = frozenset(lake.files(seal.version))
         found = _makings(generation, self._name)
         for making in found:
             if making.files == files:
@@ -213,7 +213,7 @@ class Keeper:
     def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
         """Writes the files of a making: what ``before`` says, completed by files of the lake."""
         events, shown = (", ".join(self._columns[source]) for source in SOURCES)
-        sealed = f"read_parquet([{', '.join(map(_text, added))}], hive_partitioning = false)"
+        sealed = scan.parquet(added)
         rows = place / ROWS
         rows.mkdir()
         if before is not None:
@@ -229,8 +229,7 @@ class Keeper:
             self._run(session, f"CREATE TEMP VIEW shown AS SELECT {shown} FROM {sealed}")
             contexts = analysis.TABLES[CONTEXTS]
             if before is not None:
-                kept = f"SELECT * FROM {before.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
-                contexts += f" UNION ALL {kept}"
+                contexts += f" UNION ALL {before.contexts}"
             new = f"SELECT * FROM fresh WHERE {NEEDED}"
             self._run(session, _copy(new, rows / f"{len(list(rows.iterdir()))}.parquet"))
             self._run(session, _copy(contexts, place / f"{CONTEXTS}.parquet"))
@@ -238,7 +237,7 @@ class Keeper:
                 self._run(session, _copy(f"SELECT * FROM {table}", place / f"{table}.parquet"))
 
     def _run(self, session: duckdb.DuckDBPyConnection, sql: str) -> None:
-        scan.run(session, sql, {name: self._named[name] for name in analysis.named(sql)})
+        scan.run(session, sql, analysis.arguments(self._named, sql))
 
 
 def _link(file: Path, to: Path) -> None:
@@ -250,7 +249,7 @@ def _link(file: Path, to: Path) -> None:
 
 
 def _copy(rows: str, file: Path) -> str:
-    return f"COPY ({rows}) TO {_text(file)} (FORMAT parquet)"
+    return f"COPY ({rows}) TO {scan.quoted(str(file))} (FORMAT parquet)"
 
 
 def drop(folder: Path, *, before: int) -> None:
@@ -297,7 +296,3 @@ def _tidy(generation: Path, name: str) -> None:
 
 def _digest(*said: Any) -> str:
     return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
-
-
-def _text(path: Path | str) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

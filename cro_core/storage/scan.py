@@ -110,12 +110,22 @@ def view(
     chosen = ", ".join(columns)
     text = f"SELECT {chosen} FROM {name}_unsealed"  # noqa: S608  names of the schema
     if sealed:
-        paths = ", ".join("'" + path.replace("'", "''") + "'" for path in sealed)
-        text += f" UNION ALL SELECT {chosen} FROM read_parquet([{paths}], hive_partitioning = false)"  # noqa: S608
+        text += f" UNION ALL SELECT {chosen} FROM {parquet(sealed)}"  # noqa: S608
     limits = [f"occurred_at >= {to_micros(since)}"] if since else []
     limits += [f"occurred_at < {to_micros(before)}"] if before else []
     kept = f" WHERE {' AND '.join(limits)}" if limits else ""
     session.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{kept}")  # noqa: S608
+
+
+def parquet(files: Sequence[str]) -> str:
+    """Parquet files as a query names them."""
+    paths = ", ".join(quoted(file) for file in files)
+    return f"read_parquet([{paths}], hive_partitioning = false)"
+
+
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def pieces(
@@ -133,21 +143,23 @@ def pieces(
     at = sa.type_coerce(schema.events.c.occurred_at, sa.BigInteger)
     bounds = [at >= to_micros(since)] if since else []
     bounds += [at < to_micros(before)] if before else []
-    version, rows = _snapshot(connection, columns, sa.and_(where, *bounds))
-    return rows, _files(connection, version, since, before)
+    seal, rows = snapshot(connection, columns, sa.and_(where, *bounds))
+    return rows, _files(connection, seal, since, before)
 
 
-def _snapshot(connection: sa.Connection, columns: Sequence[str], where: Where) -> tuple[int | None, pa.Table]:
-    """The version of the lake, and the database's rows beside it.
+def snapshot(
+    connection: sa.Connection, columns: Sequence[str], where: Where
+) -> tuple[seals.Seal | None, pa.Table]:
+    """The version of the lake that counts, and the database's rows beside it.
 
     A write transaction of PostgreSQL sees what others commit between two statements: where that was a sealing,
     rows may have moved, and we look again.
     """
     while True:
-        version = seals.current(connection)
+        seal = seals.newest(connection)
         rows = unsealed(connection, columns, where)
-        if seals.current(connection) == version:
-            return version, rows
+        if seals.newest(connection) == seal:
+            return seal, rows
 
 
 def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) -> pa.Table:
@@ -184,11 +196,11 @@ def _plain(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def _files(
-    connection: sa.Connection, version: int | None, since: datetime | None, before: datetime | None
+    connection: sa.Connection, seal: seals.Seal | None, since: datetime | None, before: datetime | None
 ) -> list[str]:
     """The lake's files of the days that may hold such events."""
     lake = lake_of(connection)
-    if version is None or lake is None:
+    if seal is None or lake is None:
         return []
     first, last = (m.astimezone(UTC).date().isoformat() if m else None for m in (since, before))
-    return lake.files(version, first, last)
+    return lake.files(seal.version, first, last)

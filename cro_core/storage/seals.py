@@ -67,10 +67,10 @@ def current(connection: sa.Connection) -> int | None:
     return None if seal is None else seal.version
 
 
-def rewritten(connection: sa.Connection) -> int:
-    """Number of the newest version of the lake that did more than add events; 0 where none did."""
+def rewritten(connection: sa.Connection, seal: Seal) -> int:
+    """Number of the newest seal, up to this one, that did more than add events; 0 where none did."""
     table = schema.lake_versions.c
-    query = sa.select(sa.func.max(table.number)).where(table.reason != ADDED)
+    query = sa.select(sa.func.max(table.number)).where(table.reason != ADDED, table.number <= seal.number)
     return connection.scalar(query) or 0
 
 

@@ -175,10 +175,10 @@ class Sealer:
     def _drop_kept(self) -> None:
         """What was kept of the lake before it was last rewritten may tell of somebody who is forgotten."""
         folder = self.home.lake.keep_in
-        if folder is None:
+        if folder is None or self.noted is None:
             return
         with self.home.db.read() as connection:
-            generation = seals.rewritten(connection)
+            generation = seals.rewritten(connection, self.noted)
         try:
             kept.drop(folder, before=generation)
         except OSError as error:

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
-from service_samples import check_shape, stored_events
+from service_samples import both_ways, check_shape, stored_events
 from werkzeug.test import TestResponse
 
 from cro_core import errors as core
@@ -32,7 +32,6 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND"}
 ADMIN = [e for e in ENDPOINTS if e.access is Access.ADMIN]
 READ = [e for e in ENDPOINTS if e.access is Access.READ]
 WITH_BODY = [e for e in ADMIN if isinstance(e.body, type)]
-both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _name(endpoint: Endpoint) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from service_samples import check_shape, exposure, make_home, start_server
+from service_samples import both_ways, check_shape, exposure, make_home, start_server
 
 from cro_core.home import Home, open_home
 from service import schemas
@@ -23,7 +23,6 @@ MOST = 10
 
 ASSIGNMENTS = "/api/cro/assignments?visitor=v"
 EVENTS = "/api/cro/events"
-both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 @dataclass

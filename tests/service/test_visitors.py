@@ -19,6 +19,7 @@ from mmdb import place, write_mmdb
 from service_samples import (
     BROWSER,
     CRAWLER,
+    both_ways,
     check_shape,
     exposure,
     make_home,
@@ -35,7 +36,6 @@ from service.app import create_app
 from service.clients import client_address
 
 EVENTS = "/api/cro/events"
-both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _assign(client: FlaskClient, query: str = "visitor=v1", **headers: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
-from service_samples import LATER, check_shape, exposure, make_home, stored_events
+from service_samples import LATER, both_ways, check_shape, exposure, make_home, stored_events
 
 from cro_core.home import Home, set_clock
 from cro_core.storage import journal
@@ -31,7 +31,6 @@ from service.server import HEADER_SECONDS, MOST_CONNECTIONS, SHUTDOWN_SECONDS
 
 EVENTS = "/api/cro/events"
 SCRAPED = "/metrics"
-both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
 
 
 def _figures(client: FlaskClient) -> dict[tuple[str, ...], float]:
