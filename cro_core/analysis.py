@@ -49,8 +49,10 @@ SOURCES: Mapping[str, str] = {
 }
 """Names of the stored events. A source may hold more than is said here, which changes nothing but the time it takes."""
 
-RELEVANT = """(experiment_id = $experiment
-       OR (experiment_id IS NULL AND occurred_at >= $started_at AND occurred_at <= $last_goal_at))"""
+OWN = "experiment_id = $experiment"
+OF_SITE = "experiment_id IS NULL AND occurred_at >= $started_at AND occurred_at <= $last_goal_at"
+RELEVANT = f"""({OWN}
+       OR ({OF_SITE}))"""
 """This experiment's events, and goals posted for the whole site while it ran."""
 
 CONTEXT = ("device", "city", "country", "occasion", "asset_id", "url")
@@ -91,18 +93,19 @@ LEFT JOIN (
     GROUP BY unit
 ) AS a ON a.unit = u.unit
 """,
-    # the same with the epoch that it belongs to
-    "facts": """
-SELECT d.unit, d.variant, d.said, d.exposed_at, e.number AS epoch, d.converted, d.converted_at, d.score, d.value
-FROM done d
-LEFT JOIN epochs e ON d.exposed_at >= e.starts_at AND d.exposed_at < e.ends_at
-""",
     # what the first exposure says of its unit beside the variant
     "contexts": f"""
 SELECT u.unit, u.event_id, {", ".join(f"r.{name}" for name in CONTEXT)}, r.value AS exposure_value
 FROM shown r
 JOIN met u ON u.event_id = r.id
 WHERE r.experiment_id = $experiment AND r.type = '{EXPOSURE}'
+""",
+    # both: one row per unit
+    "profiles": f"""
+SELECT d.unit, c.event_id, d.variant, d.said, d.exposed_at, d.converted, d.converted_at, d.score, d.value,
+       {", ".join(f"c.{name}" for name in CONTEXT)}, c.exposure_value
+FROM done d
+JOIN contexts c ON c.unit = d.unit
 """,
     # what a unit did before it met the experiment, whatever that was done for
     "earlier": f"""
@@ -116,19 +119,29 @@ GROUP BY u.unit, k.type
 }
 """What is made once, where a selection reads it: each from the sources and those before it."""
 
-UNIT_TABLE = f"""
+
+def _unit_table(source: str, *said: str) -> str:
+    """The beginning of a selection: ``unit_table``, and ``counted``, those of it that count.
+
+    Args:
+        source: one of :data:`TABLES`, with a row per unit.
+        said: columns of it that the selection reads beside what units did.
+    """
+    more = "".join(f", {name}" for name in said)
+    return f"""
 WITH placed AS (        -- the units that had met the experiment, and whether they count yet
-    SELECT *,
-           CASE WHEN epoch IS NULL OR exposed_at >= $enrolment_ends_at THEN 'after_enrolment'
-                WHEN said <> epoch THEN 'wrong_epoch'
-                WHEN said IS NULL AND exposed_at >= $shares_move_at THEN 'no_epoch'
-                WHEN exposed_at + $window >= $as_of THEN 'immature'
+    SELECT u.*, e.number AS epoch,
+           CASE WHEN e.number IS NULL OR u.exposed_at >= $enrolment_ends_at THEN 'after_enrolment'
+                WHEN u.said <> e.number THEN 'wrong_epoch'
+                WHEN u.said IS NULL AND u.exposed_at >= $shares_move_at THEN 'no_epoch'
+                WHEN u.exposed_at + $window >= $as_of THEN 'immature'
                 ELSE '{COUNTED}' END AS standing
-    FROM facts
-    WHERE exposed_at < $as_of
+    FROM {source} u
+    LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at
+    WHERE u.exposed_at < $as_of
 ),
 unit_table AS (         -- one row per exposed unit
-    SELECT unit, variant, epoch, exposed_at, standing,
+    SELECT unit, variant, epoch, exposed_at, standing{more},
            CASE WHEN standing = '{COUNTED}' THEN converted ELSE 0 END AS converted,
            CASE WHEN standing = '{COUNTED}' THEN converted_at END AS converted_at,
            CASE WHEN standing = '{COUNTED}' THEN score ELSE 0 END AS score,
@@ -139,6 +152,9 @@ counted AS (
     SELECT * FROM unit_table WHERE standing = '{COUNTED}'
 )
 """
+
+
+UNIT_TABLE = _unit_table("done")
 """Whether a unit counts: its first exposure lies in an epoch, says so itself, and is mature.
 
 An exposure that does not say its epoch may rest on an assignment of another day. As long as the shares have
@@ -146,12 +162,14 @@ never moved that makes no difference; afterwards nobody can tell, and it is left
 A unit is mature when its whole window, both ends included, lies before ``as_of``.
 """
 
-UNITS = f"""{UNIT_TABLE}
-SELECT t.unit, t.variant, t.exposed_at, t.epoch, c.device, c.city, c.country, c.occasion, c.asset_id, t.standing,
-       t.converted, t.converted_at, t.score, t.value
-FROM unit_table t
-JOIN contexts c ON c.unit = t.unit
-ORDER BY t.exposed_at, t.unit
+PROFILE_TABLE = _unit_table("profiles", *CONTEXT)
+"""The same, with what the first exposure says of its unit."""
+
+UNITS = f"""{PROFILE_TABLE}
+SELECT unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
+       converted, converted_at, score, value
+FROM unit_table
+ORDER BY exposed_at, unit
 """
 
 QUARTER = timedelta(minutes=15)
@@ -233,23 +251,21 @@ LOOKBACK = timedelta(days=28)
 """How long before its exposure a unit's engagement is its covariate."""
 
 SLICES = (
-    UNIT_TABLE
+    PROFILE_TABLE
     + """
 SELECT {dimension} AS slice, variant, COUNT(*) AS units, SUM(converted) AS conversions
 FROM counted
-JOIN contexts USING (unit)
 GROUP BY {dimension}, variant
 ORDER BY {dimension}, variant
 """
 )
 
 SEGMENT = (
-    UNIT_TABLE
+    PROFILE_TABLE
     + """,
 sliced AS (
-    SELECT NULLIF(x.{column}, '') AS slice, c.epoch, c.variant, COUNT(*) AS units
-    FROM counted c
-    JOIN contexts x ON x.unit = c.unit
+    SELECT NULLIF({column}, '') AS slice, epoch, variant, COUNT(*) AS units
+    FROM counted
     GROUP BY 1, 2, 3
 ),
 added AS (
@@ -607,20 +623,20 @@ LOCAL_WEEKDAY = "(((c.exposed_at + k.shift) // 86400000000 + 3) % 7)"
 """On the clocks of the site, Monday being 0: 1970 began on a Thursday."""
 
 FACETS: Mapping[str, str] = {
-    "device": "x.device",
-    "city": "x.city",
-    "country": "x.country",
-    "occasion": "x.occasion",
+    "device": "c.device",
+    "city": "c.city",
+    "country": "c.country",
+    "occasion": "c.occasion",
     "hour": f"CAST({LOCAL_HOUR} AS VARCHAR)",
     "weekday": f"CAST({LOCAL_WEEKDAY} AS VARCHAR)",
     "time of day": f"CAST({LOCAL_HOUR} // 6 AS VARCHAR)",
-    "asset": "x.asset_id",
+    "asset": "c.asset_id",
     "referrer": "f.host",
-    "page": "x.url",
+    "page": "c.url",
 }
 """What performance is looked at by, with where a counted unit ``c`` has it.
 
-``x`` is its context, ``k`` the clock of the site at its exposure, ``f`` the page that it came from.
+``k`` is the clock of the site at its exposure, ``f`` the page that it came from.
 """
 
 TIMED = ("hour", "weekday", "time of day")
@@ -639,10 +655,9 @@ REFERRERS = f"""LEFT JOIN (
     ) AS f ON f.unit = c.unit"""
 """Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
 
-CONTEXTS = "JOIN contexts x ON x.unit = c.unit"
 CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
 
-FACET_CELLS = f"""{UNIT_TABLE},
+FACET_CELLS = f"""{{units}},
 told AS (
     SELECT c.epoch, c.variant, c.converted, NULLIF({{first}}, '') AS a, NULLIF({{second}}, '') AS b
     FROM counted c
@@ -704,13 +719,18 @@ def facet_query(by: Sequence[str]) -> str:
     It reads the table ``clocks`` (starts_at, ends_at, shift) where it asks for time, and the view ``tagged`` (id,
     properties) where it asks for the referrer.
     """
+    says = any(FACETS[name].removeprefix("c.") in CONTEXT for name in by)
     joins = [
-        CONTEXTS if any(FACETS[name].startswith("x.") for name in by) else "",
         CLOCKS if any(name in TIMED for name in by) else "",
         REFERRERS if "referrer" in by else "",
     ]
     first, second = (FACETS[by[0]], FACETS[by[1]] if len(by) > 1 else "'all'")
-    return FACET_CELLS.format(first=first, second=second, joins="\n    ".join(filter(None, joins)))
+    return FACET_CELLS.format(
+        units=PROFILE_TABLE if says else UNIT_TABLE,
+        first=first,
+        second=second,
+        joins="\n    ".join(filter(None, joins)),
+    )
 
 
 def facet_value(dimension: str, value: str) -> str:

@@ -108,7 +108,7 @@ def test_a_person_is_gone_from_everywhere(home: Home) -> None:
     }
     loose = {"event_type": "lead", "session_id": f"session of {PERSON}"}
     ingest(home, [bad, loose, {**bad, "user_id": STRANGER, "session_id": "x"}], now=LATE)
-    places = {"events", "exposures", "quarantine", "0.parquet", "met.parquet", "contexts.parquet"}
+    places = {"events", "exposures", "quarantine", "profiles.parquet"}
     if home.db.engine.dialect.name == "sqlite":
         places.add("cro.sqlite-wal")
     assert set(traces(home)) > places
@@ -139,7 +139,7 @@ def test_what_is_kept_and_cannot_be_deleted_is_said(home: Home, monkeypatch: pyt
         patch.setattr("cro_core.storage.kept.shutil.rmtree", refused)
         with pytest.raises(StoreError, match=r"cannot be deleted.*no right.*delete .*units, then try again"):
             forget(home, [PERSON], now=LATE, actor="cli")
-    assert "met.parquet" in traces(home)
+    assert "profiles.parquet" in traces(home)
 
     seal(home, now=LATE, force=True)
 

@@ -117,16 +117,20 @@ def test_a_late_exposure_moves_a_unit_that_was_kept(home: Home) -> None:
     assert sum(c.conversions for c in hot) == sum(c.conversions for c in before) + 1
 
 
-def test_repeated_exposures_are_not_kept(home: Home) -> None:
+def test_of_the_events_only_goals_are_kept(home: Home) -> None:
+    """Of exposures the first of each unit is in its profile; no id of a goal is needed again."""
     store(home, [e for number in range(3) for e in day(number)])
     seal(home, now=LAST, force=True)
     look(home)
 
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(makings(home)[-1] / "rows").to_pylist()
-    assert sum(row["type"] == "exposure" for row in rows) == 20
-    assert sum(row["type"] == "lead" for row in rows) == 20
+    goals = pq.read_table(makings(home)[-1] / kept.GOALS)
+    assert goals.column("type").to_pylist() == ["lead"] * 20
+    assert "id" not in goals.column_names
+    profiles = pq.read_table(makings(home)[-1] / f"{kept.PROFILES}.parquet").to_pylist()
+    assert len({p["unit"] for p in profiles}) == len(profiles) == 20
+    assert {p["event_id"] for p in profiles} == {f"{e.id}" for e in day(0) if e.type == "exposure"}
 
 
 def test_other_goals_are_another_making(home: Home, added: list[list[str]]) -> None:

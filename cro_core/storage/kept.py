@@ -39,15 +39,24 @@ if TYPE_CHECKING:
 
     from cro_core.storage.lake import Lake
 
-TABLES = ("met", "achieved", "done")
-"""What is kept of the source ``events``; of the source ``shown`` it is :data:`CONTEXTS`."""
-
-CONTEXTS = "contexts"
+OF_EVENTS = ("met", "achieved", "done")
+OF_SHOWN = ("contexts", "profiles")
+"""The tables that there are once a source is read."""
 
 SOURCES = ("events", "shown")
 
-ROWS = "rows"
-"""Folder of the sealed rows that a table may still need: first exposures, and goals whoever reached them."""
+ACHIEVED, PROFILES = "achieved", "profiles"
+"""The files of a making: the other tables are columns of the profiles."""
+
+COLUMNS: Mapping[str, str] = {
+    "met": "unit, event_id, variant, said, exposed_at",
+    "done": "unit, variant, said, exposed_at, converted, converted_at, score, value",
+    "contexts": f"unit, event_id, {', '.join(analysis.CONTEXT)}, exposure_value",
+}
+"""The columns of these tables, in their order."""
+
+GOALS = "goals"
+"""Folder of the sealed goals, whoever reached them: a unit may turn out to have met the experiment before."""
 
 FILES = "files.json"
 """Which files of the lake it was made of."""
@@ -58,14 +67,32 @@ LATEST = 2
 UNUSED_SECONDS = 8 * 86_400
 """A making so much older than the newest is of an experiment that has ended: its day is sealed with each new one."""
 
-WANTED = f"""
-{analysis.HUMAN} AND {analysis.RELEVANT}
-AND (type IN (SELECT type FROM goals) OR (type = '{EXPOSURE}' AND experiment_id = $experiment))
-"""
-"""Those sealed events that the tables read."""
+WANTED = {
+    analysis.OWN: f"(type = '{EXPOSURE}' OR type IN (SELECT type FROM goals))",
+    analysis.OF_SITE: "type IN (SELECT type FROM goals)",
+}
+"""Those sealed events that the tables read. The files are sorted by experiment: each part is found by itself."""
 
-NEEDED = f"(type <> '{EXPOSURE}' OR id IN (SELECT event_id FROM met))"
-"""Those of them that a later table may still depend on."""
+GOAL: Mapping[str, str] = {
+    "id": "NULL",
+    "variant": "NULL",
+    "epoch": "NULL",
+    "bot": "false",
+    "internal": "false",
+}
+"""What of a goal is not kept, because no table depends on it."""
+
+FIRST_EXPOSURE: Mapping[str, str] = {
+    "id": "event_id",
+    "experiment_id": "$experiment",
+    "type": f"'{EXPOSURE}'",
+    "epoch": "said",
+    "occurred_at": "exposed_at",
+    "value": "NULL",
+    "bot": "false",
+    "internal": "false",
+}
+"""The event that a unit met the experiment with, from its profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +103,17 @@ class Making:
     files: frozenset[str]
 
     def table(self, name: str) -> str:
-        """One of the tables, for a query to read."""
-        return scan.parquet([str(self.folder / f"{name}.parquet")])
+        """One of the tables, as a query."""
+        file = ACHIEVED if name == ACHIEVED else PROFILES
+        return f"SELECT {COLUMNS.get(name, '*')} FROM {scan.parquet([str(self.folder / f'{file}.parquet')])}"
 
-    @property
-    def rows(self) -> str:
-        """The kept rows, for a query to read."""
-        return scan.parquet([str(self.folder / ROWS / "*.parquet")])
-
-    @property
-    def contexts(self) -> str:
-        """The kept contexts of those units whose first exposure is still the same, as a query."""
-        return f"SELECT * FROM {self.table(CONTEXTS)} WHERE event_id IN (SELECT event_id FROM met)"
+    def events(self, columns: Sequence[str]) -> str:
+        """What a table still needs of the events that were read, as a query."""
+        goals, profiles = (str(self.folder / name) for name in (f"{GOALS}/*.parquet", f"{PROFILES}.parquet"))
+        return (
+            f"SELECT {_as(columns, GOAL)} FROM {scan.parquet([goals])}"
+            f" UNION ALL SELECT {_as(columns, FIRST_EXPOSURE)} FROM {scan.parquet([profiles])}"
+        )
 
 
 class Keeper:
@@ -111,12 +137,10 @@ class Keeper:
     ) -> None:
         self._session, self._connection = session, connection
         self._goals, self._columns = goals, columns
-        texts = [WANTED, *(analysis.TABLES[name] for name in (*TABLES, CONTEXTS))]
+        texts = [*WANTED, *WANTED.values(), *(analysis.TABLES[name] for name in (*OF_EVENTS, *OF_SHOWN))]
         self._named = analysis.arguments(named, *texts)
         self._name = _digest(texts, columns, self._named, goals)
         self._making: Making | None = None
-        self._fresh = False
-        """Whether the database has events beside what is kept."""
 
     def make(self, source: str, where: scan.Where) -> Sequence[str]:
         """Makes the tables of a source from what is kept and what is in the database.
@@ -135,50 +159,61 @@ class Keeper:
         making = None if seal is None else self._current(lake, lake.keep_in, seal)
         if making is None:
             return ()
-        if source == "shown":
-            return self._make_contexts(making, rows)
-        self._making = making
-        return self._make_tables(making, rows)
-
-    def _make_tables(self, making: Making, rows: pa.Table) -> Sequence[str]:
-        self._fresh = rows.num_rows > 0
-        if not self._fresh:
-            for table in TABLES:
-                scan.run(self._session, f"CREATE TEMP VIEW {table} AS SELECT * FROM {making.table(table)}")
-            return TABLES
-        scan.keep(self._session, "fresh", rows)
-        self._complete(self._session, making)
-        return TABLES
-
-    def _make_contexts(self, making: Making, rows: pa.Table) -> Sequence[str]:
-        """The first exposure of a unit is in the database, or is the first of those sealed: that is kept."""
+        if source == "events":
+            self._making = making
+            return self._make_events(making, rows)
         if making != self._making:  # sealed in between: it may know of earlier exposures than ``met``
             return ()
-        if not self._fresh:
-            scan.run(self._session, f"CREATE TEMP VIEW {CONTEXTS} AS SELECT * FROM {making.table(CONTEXTS)}")
-            return (CONTEXTS,)
         scan.keep(self._session, "shown", rows)
-        self._run(self._session, f"CREATE TEMP TABLE fresh_{CONTEXTS} AS {analysis.TABLES[CONTEXTS]}")
-        both = f"SELECT * FROM fresh_{CONTEXTS} UNION ALL {making.contexts}"
-        scan.run(self._session, f"CREATE TEMP VIEW {CONTEXTS} AS {both}")
-        return (CONTEXTS,)
+        self._complete_shown(self._session, making)
+        return OF_SHOWN
 
-    def _complete(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
+    def _make_events(self, making: Making, rows: pa.Table) -> Sequence[str]:
+        if rows.num_rows:
+            scan.keep(self._session, "fresh", rows)
+            self._complete_events(self._session, making)
+            return OF_EVENTS
+        for table in (*OF_EVENTS, *OF_SHOWN):
+            scan.run(self._session, f"CREATE TEMP VIEW {table} AS {making.table(table)}")
+        return ("shown", *OF_EVENTS, *OF_SHOWN)
+
+    def _complete_events(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
         """Makes the tables of the events in ``fresh``, and of the kept rows of the same units, and adds the others."""
         text = "SELECT * FROM fresh"
         if making is not None:
             scan.run(session, "CREATE TEMP TABLE touched AS SELECT DISTINCT unit FROM fresh")
-            text += f" UNION ALL SELECT * FROM {making.rows} WHERE unit IN (SELECT unit FROM touched)"
-        scan.run(session, f"CREATE TEMP VIEW events AS {text}")
-        for table in TABLES:
-            self._run(session, f"CREATE TEMP TABLE {table} AS {analysis.TABLES[table]}")
-        scan.run(session, "DROP VIEW events")  # it has not all of them, and must not be taken for them
-        if making is None:
-            return
-        for table in TABLES:
-            scan.run(session, f"ALTER TABLE {table} RENAME TO fresh_{table}")
-            others = f"SELECT * FROM {making.table(table)} WHERE unit NOT IN (SELECT unit FROM touched)"
-            scan.run(session, f"CREATE TEMP VIEW {table} AS SELECT * FROM fresh_{table} UNION ALL {others}")
+            theirs = f"SELECT * FROM ({making.events(self._columns['events'])}) WHERE unit IN (SELECT unit FROM touched)"
+            self._run(session, f"CREATE TEMP TABLE theirs AS {theirs}")
+            text += " UNION ALL SELECT * FROM theirs"
+        self._make_fresh(session, "met", {"events": text})
+        self._make_fresh(session, "achieved", {"events": text, "met": "SELECT * FROM fresh_met"})
+        given = {name: f"SELECT * FROM fresh_{name}" for name in ("met", "achieved")}
+        self._make_fresh(session, "done", given)
+        for table in OF_EVENTS:
+            self._add_others(session, table, making)
+
+    def _complete_shown(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
+        """The same of the exposures in ``shown``: a unit's first is one of them, or was kept as its first."""
+        self._make_fresh(session, "contexts", {"met": "SELECT * FROM fresh_met"})
+        contexts = "SELECT * FROM fresh_contexts"
+        if making is not None:
+            first = "event_id IN (SELECT event_id FROM fresh_met)"
+            contexts += f" UNION ALL {making.table('contexts')} WHERE {first}"
+        self._make_fresh(session, "profiles", {"done": "SELECT * FROM fresh_done", "contexts": contexts})
+        self._add_others(session, "profiles", making)
+        scan.run(session, f"CREATE TEMP VIEW contexts AS SELECT {COLUMNS['contexts']} FROM profiles")
+
+    def _make_fresh(self, session: duckdb.DuckDBPyConnection, table: str, given: Mapping[str, str]) -> None:
+        """A table of the units that something has happened to, by its definition, from what it is to read instead."""
+        parts = ", ".join(f"{name} AS ({text})" for name, text in given.items())
+        self._run(session, f"CREATE TEMP TABLE fresh_{table} AS WITH {parts} {analysis.TABLES[table]}")
+
+    def _add_others(self, session: duckdb.DuckDBPyConnection, table: str, making: Making | None) -> None:
+        """The whole table: with the units to which nothing has happened."""
+        text = f"SELECT * FROM fresh_{table}"
+        if making is not None:
+            text += f" UNION ALL {making.table(table)} WHERE unit NOT IN (SELECT unit FROM touched)"
+        scan.run(session, f"CREATE TEMP VIEW {table} AS {text}")
 
     def _current(self, lake: Lake, folder: Path, seal: seals.Seal) -> Making | None:
         """What is kept of a version of the lake, made now where it is not."""
@@ -212,28 +247,29 @@ class Keeper:
 
     def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
         """Writes the files of a making: what ``before`` says, completed by files of the lake."""
-        events, shown = (", ".join(self._columns[source]) for source in SOURCES)
         sealed = scan.parquet(added)
-        rows = place / ROWS
-        rows.mkdir()
+        goals = place / GOALS
+        goals.mkdir()
         if before is not None:
-            for number, part in enumerate(sorted((before.folder / ROWS).iterdir())):
-                _link(part, rows / f"{number}.parquet")
+            for number, part in enumerate(sorted((before.folder / GOALS).iterdir())):
+                _link(part, goals / f"{number}.parquet")
+        columns = self._columns["events"]
+        fresh = " UNION ALL ".join(
+            f"SELECT {_as(columns, GOAL if whose == analysis.OF_SITE else {})} FROM {sealed}"
+            f" WHERE {whose} AND {analysis.HUMAN} AND {what}"
+            for whose, what in WANTED.items()
+        )
         with scan.opened(self._connection) as session:
             scan.give(session, "goals", **self._goals)
-            self._run(
-                session,
-                f"CREATE TEMP TABLE fresh AS SELECT {events} FROM {sealed} WHERE {WANTED}",
-            )
-            self._complete(session, before)
-            self._run(session, f"CREATE TEMP VIEW shown AS SELECT {shown} FROM {sealed}")
-            contexts = analysis.TABLES[CONTEXTS]
-            if before is not None:
-                contexts += f" UNION ALL {before.contexts}"
-            new = f"SELECT * FROM fresh WHERE {NEEDED}"
-            self._run(session, _copy(new, rows / f"{len(list(rows.iterdir()))}.parquet"))
-            self._run(session, _copy(contexts, place / f"{CONTEXTS}.parquet"))
-            for table in TABLES:
+            self._run(session, f"CREATE TEMP TABLE fresh AS {fresh}")
+            self._complete_events(session, before)
+            shown = f"SELECT {', '.join(self._columns['shown'])} FROM {sealed}"
+            self._run(session, f"CREATE TEMP VIEW shown AS {shown}")
+            self._complete_shown(session, before)
+            stay = [name for name in columns if name not in GOAL]
+            new = f"SELECT {', '.join(stay)} FROM fresh WHERE type <> '{EXPOSURE}'"
+            self._run(session, _copy(new, goals / f"{len(list(goals.iterdir()))}.parquet"))
+            for table in (ACHIEVED, PROFILES):
                 self._run(session, _copy(f"SELECT * FROM {table}", place / f"{table}.parquet"))
 
     def _run(self, session: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -248,8 +284,13 @@ def _link(file: Path, to: Path) -> None:
         shutil.copyfile(file, to)
 
 
+def _as(columns: Sequence[str], instead: Mapping[str, str]) -> str:
+    """Columns as a query selects them, some made of others."""
+    return ", ".join(f"{instead.get(name, name)} AS {name}" for name in columns)
+
+
 def _copy(rows: str, file: Path) -> str:
-    return f"COPY ({rows}) TO {scan.quoted(str(file))} (FORMAT parquet)"
+    return f"COPY ({rows}) TO {scan.quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)"
 
 
 def drop(folder: Path, *, before: int) -> None:
