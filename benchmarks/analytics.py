@@ -1,4 +1,4 @@
-"""What the numbers of one experiment of 20 cost, beside DuckDB SQL written by hand, and pandas, on the same events.
+"""What the numbers of one experiment of 20 cost, beside DuckDB SQL written by hand, pandas and polars, on the same events.
 
 The events are made straight into two homes: one whose 30 days are all sealed, and one whose newest days are still
 in the database (6.7 % of the events). Each way runs in a process of its own, warm (median of some runs), and
@@ -246,7 +246,7 @@ def with_pandas(home: Home) -> Counts:
     first["score"] = score.groupby(goals.loc[score.index, "unit"]).sum().reindex(first.index, fill_value=0)
     first["amount"] = goals.groupby("unit")["value"].sum().reindex(first.index, fill_value=0)
     first["converted"] = first.index.isin(goals.loc[goals["type"] != "play", "unit"])
-    kept = first[first["occurred_at"] < min(to_micros(NOW - DAY), to_micros(START + (DAYS - 1) * DAY))]
+    kept = first[first["occurred_at"] < _last_exposure()]
     found = kept.groupby("variant")["converted"].agg(["size", "sum"])
     return [[str(variant), int(n), int(k)] for variant, (n, k) in found.iterrows()]
 
@@ -268,13 +268,79 @@ def every_segment_with_pandas(home: Home) -> Counts:
     within = (since >= 0) & (since <= DAY // timedelta(microseconds=1))
     first["converted"] = first["number"].isin(reached.loc[within, "number"])
     first["hour"] = first["occurred_at"] // 3_600_000_000 % 24
-    kept = first[first["occurred_at"] < min(to_micros(NOW - DAY), to_micros(START + (DAYS - 1) * DAY))]
+    kept = first[first["occurred_at"] < _last_exposure()]
     cells = {
         by: kept.groupby(["experiment_id", by, "variant"])["converted"].agg(["size", "sum"])
         for by in SEGMENTS
     }
     asked = cells["device"].loc[ASKED].groupby("variant").sum()
     return [[str(variant), int(n), int(k)] for variant, (n, k) in asked.iterrows()]
+
+
+def _last_exposure() -> int:
+    """Before which a unit must have met the experiment to count: its window is over, and enrolment was open."""
+    return min(to_micros(NOW - DAY), to_micros(START + (DAYS - 1) * DAY))
+
+
+def with_polars(home: Home) -> Counts:
+    """The same numbers as somebody computes them who lets polars read only what it needs, in pieces."""
+    import polars as pl
+
+    table = pl.scan_parquet(_files(home), hive_partitioning=False)
+    table = table.filter(~pl.col("bot") & ~pl.col("internal"))
+    own, at = pl.col("experiment_id") == ASKED, pl.col("occurred_at")
+    shown = table.filter(own & (pl.col("type") == "exposure"))
+    first = shown.group_by("unit").agg(
+        first_at=at.min(), variant=pl.col("variant").sort_by("occurred_at").first()
+    )
+    of_goal = pl.col("type").is_in([g.name for g in GOALS])
+    goals = table.filter((own | pl.col("experiment_id").is_null()) & of_goal).join(first, on="unit")
+    since = at - pl.col("first_at")
+    goals = goals.filter((since >= 0) & (since <= DAY // timedelta(microseconds=1)))
+    weight = pl.col("type").replace_strict({g.name: g.weight for g in GOALS})
+    by_goal = goals.group_by("unit", "type").agg(pl.col("value").sum()).with_columns(weight=weight)
+    done = by_goal.group_by("unit").agg(
+        converted=(pl.col("type") != "play").any(), score=pl.col("weight").sum(), value=pl.col("value").sum()
+    )
+    kept = first.join(done, on="unit", how="left").filter(pl.col("first_at") < _last_exposure())
+    sums = [
+        pl.col(name).pow(power).sum().alias(f"{name}{power}")
+        for name in ("score", "value")
+        for power in (1, 2)
+    ]
+    found = kept.group_by("variant").agg(pl.len(), pl.col("converted").sum(), *sums).sort("variant")
+    return [list(row[:3]) for row in found.collect(engine="streaming").rows()]
+
+
+def every_segment_with_polars(home: Home) -> Counts:
+    """All 20 experiments by device, city and hour, from what polars reads once."""
+    import polars as pl
+
+    table = pl.scan_parquet(_files(home), hive_partitioning=False)
+    table = table.filter(~pl.col("bot") & ~pl.col("internal"))
+    at, key = pl.col("occurred_at"), ["experiment_id", "unit"]
+    shown = table.filter(pl.col("type") == "exposure").group_by(key)
+    said = [pl.col(name).sort_by("occurred_at").first() for name in ("variant", "device", "city")]
+    first = shown.agg(at.min().alias("first_at"), *said).collect(engine="streaming")
+    met = first.select(*key, "first_at").lazy()
+    goals = table.filter(pl.col("type").is_in(["lead", "call"])).select(*key, "occurred_at")
+    of_site = goals.filter(pl.col("experiment_id").is_null()).drop("experiment_id")
+    reached = pl.concat([goals.join(met, on=key), of_site.join(met, on="unit")], how="diagonal")
+    since = at - pl.col("first_at")
+    within = reached.filter((since >= 0) & (since <= DAY // timedelta(microseconds=1)))
+    converted = within.select(key).unique().with_columns(converted=pl.lit(1))
+    kept = first.lazy().join(converted, on=key, how="left").filter(pl.col("first_at") < _last_exposure())
+    hour = (pl.col("first_at") // 3_600_000_000 % 24).alias("hour")
+    units = kept.with_columns(hour).collect(engine="streaming")
+    cells = {
+        by: units.group_by("experiment_id", by, "variant").agg(pl.len(), pl.col("converted").sum())
+        for by in SEGMENTS
+    }
+    asked = cells["device"].filter(pl.col("experiment_id") == ASKED)
+    return [
+        list(row)
+        for row in asked.group_by("variant").agg(pl.col("len", "converted").sum()).sort("variant").rows()
+    ]
 
 
 def _files(home: Home) -> list[str]:
@@ -292,8 +358,10 @@ WAYS: dict[str, tuple[str, Callable[[Home], Counts]]] = {
     "ours, all of a final look": ("hot", whole),
     "ours, 20 on the dashboard": ("hot", dashboard),
     "pandas": ("sealed", with_pandas),
+    "polars": ("sealed", with_polars),
     "ours, 20 by segment": ("sealed", every_segment),
     "pandas, 20 by segment": ("sealed", every_segment_with_pandas),
+    "polars, 20 by segment": ("sealed", every_segment_with_polars),
 }
 
 

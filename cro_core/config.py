@@ -334,6 +334,10 @@ class Service(Section):
     )
 
 
+BUCKET = re.compile(r"s3a?://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)*/?")
+"""An address in an object store; the two libraries that read it disagree on what other characters mean."""
+
+
 class Storage(Section):
     """Where events are kept, and for how long."""
 
@@ -354,6 +358,16 @@ class Storage(Section):
     retention_days: int | None = Field(
         None, ge=1, le=36_500, description="Age at which events are erased; null keeps them."
     )
+
+    @field_validator("lake")
+    @classmethod
+    def _place(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and not BUCKET.fullmatch(value):
+            raise ValueError(
+                f"got {value!r}, which is no place for a lake: give a folder, or an address like s3://bucket/site, "
+                "whose path has letters without accents, digits and _ . = - only"
+            )
+        return value
 
 
 DEFAULT_GOALS: Mapping[str, float] = {

@@ -179,7 +179,7 @@ def opened(connection: sa.Connection, at: datetime, memory: str = scan.MEMORY) -
         for name, table in TABLES.items():
             _hold(session, name, _rows(connection, table))
         for statement in (*_views(files), *_snapshot_view(found), *_locks(files)):
-            session.execute(statement)
+            scan.run(session, statement)
     except BaseException:
         session.close()
         raise

@@ -1,15 +1,44 @@
-"""Starting a DuckDB of our own: in memory, with bounds, and able to read the lake wherever it lies."""
+"""Starting a DuckDB of our own: in memory, with bounds, and able to read the lake wherever it lies.
+
+A lake in an object store is written by one library (deltalake) and read by another (DuckDB). Where the store is, both
+learn here from the same variables of the environment, so that they never speak to two stores.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cro_core.errors import StoreError
 
 if TYPE_CHECKING:  # slow to import, and the service can do without until somebody asks for numbers
     import duckdb
 
 THREADS = 4
 """Most threads of a query: a look is short, and the machine serves visitors meanwhile."""
+
+EXTENSIONS = ("httpfs", "aws")
+"""What DuckDB needs to read an object store: the second knows the chain of credentials."""
+
+ENDPOINTS = ("aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint", "endpoint_url", "endpoint")
+"""Variables that name the store, the first one counts: deltalake hears each of them, in whatever case."""
+
+YES = frozenset({"1", "true", "on", "yes", "y"})
+"""What deltalake takes for yes."""
+
+PATIENCE = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "6", "retry_timeout": "30s"}
+"""What deltalake may wait for an answer: half a minute when nobody answers, not the three that it would wait."""
+
+HTTP = {"http_timeout": 8, "http_retries": 2}
+"""The same for DuckDB: seconds, and how often it tries again."""
+
+COPIED = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token")
+"""Settings into which ``httpfs`` copies credentials of the environment, where each query could read them."""
 
 
 def started(*, memory: str, spill: str, remote: bool) -> duckdb.DuckDBPyConnection:
@@ -19,6 +48,9 @@ def started(*, memory: str, spill: str, remote: bool) -> duckdb.DuckDBPyConnecti
         memory: what it holds at most, like ``1GB``; beyond that it uses temporary files.
         spill: folder of these, made only when it is needed.
         remote: whether the lake is in an object store, read with the environment's own credentials.
+
+    Raises:
+        StoreError: DuckDB cannot be made to read the object store, see :func:`secret_options`.
     """
     import duckdb
 
@@ -27,9 +59,138 @@ def started(*, memory: str, spill: str, remote: bool) -> duckdb.DuckDBPyConnecti
         "memory_limit": memory,
         "temp_directory": spill,
     }
+    if remote:
+        config["allow_persistent_secrets"] = False  # somebody's own on this machine would be another store's
     session = duckdb.connect(config=config)
     session.execute("SET parquet_metadata_cache = true")  # the lake's files never change
-    if remote:  # extensions that come over the network once; the second knows the chain of credentials
-        session.execute("INSTALL httpfs; INSTALL aws; LOAD httpfs; LOAD aws")
-        session.execute("CREATE SECRET (TYPE s3, PROVIDER credential_chain)")
+    if remote:
+        try:
+            _reach_store(session, os.environ)
+        except BaseException:
+            session.close()
+            raise
     return session
+
+
+def secret_options(environ: Mapping[str, str]) -> dict[str, str]:
+    """What DuckDB's secret says of the object store, beside the credentials; values as SQL writes them.
+
+    Args:
+        environ: variables such as AWS_ENDPOINT_URL, AWS_ALLOW_HTTP and AWS_REGION, as deltalake takes them.
+
+    Raises:
+        StoreError: the endpoint is no address, or is not encrypted and AWS_ALLOW_HTTP does not allow that.
+    """
+    said = _said(environ)
+    region = said.get("aws_region") or said.get("region") or said.get("aws_default_region")
+    options = {"REGION": region} if region else {}
+    found = _endpoint(environ)
+    if found is None:
+        return {name: _text(value) for name, value in options.items()}
+    variable, url = found
+    scheme, _, place = url.partition("://")
+    if scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        raise StoreError(
+            f"{variable.upper()} is {url!r}, which is no address: write it like https://s3.example.com:9000"
+        )
+    if scheme == "http" and not _is_yes(said, "allow_http"):
+        raise StoreError(
+            f"{variable.upper()} is {url}, without encryption: set it to an https:// address, or set "
+            "AWS_ALLOW_HTTP=true where nobody can listen"
+        )
+    place = place.rstrip("/")
+    virtual = _is_yes(said, "virtual_hosted_style_request")
+    if virtual:  # deltalake wants the bucket's name before the host's, and DuckDB puts it there
+        place = place.partition(".")[2] or place
+    options |= {"ENDPOINT": place, "URL_STYLE": "vhost" if virtual else "path"}
+    return {name: _text(value) for name, value in options.items()} | {
+        "USE_SSL": "true" if scheme == "https" else "false"
+    }
+
+
+def delta_options(environ: Mapping[str, str]) -> dict[str, str]:
+    """What deltalake is told of an object store; the rest it takes from the environment itself.
+
+    Raises:
+        StoreError: as :func:`secret_options` says.
+    """
+    secret_options(environ)
+    found = _endpoint(environ)
+    if found is None:
+        return dict(PATIENCE)
+    variable, url = found
+    # Told in any case: of two variables that mean the same, it would take whichever comes first.
+    return PATIENCE | {ENDPOINTS[0] if variable == ENDPOINTS[0] else ENDPOINTS[1]: url}
+
+
+def packaged(name: str, version: str) -> Path | None:
+    """The file of a DuckDB extension that pip has installed, if it is for this version, such as ``v1.5.5``."""
+    found = find_spec(f"duckdb_extension_{name}")
+    for folder in (found and found.submodule_search_locations) or ():
+        file = Path(folder, "extensions", version, f"{name}.duckdb_extension")
+        if file.is_file():
+            return file
+    return None
+
+
+def _reach_store(session: duckdb.DuckDBPyConnection, environ: Mapping[str, str]) -> None:
+    import duckdb
+
+    options = secret_options(environ)
+    for extension in EXTENSIONS:
+        _load(session, extension)
+    for name, value in HTTP.items():
+        session.execute(f"SET GLOBAL {name} = {value}")
+    given = "".join(f", {name} {value}" for name, value in options.items())
+    try:
+        # Credentials that end after some hours are fetched anew.
+        session.execute(f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, REFRESH auto{given})")
+    except duckdb.Error as error:
+        raise StoreError(
+            f"there are no credentials for the object store that storage.lake names ({one_line(error)}): set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from None
+    for name in COPIED:
+        session.execute(f"SET GLOBAL {name} = ''")
+
+
+def _load(session: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Loads an extension: that of pip, which needs no network, or DuckDB's own of the network."""
+    import duckdb
+
+    version = f"v{duckdb.__version__}"
+    file = packaged(name, version)
+    try:
+        if file is None:
+            session.execute(f"INSTALL {name}")
+        session.execute(f"LOAD {_text(str(file)) if file else name}")
+    except duckdb.Error as error:
+        raise StoreError(
+            f"storage.lake names an object store, which DuckDB reads with its extension {name}: pip has not installed it "
+            f"for DuckDB {version}, and it cannot be fetched ({one_line(error)}). Run pip install "
+            "'cro-intelligence[object-store]', which also takes the version of DuckDB that it is made for"
+        ) from None
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says, without colours and line breaks, and not the whole answer of a server."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m|↳|<\?xml.*?\?>", " ", str(error)).split())
+    return text if len(text) <= 500 else f"{text[:500]} ..."
+
+
+def _endpoint(environ: Mapping[str, str]) -> tuple[str, str] | None:
+    said = _said(environ)
+    return next(((name, said[name]) for name in ENDPOINTS if name in said), None)
+
+
+def _said(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in environ.items() if value}
+
+
+def _is_yes(said: Mapping[str, str], name: str) -> bool:
+    return said.get(f"aws_{name}", said.get(name, "")).lower() in YES
+
+
+def _text(value: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"

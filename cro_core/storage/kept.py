@@ -263,14 +263,15 @@ class Keeper:
             scan.give(session, "goals", **self._goals)
             self._run(session, f"CREATE TEMP TABLE fresh AS {fresh}")
             self._complete_events(session, before)
-            shown = f"SELECT {', '.join(self._columns['shown'])} FROM {sealed}"
-            self._run(session, f"CREATE TEMP VIEW shown AS {shown}")
-            self._complete_shown(session, before)
             stay = [name for name in columns if name not in GOAL]
             new = f"SELECT {', '.join(stay)} FROM fresh WHERE type <> '{EXPOSURE}'"
             self._run(session, _copy(new, goals / f"{len(list(goals.iterdir()))}.parquet"))
-            for table in (ACHIEVED, PROFILES):
-                self._run(session, _copy(f"SELECT * FROM {table}", place / f"{table}.parquet"))
+            self._run(session, _copy(f"SELECT * FROM {ACHIEVED}", place / f"{ACHIEVED}.parquet"))
+            self._run(session, "DROP TABLE fresh")  # much, and done with
+            shown = f"SELECT {', '.join(self._columns['shown'])} FROM {sealed}"
+            self._run(session, f"CREATE TEMP VIEW shown AS {shown}")
+            self._complete_shown(session, before)
+            self._run(session, _copy(f"SELECT * FROM {PROFILES}", place / f"{PROFILES}.parquet"))
 
     def _run(self, session: duckdb.DuckDBPyConnection, sql: str) -> None:
         scan.run(session, sql, analysis.arguments(self._named, sql))

@@ -10,12 +10,14 @@ The table's log keeps no statistics, so that nothing about a person outlives the
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
@@ -35,7 +37,9 @@ ORDER = ("experiment_id", "unit", "occurred_at")
 """How each file is sorted: one experiment's events, and one visitor's in it, are next to each other."""
 
 ROWS_PER_GROUP = 131_072
-"""Rows of a file that are read or left out together."""
+"""Rows of a file that are read or left out together. With 49,152 one of 20 experiments is read in half the time, but a
+repeated id is looked for in twice the time, and somebody waits for that.
+"""
 
 FEW_IDS = 16
 """Up to so many ids are looked up one by one, which Parquet's own Bloom filters make fast; more by reading all."""
@@ -46,8 +50,17 @@ SMALL_FILE = 32 * 2**20
 SORT_MEMORY = "512MB"
 """What the rewriting of a day may take; a larger day is sorted on disk."""
 
+SILENCE = 10.0
+"""Seconds for which a store that did not answer is not asked for ids: those who post would wait for each other."""
+
 UNFIT = frozenset("%[]\\^|")
 """Characters of a folder that the library for Delta tables takes for something else."""
+
+STORE_ADVICE = (
+    "Its bucket must be there, AWS_ENDPOINT_URL and AWS_REGION must name its store, and the credentials must be "
+    "allowed to read, write, list and delete"
+)
+"""What may be wrong with an object store."""
 
 File = tuple[str, str]
 """Day and address."""
@@ -80,6 +93,7 @@ class Lake:
         self._files: dict[int, Sequence[File]] = {}
         self._reader: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
+        self._silent_until = 0.0
 
     @property
     def remote(self) -> bool:
@@ -109,8 +123,22 @@ class Lake:
         """Those of the event ids that a version holds.
 
         Raises:
-            StoreError: the lake has no such version here, or cannot be read.
+            StoreError: the lake has no such version here, or cannot be read; an object store was not asked, because it
+                has just failed to answer.
         """
+        if monotonic() < self._silent_until:
+            raise StoreError(
+                f"the lake in {self.location} did not answer, and cannot say which events it holds: send them again "
+                f"in {SILENCE:.0f} seconds"
+            )
+        try:
+            return self._present(version, ids)
+        except StoreError:
+            if self.remote:
+                self._silent_until = monotonic() + SILENCE
+            raise
+
+    def _present(self, version: int, ids: Collection[str]) -> set[str]:
         files = self.files(version)
         if not files or not ids:
             return set()
@@ -140,7 +168,8 @@ class Lake:
                 cursor = self._reader.cursor()
             yield cursor
         except (duckdb.IOException, duckdb.HTTPException) as error:
-            raise StoreError(f"the sealed days in {self.location} cannot be read: {error}") from None
+            reason = duck.one_line(error)
+            raise StoreError(f"the sealed days in {self.location} cannot be read: {reason}") from None
         finally:
             if cursor is not None:
                 cursor.close()
@@ -179,7 +208,8 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
             return
         table = self._open()
         if self._files_of(table) != self._files_of(self._open(noted or 0)):
-            table.restore(noted or 0)
+            with self._writing():
+                table.restore(noted or 0)
 
     def append(self, rows: pa.Table) -> int:
         """Adds events, with the columns of :func:`arrow_schema`; returns the new version."""
@@ -188,7 +218,8 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
         if not self._exists():
             self._create()
         table = self._open()
-        write_deltalake(table, _by_day(rows), mode="append", writer_properties=_properties())
+        with self._writing():
+            write_deltalake(table, _by_day(rows), mode="append", writer_properties=_properties())
         return int(table.version())
 
     def rewrite(self, day: str, column: str = "unit", without: Collection[str] = ()) -> int:
@@ -207,7 +238,7 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
 SELECT *, $day AS day FROM read_parquet($files, hive_partitioning = false)
 WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join(ORDER)}
 """  # noqa: S608  names of this module
-        with self.reading() as cursor:
+        with self.reading() as cursor, self._writing():
             found = cursor.execute(query, {"files": files, "day": day, "without": list(without)})
             # The condition names the day only: the log keeps it, and must not name a person.
             write_deltalake(
@@ -231,7 +262,8 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
     def drop(self, before: str) -> int:
         """Leaves out the days before one; returns the new version."""
         table = self._open()
-        table.delete(f"day < '{before}'")
+        with self._writing():
+            table.delete(f"day < '{before}'")
         return int(table.version())
 
     def vacuum(self, hours: int) -> None:
@@ -240,39 +272,66 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
         Also those that a stopped process left behind. With 0 hours nobody can read an older version any more.
         """
         if self._exists():
-            self._open().vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            table = self._open()
+            with self._writing():
+                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What goes wrong with an object store becomes a StoreError; of a folder, the system's own words are clear."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            yield
+        except (DeltaError, OSError) as error:
+            if not self.remote:
+                raise
+            raise StoreError(
+                f"the lake in {self.location} cannot be written: {duck.one_line(error)}. {STORE_ADVICE}"
+            ) from None
 
     def _exists(self) -> bool:
-        if self._is_folder:
+        if not self.remote:
             return any(Path(self.location, "_delta_log").glob("*.json"))
         from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
-        return bool(DeltaTable.is_deltatable(self.location))
+        try:  # DeltaTable.is_deltatable would stop every thread of the process until the store answers
+            DeltaTable(self.location, storage_options=self._options)
+        except TableNotFoundError:
+            return False
+        except (DeltaError, OSError) as error:
+            raise StoreError(
+                f"the lake in {self.location} cannot be reached: {duck.one_line(error)}. {STORE_ADVICE}"
+            ) from None
+        return True
 
     @property
-    def _is_folder(self) -> bool:
-        return "://" not in self.location
+    def _options(self) -> dict[str, str] | None:
+        return duck.delta_options(os.environ) if self.remote else None
 
     def _create(self) -> None:
         import pyarrow as pa
         from deltalake import DeltaTable
 
-        if self._is_folder:
+        if not self.remote:
             if not UNFIT.isdisjoint(self.location):
                 raise StoreError(
                     f"the lake cannot be in {self.location}: its path must not hold any of {' '.join(sorted(UNFIT))}. "
                     "Set storage.lake to another folder; until then all events stay in the database"
                 )
             Path(self.location).mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(
-            self.location,
-            arrow_schema().append(pa.field("day", pa.string())),
-            partition_by=["day"],
-            configuration={
-                "delta.dataSkippingNumIndexedCols": "0",  # the log would keep a smallest and a largest visitor
-                "delta.enableExpiredLogCleanup": "false",  # by age, it could take the version that counts
-            },
-        )
+        with self._writing():
+            DeltaTable.create(
+                self.location,
+                arrow_schema().append(pa.field("day", pa.string())),
+                partition_by=["day"],
+                configuration={
+                    "delta.dataSkippingNumIndexedCols": "0",  # the log would keep a smallest and a largest visitor
+                    "delta.enableExpiredLogCleanup": "false",  # by age, it could take the version that counts
+                },
+                storage_options=self._options,
+            )
 
     def _listed(self, version: int) -> Sequence[File]:
         if version not in self._files:
@@ -290,12 +349,13 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
         from deltalake.exceptions import DeltaError
 
         try:
-            return DeltaTable(self.location, version=version)
+            return DeltaTable(self.location, version=version, storage_options=self._options)
         except (DeltaError, OSError) as error:
             wanted = "" if version is None else f" version {version} of"
+            advice = f" {STORE_ADVICE}" if self.remote else ""
             raise StoreError(
                 f"the database has sealed days, and{wanted} the lake in {self.location} cannot be opened "
-                f"({error}): bring the folder back, or correct storage.lake"
+                f"({duck.one_line(error)}): bring the folder back, or correct storage.lake.{advice}"
             ) from None
 
 

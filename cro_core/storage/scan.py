@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # slow to import, and the service can do without until somebo
     import duckdb
     import pyarrow as pa
 
-MEMORY = "600MB"
+MEMORY = "400MB"
 """What a query holds in memory at most; beyond that it uses temporary files."""
 
 ROWS = 5_000
@@ -119,7 +119,7 @@ def view(
     limits = [f"occurred_at >= {to_micros(since)}"] if since else []
     limits += [f"occurred_at < {to_micros(before)}"] if before else []
     kept = f" WHERE {' AND '.join(limits)}" if limits else ""
-    session.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{kept}")  # noqa: S608
+    run(session, f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{kept}")  # noqa: S608
 
 
 def parquet(files: Sequence[str]) -> str:
