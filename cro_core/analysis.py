@@ -719,7 +719,7 @@ def facet_query(by: Sequence[str]) -> str:
     It reads the table ``clocks`` (starts_at, ends_at, shift) where it asks for time, and the view ``tagged`` (id,
     properties) where it asks for the referrer.
     """
-    says = any(FACETS[name].removeprefix("c.") in CONTEXT for name in by)
+    says = any(FACETS[name].startswith("c.") for name in by)
     joins = [
         CLOCKS if any(name in TIMED for name in by) else "",
         REFERRERS if "referrer" in by else "",

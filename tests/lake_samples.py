@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import sqlalchemy as sa
 from store_samples import exposure
 
@@ -22,6 +21,7 @@ from cro_core.domain import Event
 from cro_core.home import Home
 from cro_core.storage import schema, seals
 from cro_core.storage.events import record
+from cro_core.storage.lake import Lake
 
 DAY = timedelta(days=1)
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -49,15 +49,16 @@ def ids(home: Home) -> tuple[Counter[str], Counter[str]]:
     with home.db.read() as connection:
         hot = Counter(connection.scalars(sa.select(schema.events.c.id)))
         version = seals.current(connection)
-        return hot, Counter(sealed_ids(home.lake.files(version)) if version is not None else ())
+        return hot, Counter(() if version is None else sealed_ids(home.lake, version))
 
 
-def sealed_ids(files: Sequence[str]) -> Iterable[str]:
-    """The ids in Parquet files."""
+def sealed_ids(lake: Lake, version: int) -> list[str]:
+    """The ids in a version of the lake."""
+    files = lake.files(version)
     if not files:
-        return ()
-    with duckdb.connect() as reader:
-        rows = reader.execute("SELECT id FROM read_parquet(?, hive_partitioning = false)", [list(files)])
+        return []
+    with lake.reading() as reader:
+        rows = reader.execute("SELECT id FROM read_parquet(?, hive_partitioning = false)", [files])
         return [name for (name,) in rows.fetchall()]
 
 

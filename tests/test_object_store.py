@@ -24,8 +24,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config as Patience
-from lake_samples import DAY, SETTINGS, store, visit
-from store_samples import GOALS, START, event, exposure, rows, running
+from lake_samples import DAY, SETTINGS, ids, store, visit
+from store_samples import GOALS, START, event, exposure, running
 from store_samples import stored as with_experiment
 
 from cro_core import frames
@@ -229,23 +229,13 @@ def everything(home: Home) -> dict[str, Any]:
 
 
 def sealed(home: Home) -> Counter[str]:
-    """The ids in the lake, at the version that counts."""
-    with home.db.read() as connection:
-        version = seals.current(connection)
-    if version is None:
-        return Counter()
-    with home.lake.reading() as cursor:
-        query = "SELECT id FROM read_parquet($files, hive_partitioning = false)"
-        files = home.lake.files(version)
-        return (
-            Counter(name for (name,) in cursor.execute(query, {"files": files}).fetchall())
-            if files
-            else Counter()
-        )
+    """The ids in the lake."""
+    return ids(home)[1]
 
 
 def unsealed(home: Home) -> Counter[str]:
-    return Counter(row["id"] for row in rows(home.db, schema.events))
+    """The ids in the database."""
+    return ids(home)[0]
 
 
 def names(events: list[Event]) -> Counter[str]:

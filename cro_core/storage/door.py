@@ -208,7 +208,7 @@ def _session(memory: str, *, remote: bool) -> duckdb.DuckDBPyConnection:
 
 def _locks(files: Sequence[str]) -> Iterator[str]:
     """From here on no other file can be read or written, and no setting changed."""
-    yield f"SET allowed_paths = [{_listed(files)}]"
+    yield f"SET allowed_paths = [{', '.join(map(duck.quoted, files))}]"
     yield "SET enable_external_access = false"
     yield "SET lock_configuration = true"
 
@@ -217,7 +217,7 @@ def _views(files: Sequence[str]) -> Iterator[str]:
     names = ", ".join(f'"{c.name}"' for c in schema.events.columns)
     stored = f"SELECT {names} FROM held.events"  # noqa: S608  names of the schema
     if files:
-        sealed = f"read_parquet([{_listed(files)}], hive_partitioning = false)"
+        sealed = scan.parquet(files)
         stored += f" UNION ALL SELECT {names} FROM {sealed}"  # noqa: S608  our own files
     yield f"CREATE VIEW events AS SELECT {_shown(schema.events)} FROM ({stored}) AS stored"  # noqa: S608  names of the schema
     yield EXPOSURES
@@ -298,7 +298,3 @@ def _hold(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None
     session.register("given", rows)
     session.execute(f"CREATE TABLE held.{name} AS SELECT * FROM given")  # noqa: S608  our own name
     session.unregister("given")
-
-
-def _listed(files: Sequence[str]) -> str:
-    return ", ".join("'" + path.replace("'", "''") + "'" for path in files)

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from cro_core import analysis
 from cro_core.domain import EXPOSURE
 from cro_core.errors import StoreError
-from cro_core.storage import scan, seals
+from cro_core.storage import duck, scan, seals
 from cro_core.storage.database import lake_of
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _as(columns: Sequence[str], instead: Mapping[str, str]) -> str:
 
 
 def _copy(rows: str, file: Path) -> str:
-    return f"COPY ({rows}) TO {scan.quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+    return f"COPY ({rows}) TO {duck.quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)"
 
 
 def drop(folder: Path, *, before: int) -> None:

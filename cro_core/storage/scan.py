@@ -36,9 +36,6 @@ ROWS = 5_000
 MAPPED = 2**29
 """Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
 
-EPOCHS = 64
-"""Rows of a table up to which each of them is compared with each unit, five times as fast as sorting all units."""
-
 Where = sa.ColumnElement[bool]
 
 
@@ -52,9 +49,7 @@ def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
 def _engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
     """One for the process: starting it takes longer than many a query."""
     spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"
-    engine = duck.started(memory=MEMORY, spill=spill, remote=remote)
-    engine.execute(f"SET nested_loop_join_threshold = {EPOCHS}")
-    return engine
+    return duck.started(memory=MEMORY, spill=spill, remote=remote)
 
 
 def run(
@@ -71,7 +66,7 @@ def run(
         return session.execute(sql, named or {})
     except duckdb.IOException as error:
         raise StoreError(
-            f"the sealed days cannot be read ({error}): bring the lake back, then try again"
+            f"the sealed days cannot be read ({duck.one_line(error)}): bring the lake back, then try again"
         ) from None
 
 
@@ -124,13 +119,7 @@ def view(
 
 def parquet(files: Sequence[str]) -> str:
     """Parquet files as a query names them."""
-    paths = ", ".join(quoted(file) for file in files)
-    return f"read_parquet([{paths}], hive_partitioning = false)"
-
-
-def quoted(text: str) -> str:
-    """A text as SQL writes it."""
-    return "'" + text.replace("'", "''") + "'"
+    return f"read_parquet([{', '.join(map(duck.quoted, files))}], hive_partitioning = false)"
 
 
 def pieces(

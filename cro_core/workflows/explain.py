@@ -14,7 +14,7 @@ from cro_core.clock import from_micros, iso, to_micros
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.reporting import words
-from cro_core.storage import analytics, experiments
+from cro_core.storage import analytics, duck, experiments
 from cro_core.storage.extent import Extent, complete_until, extent
 
 
@@ -183,7 +183,7 @@ def _values(rows: Sequence[Sequence[int | float | str]]) -> str:
 
 def _literal(value: float | str) -> str:
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        return duck.quoted(value)
     return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
 
 
