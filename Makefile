@@ -57,7 +57,7 @@ clean: ## removes the environment, caches and builds; data/ and reports/ stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 browser: $(VENV)/.complete
-	@$(BIN)/python tests/browser.py
+	@$(BIN)/python tests/helpers/browser.py
 
 # Two stamps: the complete environment serves where the smaller one would do.
 LOCKED := requirements.lock pyproject.toml tools/runtime_lock.py

@@ -32,11 +32,12 @@ import numpy as np
 import pandas as pd
 import sqlalchemy as sa
 
-from cro_core import analysis, planning
+from cro_core.analytics import definitions, reader
 from cro_core.clock import to_micros
 from cro_core.domain import Experiment, Goal, Plan, Variant
 from cro_core.home import Home, create_home, open_home
-from cro_core.storage import analytics, experiments, schema, seals
+from cro_core.planning import plans
+from cro_core.storage import experiments, schema, seals
 from cro_core.storage.lake import arrow_schema
 from cro_core.workflows import overview
 
@@ -126,7 +127,7 @@ def _experiment(number: int) -> Experiment:
     variants = (Variant("a", "A", {}, is_control=True), Variant("b", "B", {}))
     name = f"exp{number:02d}"
     draft = Experiment(name, name, variants, Plan(GOALS, horizon=DAYS * DAY), slot=name, created_at=START)
-    return planning.begin(draft, START)
+    return plans.begin(draft, START)
 
 
 def _seal(home: Home, rows: Any) -> None:
@@ -159,7 +160,7 @@ def ours(home: Home) -> Counts:
     """The cells of a look."""
     with home.db.read() as connection:
         experiment = experiments.get(connection, ASKED)
-        with analytics.reading(connection, experiment, NOW) as reading:
+        with reader.reading(connection, experiment, NOW) as reading:
             return _totals(reading.cells())
 
 
@@ -167,7 +168,7 @@ def on_spark(home: Home, master: str) -> Counts:
     """The cells of a look, counted by Spark."""
     with home.db.read() as connection:
         experiment = experiments.get(connection, ASKED)
-        with analytics.reading(connection, experiment, NOW, engine=master) as reading:
+        with reader.reading(connection, experiment, NOW, engine=master) as reading:
             return _totals(reading.cells())
 
 
@@ -175,7 +176,7 @@ def whole(home: Home) -> Counts:
     """All that a final look counts: segments, secondary metrics with their covariate, and the waterfall."""
     with home.db.read() as connection:
         experiment = experiments.get(connection, ASKED)
-        with analytics.reading(connection, experiment, NOW) as reading:
+        with reader.reading(connection, experiment, NOW) as reading:
             cells = reading.cells()
             reading.segments(), reading.measured(cells), reading.waterfall()
             return _totals(cells)
@@ -193,7 +194,7 @@ def every_segment(home: Home) -> Counts:
     with home.db.read() as connection:
         for number in range(EXPERIMENTS):
             experiment = experiments.get(connection, f"exp{number:02d}")
-            with analytics.reading(connection, experiment, NOW) as reading:
+            with reader.reading(connection, experiment, NOW) as reading:
                 facets = {by: reading.facets(by) for by in SEGMENTS}
             if experiment.id == ASKED:
                 assert sum(f.units for f in facets["city"]) == sum(f.units for f in facets["hour"])
@@ -205,7 +206,7 @@ def later_looks(home: Home) -> Counts:
     """One more look at what was read already."""
     if "reading" not in home.cache:
         connection = home.db.engine.connect()
-        home.cache["reading"] = analytics.reading(connection, experiments.get(connection, ASKED), NOW)
+        home.cache["reading"] = reader.reading(connection, experiments.get(connection, ASKED), NOW)
     return _totals(home.cache["reading"].at(NOW).cells())
 
 
@@ -224,7 +225,7 @@ def by_hand(home: Home) -> Counts:
     assert experiment.enrolment_ends_at is not None
     given = {
         "files": _files(home),
-        "window": int(analysis.parameters(experiment, NOW)["window"]),
+        "window": int(definitions.parameters(experiment, NOW)["window"]),
         "as_of": to_micros(NOW),
         "enrolment": to_micros(experiment.enrolment_ends_at),
     }

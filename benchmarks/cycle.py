@@ -25,10 +25,10 @@ import duckdb
 import sqlalchemy as sa
 from analytics import DAY, EVENTS, GOALS, HOT_DAYS, START, _insert, _seal
 
-from cro_core import planning
 from cro_core.clock import to_micros
 from cro_core.domain import Experiment, Plan, Status, Variant
 from cro_core.home import Home, create_home
+from cro_core.planning import plans
 from cro_core.storage import experiments
 from cro_core.storage.lake import arrow_schema
 from cro_core.workflows.orchestrate import orchestrate
@@ -68,7 +68,7 @@ def _experiment(number: int, history: int) -> Experiment:
     name = f"exp{number:02d}"
     started = START if number < PAST else START + history * DAY
     plan = Plan(GOALS, horizon=6 * TERM * DAY)
-    begun = planning.begin(Experiment(name, name, variants, plan, slot=name, created_at=START), started)
+    begun = plans.begin(Experiment(name, name, variants, plan, slot=name, created_at=START), started)
     if number >= PAST:
         return begun
     return replace(begun, status=Status.ARCHIVED, ended_at=START + history * DAY)

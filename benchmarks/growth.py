@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cro_core.domain import EXPOSURE, Event, Experiment, Goal, Plan, Variant
 from cro_core.home import Home, create_home
-from cro_core.planning import begin
+from cro_core.planning.plans import begin
 from cro_core.storage import events, experiments
 from cro_core.workflows.seal import seal
 

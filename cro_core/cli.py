@@ -19,7 +19,7 @@ from cro_core.home import Home, create_home, default_path, open_home
 
 if TYPE_CHECKING:
     from cro_core.config import Config
-    from cro_core.workflows.lab import Asked, Measure, Setup
+    from cro_core.workflows.simulate import Asked, Measure, Setup
 
 EXIT_ERROR, EXIT_USAGE, EXIT_BUSY = 1, 2, 75
 LAB_SEED = 20261124
@@ -161,7 +161,7 @@ def import_(
     }
     columns = {name: column for name, column in named.items() if column is not None}
     if outcomes:
-        from cro_core.workflows.outcomes import import_outcomes
+        from cro_core.workflows.import_outcomes import import_outcomes
 
         if mapping and (goal or columns or zone):
             raise InvalidInput("give either --mapping, or --goal and columns, not both", field="mapping")
@@ -205,7 +205,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Print what would be decided, with every input; changes nothing."""
-    from cro_core.rendering.text import decision_text
+    from cro_core.rendering.decision_text import decision_text
     from cro_core.workflows.evaluate import evaluate as judge
 
     opened = open_home(home)
@@ -285,9 +285,9 @@ def analyse(
     as_json: JsonOption = False,
 ) -> None:
     """Say who converts, when and where, and which differences the data prove; changes nothing."""
-    from cro_core.performance.values import DIMENSIONS
-    from cro_core.rendering.performance import performance_text
-    from cro_core.workflows.performance import analyse as look_at
+    from cro_core.rendering.segments_text import performance_text
+    from cro_core.segments.findings import DIMENSIONS
+    from cro_core.workflows.analyse_segments import analyse as look_at
 
     opened = open_home(home)
     moment = parse_time(as_of) if as_of else opened.clock()
@@ -299,8 +299,8 @@ def analyse(
 @app.command(epilog="Example: cro assets --json")
 def assets(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Rank the pictures and clips over all experiments that showed them; changes nothing."""
-    from cro_core.rendering.performance import ranking_text
-    from cro_core.workflows.assets import asset_ranking
+    from cro_core.rendering.segments_text import ranking_text
+    from cro_core.workflows.rank_assets import asset_ranking
 
     opened = open_home(home)
     found = asset_ranking(opened, now=opened.clock())
@@ -335,9 +335,9 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Say how many visitors and days an experiment takes, and what this traffic can tell; changes nothing."""
-    from cro_core.rendering.outlook import outlook_text, verdict_text
-    from cro_core.workflows.plan import Asked
-    from cro_core.workflows.plan import plan as look_ahead
+    from cro_core.rendering.outlook_text import outlook_text, verdict_text
+    from cro_core.workflows.plan_experiment import Asked
+    from cro_core.workflows.plan_experiment import plan as look_ahead
 
     opened = open_home(home)
     asked = Asked(base_rate, visitors_per_day, uplift, variants, days, fixed, leads_rate)
@@ -408,7 +408,7 @@ def lab(
     as_json: JsonOption = False,
 ) -> None:
     """Simulate the engine that decides: whether its promises hold, beside a rule that looks every hour at 5 %."""
-    from cro_core.workflows.lab import Asked
+    from cro_core.workflows.simulate import Asked
 
     if what is LabWork.TARGETS:
         truth = {"profile": profile, "uplift": uplift, "base_rate": base_rate}
@@ -447,8 +447,8 @@ def _lab_measure(
 ) -> None:
     import numpy as np
 
-    from cro_core.rendering.lab import found_text
-    from cro_core.workflows.lab import simulate
+    from cro_core.rendering.lab_text import found_text
+    from cro_core.workflows.simulate import simulate
 
     rng = np.random.default_rng(seed)
     answer = simulate(config, what, asked, programmes, rng, quiet=True if as_json else None)
@@ -475,8 +475,8 @@ def _setup_text(setup: Setup, programmes: int) -> str:
 def _lab_targets(
     programmes: int, seed: int, only: Sequence[str] | None, output: Path | None, as_json: bool
 ) -> None:
-    from cro_core.rendering.lab import lines_text
-    from cro_core.workflows.lab import targets
+    from cro_core.rendering.lab_text import lines_text
+    from cro_core.workflows.simulate import targets
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise InvalidInput(f"--output is {output}: give a file in a folder that exists", field="output")
@@ -548,7 +548,7 @@ def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 8866,
 ) -> None:
     """Serve the interactive dashboard with Voila."""
-    from cro_core.rendering.dashboard import dashboard_command
+    from cro_core.jupyter.dashboard import dashboard_command
 
     command, environment = dashboard_command(open_home(home), port)
     os.execvpe(command[0], command, environment)
@@ -628,11 +628,11 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Carry out what the autopilot proposed."""
-    from cro_core.workflows import manage
+    from cro_core.workflows import lifecycle
 
     opened = open_home(home)
     _say(
-        {"done": manage.approve(opened, recommendation, now=opened.clock(), actor="cli")},
+        {"done": lifecycle.approve(opened, recommendation, now=opened.clock(), actor="cli")},
         as_json,
         lambda d: str(d["done"]),
     )
@@ -645,11 +645,11 @@ def reject(
     as_json: JsonOption = False,
 ) -> None:
     """Decline what the autopilot proposed."""
-    from cro_core.workflows import manage
+    from cro_core.workflows import lifecycle
 
     opened = open_home(home)
     _say(
-        {"done": manage.reject(opened, recommendation, now=opened.clock(), actor="cli")},
+        {"done": lifecycle.reject(opened, recommendation, now=opened.clock(), actor="cli")},
         as_json,
         lambda d: str(d["done"]),
     )
@@ -665,12 +665,12 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Undo an automatic change."""
-    from cro_core.workflows import manage
+    from cro_core.workflows import lifecycle
 
     opened = open_home(home)
     if list_only:
         with opened.db.read() as connection:
-            changes = manage.undoable(connection)
+            changes = lifecycle.undoable(connection)
         _say(
             changes,
             as_json,
@@ -680,7 +680,7 @@ def rollback(
             ),
         )
         return
-    done = manage.rollback(opened, change, now=opened.clock(), actor="cli")
+    done = lifecycle.rollback(opened, change, now=opened.clock(), actor="cli")
     _say({"done": done}, as_json, lambda d: str(d["done"]))
 
 
@@ -719,7 +719,7 @@ def forget(
 
 
 def _run(home: Home, job: str, run_id: str | None) -> Mapping[str, Any]:
-    from cro_core.workflows.jobs import run_job
+    from cro_core.workflows.run_job import run_job
 
     return run_job(home, job, {}, now=home.clock(), run_id=run_id)
 

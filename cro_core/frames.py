@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy as sa
 
-from cro_core import analysis
+from cro_core.analytics import completeness, definitions, event_scan, free_sql, reader
 from cro_core.clock import from_micros, iso, zone
 from cro_core.domain import EXPOSURE, Decision, Experiment
 from cro_core.errors import InvalidInput, NotFound
 from cro_core.home import Home
 from cro_core.statistics.proportions import wilson
-from cro_core.storage import analytics, door, experiments, extent, scan, schema, seals
 from cro_core.storage import decisions as decision_store
+from cro_core.storage import experiments, schema, seals
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cro_core.storage.analytics import Reading
+    from cro_core.analytics.reader import Reading
 
 TIME = "datetime64[us, UTC]"
 
@@ -63,11 +63,11 @@ DECISIONS: Mapping[str, str] = {
 }  # fmt: skip
 """Columns of the tables, with their kinds; what they mean is in ``docs/notebooks.md``."""
 
-BY = tuple(analysis.FACETS)
+BY = tuple(definitions.FACETS)
 """What :func:`segments` tells apart."""
 
 
-def connect(home: Home, memory: str = scan.MEMORY) -> door.Door:
+def connect(home: Home, memory: str = event_scan.MEMORY) -> free_sql.Door:
     """The whole store as it is now, for free SQL in DuckDB; it only reads, and it holds no lock.
 
     Args:
@@ -83,7 +83,7 @@ def connect(home: Home, memory: str = scan.MEMORY) -> door.Door:
     """
     now = home.clock()
     with home.db.read() as connection:
-        return door.opened(connection, now, memory)
+        return free_sql.opened(connection, now, memory)
 
 
 def events(home: Home, experiment_id: str) -> pd.DataFrame:
@@ -100,9 +100,9 @@ def events(home: Home, experiment_id: str) -> pd.DataFrame:
     with home.db.read() as connection:
         experiments.get(connection, experiment_id)
         version = seals.current(connection)
-        with scan.opened(connection) as session:
-            scan.view(session, "events", connection, list(EVENTS), wanted)
-            found = scan.run(session, OF_EXPERIMENT, {"experiment": experiment_id}).to_arrow_table()
+        with event_scan.opened(connection) as session:
+            event_scan.view(session, "events", connection, list(EVENTS), wanted)
+            found = event_scan.run(session, OF_EXPERIMENT, {"experiment": experiment_id}).to_arrow_table()
     texts = found["properties"].to_pylist()
     frame = found.to_pandas(integer_object_nulls=True)
     frame["properties"] = pd.Series([json.loads(text) if text else None for text in texts], dtype="object")
@@ -120,7 +120,7 @@ SELECT *
 FROM events
 WHERE experiment_id = $experiment
    OR (experiment_id IS NULL AND unit IN (
-        SELECT unit FROM events WHERE experiment_id = $experiment AND type = '{EXPOSURE}' AND {analysis.HUMAN}))
+        SELECT unit FROM events WHERE experiment_id = $experiment AND type = '{EXPOSURE}' AND {definitions.HUMAN}))
 ORDER BY occurred_at, id
 """  # noqa: S608  words of this package
 
@@ -128,7 +128,7 @@ ORDER BY occurred_at, id
 def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.DataFrame:
     """One row per counted visitor of an experiment, in order of first exposure: :data:`UNITS`.
 
-    ``attrs["left_out"]`` says how many exposed visitors do not count, by reason (:data:`analysis.STEPS`): mostly
+    ``attrs["left_out"]`` says how many exposed visitors do not count, by reason (:data:`definitions.STEPS`): mostly
     those who may still convert.
 
     Args:
@@ -144,7 +144,7 @@ def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         _, attrs, reading = _read(home, connection, experiment_id, as_of)
         with reading:
             frame: pd.DataFrame = reading.unit_table().to_pandas()
-    counts = frame["standing"] == analysis.COUNTED
+    counts = frame["standing"] == definitions.COUNTED
     left_out = {
         str(name): int(number) for name, number in frame.loc[~counts, "standing"].value_counts().items()
     }
@@ -161,7 +161,7 @@ def daily(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         experiment, attrs, reading = _read(home, connection, experiment_id, as_of)
         with reading:
             rows = reading.quarter_sums()
-    site, quarter = zone(experiment.plan.zone), analysis.QUARTER // timedelta(microseconds=1)
+    site, quarter = zone(experiment.plan.zone), definitions.QUARTER // timedelta(microseconds=1)
     found: dict[tuple[date, str], list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
     for row in rows:
         day = from_micros(row["quarter"] * quarter).astimezone(site).date()
@@ -185,7 +185,7 @@ def segments(
     """One row per segment and variant, with its rate and Wilson's interval at 95 %: :data:`SEGMENTS`.
 
     Each dimension divides all counted visitors: ``(unknown)`` are those of whom it is not known, ``(other)`` those
-    of values beyond the :data:`analysis.MOST_SLICES` most frequent. The intervals are for one rate each: with
+    of values beyond the :data:`definitions.MOST_SLICES` most frequent. The intervals are for one rate each: with
     many rows some differ by chance.
 
     Args:
@@ -280,9 +280,9 @@ def busiest(home: Home) -> str:
     """
     table = schema.events.c
     wanted = sa.and_(table.experiment_id.is_not(None), table.type == EXPOSURE)
-    with home.db.read() as connection, scan.opened(connection) as session:
-        scan.view(session, "events", connection, ["experiment_id", "type"], wanted)
-        found = scan.run(session, BUSIEST).fetchone()
+    with home.db.read() as connection, event_scan.opened(connection) as session:
+        event_scan.view(session, "events", connection, ["experiment_id", "type"], wanted)
+        found = event_scan.run(session, BUSIEST).fetchone()
     if found is None:
         raise NotFound("no event of any experiment is stored yet: try `cro generate 3 500`")
     return str(found[0])
@@ -305,11 +305,11 @@ def _read(
     now = home.clock()
     experiment = experiments.get(connection, experiment_id)
     moment = experiment.judged_at(now if as_of is None else as_of)
-    reading = analytics.reading(connection, experiment, moment)
+    reading = reader.reading(connection, experiment, moment)
     attrs = {
         "experiment": experiment.id,
         "as_of": iso(moment),
-        "complete_until": iso(extent.complete_until(experiment, moment, now)),
+        "complete_until": iso(completeness.complete_until(experiment, moment, now)),
         "lake_version": seals.current(connection),
     }
     return experiment, attrs, reading

@@ -1,4 +1,4 @@
-"""How an answer is written, and what every one carries: the same for Flask and for the short way of :mod:`service.lane`."""
+"""How an answer is written, and what every one carries: the same for Flask and for the short way of :mod:`service.fast_path`."""
 
 from __future__ import annotations
 

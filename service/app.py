@@ -7,16 +7,16 @@ from pathlib import Path
 
 from flask import Flask, Response, current_app, g, request
 
-from cro_core import geo
 from cro_core.home import Home, open_home
-from cro_core.storage.intake import Intake
-from service import errors, logs
+from cro_core.ingest import geolocation
+from cro_core.storage.group_commit import Intake
+from service import error_answers, logs
 from service.answers import CROSS_ORIGIN_HEADERS, PREFLIGHT_HEADERS, SECURITY_HEADERS
-from service.limits import Limits
+from service.monitoring import Watch
 from service.openapi import document
+from service.rate_limits import Limits
 from service.routes import SECTIONS
 from service.routes.system import METRICS
-from service.watch import Watch
 
 
 def create_app(home: Home | Path | str | None = None) -> Flask:
@@ -32,7 +32,7 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     """
     opened = home if isinstance(home, Home) else open_home(home)
     # Read now: a service that cannot work must not start.
-    _ = opened.db, opened.salt, opened.admin_key, geo.locator(opened)
+    _ = opened.db, opened.salt, opened.admin_key, geolocation.locator(opened)
     app = Flask("service", static_folder=None)
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes
@@ -48,7 +48,7 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     app.after_request(_tell)
     app.after_request(_add_headers)
     app.teardown_request(_end)
-    errors.install(app)
+    error_answers.install(app)
     for section in SECTIONS:
         app.register_blueprint(section.blueprint)
     endpoints = [e for section in SECTIONS for e in section.endpoints]

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from flask import Request
 
 from cro_core.home import Home
-from service.errors import Refusal
+from service.error_answers import Refusal
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 FORWARDED = (

@@ -21,8 +21,8 @@ from cro_core.home import Home
 from service import auth
 from service.answers import Answer, respond
 from service.auth import Access
-from service.bodies import parse_body, parse_query
-from service.errors import Refusal
+from service.error_answers import Refusal
+from service.request_bodies import parse_body, parse_query
 
 PREFIX = "/api/cro"
 

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cro_core import geo
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home, open_home
+from cro_core.ingest import geolocation
 from service import logs
 
 if TYPE_CHECKING:
-    from service.door import Door
+    from service.rsgi import Door
 
 SHUTDOWN_SECONDS = 20
 """How long requests that are being answered may take to end after SIGTERM or SIGINT."""
@@ -69,7 +69,7 @@ def _granian(host: str, port: int, logging_settings: dict[str, Any]) -> Any:
         target="service",  # only a name: the app comes from the loader
         address=host,
         port=port,
-        interface=Interfaces.RSGI,  # not WSGI: service/door.py says why
+        interface=Interfaces.RSGI,  # not WSGI: service/rsgi.py says why
         http=HTTPModes.http1,  # one request at a time on a connection
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
         backlog=MOST_CONNECTIONS,
@@ -86,8 +86,8 @@ def _granian(host: str, port: int, logging_settings: dict[str, Any]) -> Any:
 def _load(path: Path, threads: int) -> Door:
     """The app behind its door, made in the worker: neither connections nor threads survive a fork."""
     from service.app import create_app
-    from service.door import Door
-    from service.lane import with_lane
+    from service.fast_path import with_lane
+    from service.rsgi import Door
 
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch-parent", daemon=True).start()
     _allow_connections()
@@ -115,7 +115,7 @@ def _leave_with(parent: int) -> None:
 
 def _check_home(home: Home) -> None:
     """Finds here, not in the worker, what would keep the app from starting."""
-    _ = home.salt, home.admin_key, geo.locator(home)
+    _ = home.salt, home.admin_key, geolocation.locator(home)
     home.db.close()
 
 

@@ -7,6 +7,6 @@ made for; several processes work too.
 from __future__ import annotations
 
 from service.app import create_app
-from service.lane import with_lane
+from service.fast_path import with_lane
 
 app = with_lane(create_app())

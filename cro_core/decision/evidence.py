@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cro_core.analysis import Totals
+from cro_core.analytics.definitions import Totals
 from cro_core.decision.inputs import aggregates
 from cro_core.domain import Cell, Experiment, Variant, to_json
-from cro_core.statistics import engine, proportions
+from cro_core.statistics import looks, proportions
 from cro_core.statistics.companion import companion
 from cro_core.statistics.rules import Floats
 
@@ -106,9 +106,7 @@ class AlwaysValid:
     """Why a number is missing."""
 
 
-def look_at(
-    experiment: Experiment, sums: Sequence[Totals], found: engine.LookResult, as_of: datetime
-) -> Look:
+def look_at(experiment: Experiment, sums: Sequence[Totals], found: looks.LookResult, as_of: datetime) -> Look:
     """How far the experiment is at this look."""
     plan, counted = experiment.plan, sum(t.units for t in sums)
     days = (as_of - experiment.started_at).total_seconds() / 86400 if experiment.started_at else 0.0
@@ -142,7 +140,7 @@ def _when(experiment: Experiment, counted: int, as_of: datetime) -> str:
     )
 
 
-def compare(experiment: Experiment, cells: Sequence[Cell], row: engine.ChallengerLook) -> Comparison:
+def compare(experiment: Experiment, cells: Sequence[Cell], row: looks.ChallengerLook) -> Comparison:
     """One challenger against the control, as the engine sees it and, for information, pooled."""
     control, challenger = experiment.control.key, experiment.challengers[row.challenger - 1]
     units = {v: sum(c.units for c in cells if c.variant == v) for v in (control, challenger.key)}
@@ -150,7 +148,7 @@ def compare(experiment: Experiment, cells: Sequence[Cell], row: engine.Challenge
     counts = (units[control], converted[control], units[challenger.key], converted[challenger.key])
     test = proportions.chi_square([counts[0], counts[2]], [counts[1], counts[3]])
     raw = proportions.difference(*counts, 1 - experiment.plan.alpha / len(experiment.challengers))
-    stopped = row.stopped or engine.Effect()
+    stopped = row.stopped or looks.Effect()
     return Comparison(
         variant=challenger.key,
         name=challenger.name,

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
-from cro_core import planning
 from cro_core.domain import Cell, Experiment, to_json
-from cro_core.statistics import engine
+from cro_core.planning import plans
+from cro_core.statistics import looks
 from cro_core.statistics.sequential import Spending, State
 
 LEAST_POWER = 0.5
@@ -23,48 +23,46 @@ def traffic(experiment: Experiment, units: int, elapsed: float) -> float:
     return units / (elapsed * days) if elapsed and days else 0.0
 
 
-def look_plan(experiment: Experiment, traffic_per_day: float) -> engine.LookPlan:
+def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
     """What was fixed before the start, as the engine takes it.
 
     Futility is not asked at a traffic that gives the plan less than even odds: there, most experiments with a
     real effect would be stopped for want of visitors, which is no sign that there is no effect.
     """
     plan = experiment.plan
-    sized = (
-        planning.size(plan, traffic_per_day, variants=len(experiment.variants)) if traffic_per_day else None
-    )
-    return engine.LookPlan(
+    sized = plans.size(plan, traffic_per_day, variants=len(experiment.variants)) if traffic_per_day else None
+    return looks.LookPlan(
         weights=tuple(e.weight for e in experiment.epochs) or (1.0,),
         planned_units=plan.units,
         alpha=plan.alpha,
         spending=Spending(plan.spending, plan.spending_parameter),
         mde=plan.mde,
         min_uplift=plan.min_uplift,
-        gate=cast("engine.Gate", plan.gate),
+        gate=cast("looks.Gate", plan.gate),
         min_units=plan.min_units,
         min_hours=0.0 if plan.finished else plan.min_hours,
         futility=plan.futility and sized is not None and sized.power >= LEAST_POWER,
     )
 
 
-def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> engine.Aggregates:
+def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> looks.Aggregates:
     """The cells as arrays (epochs, variants), the control first; epochs to come are zero."""
     found = {(c.epoch, c.variant): c for c in cells}
     nothing = Cell(0, "", 0, 0)
     grid = [[found.get((e.number, v.key), nothing) for v in experiment.ordered] for e in experiment.epochs]
-    return engine.Aggregates.of(
+    return looks.Aggregates.of(
         [[c.units for c in row] for row in grid], [[c.conversions for c in row] for row in grid]
     )
 
 
-def state_before(state: engine.EngineState | None, hours: float) -> engine.EngineState | None:
+def state_before(state: looks.EngineState | None, hours: float) -> looks.EngineState | None:
     """What the looks before ``hours`` of data left; later ones are undone."""
     if state is None or (state.hours and state.hours[-1] < hours and not state.ended):
         return state
     return state.rewind(hours)
 
 
-def looks_taken(state: engine.EngineState) -> dict[str, Any]:
+def looks_taken(state: looks.EngineState) -> dict[str, Any]:
     """The looks so far as JSON: all that :func:`state_of` needs to go on from there."""
     return {
         "hours": list(state.hours),
@@ -74,12 +72,12 @@ def looks_taken(state: engine.EngineState) -> dict[str, Any]:
     }
 
 
-def state_of(looks: Mapping[str, Any]) -> engine.EngineState:
+def state_of(stored: Mapping[str, Any]) -> looks.EngineState:
     """The inverse of :func:`looks_taken`, by taking every look again."""
-    information, hours = tuple(looks["information"]), tuple(looks["hours"])
-    paths = (State(information, tuple(critical)) for critical in looks["critical"])
-    return engine.EngineState(
-        tuple(path.rewind(len(information)) for path in paths), tuple(looks["dropped"]), hours
+    information, hours = tuple(stored["information"]), tuple(stored["hours"])
+    paths = (State(information, tuple(critical)) for critical in stored["critical"])
+    return looks.EngineState(
+        tuple(path.rewind(len(information)) for path in paths), tuple(stored["dropped"]), hours
     )
 
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cro_core import planning
 from cro_core.decision.evidence import Comparison, Look
 from cro_core.domain import Decision, Experiment, Plan, Reason, Verdict
+from cro_core.planning import plans
 
 GATES = {
     "not_excluded": "the upper end of its interval",
@@ -48,7 +48,7 @@ def worth_it(plan: Plan, won: Comparison) -> Reason:
 def too_little_traffic(experiment: Experiment, per_day: float) -> list[Reason]:
     """That the visitors who came could not show the planned gain; nothing where they could."""
     plan = experiment.plan
-    shown = planning.under_powered(plan, per_day, variants=len(experiment.variants))
+    shown = plans.under_powered(plan, per_day, variants=len(experiment.variants))
     if shown is None:
         return []
     least = f"only a gain of {shown:.0%} or more" if math.isfinite(shown) else "no gain of any size"

@@ -8,7 +8,7 @@ from cro_core.domain import EXPOSURE
 from cro_core.errors import MappingError
 from cro_core.importing.mapping import UNITS_SINCE_1970, ImportMapping
 from cro_core.importing.refusal import did_you_mean, listing, refuse
-from cro_core.ingestion import IMPRESSION
+from cro_core.ingest.cleaning import IMPRESSION
 
 
 def disagreements(m: ImportMapping) -> Iterator[MappingError]:

@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from cro_core.domain import EXPOSURE
-from cro_core.importing.bulk import Columns
 from cro_core.importing.conditions import equals, holds
+from cro_core.importing.files import Source
 from cro_core.importing.mapping import GoalPart, ImportMapping
-from cro_core.importing.reading import Source
 from cro_core.importing.refusal import did_you_mean, listing, refuse
 from cro_core.importing.times import fixed_time, texts, to_utc, unreadable
-from cro_core.ingestion import FUTURE, MAX_PAYLOAD, PERSONAL, Rejection
+from cro_core.ingest.cleaning import FUTURE, MAX_PAYLOAD, PERSONAL, Rejection
+from cro_core.ingest.cleaning_by_column import Columns
 
 CONTEXT: Mapping[str, str] = {
     "session": "session_id",

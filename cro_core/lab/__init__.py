@@ -3,7 +3,7 @@
 A programme is one experiment from its first visitor to its last look, with a known truth. Thousands run at
 once: visitors arrive hour by hour, are split by the epoch's shares, convert at a rate that swings with hour,
 day and season, and every hour is a look. Statistic, boundary, Holm, gate, futility and allocation are those
-of :mod:`cro_core.statistics.rules`, :mod:`cro_core.statistics.combination` and :mod:`cro_core.allocation`.
+of :mod:`cro_core.statistics.rules`, :mod:`cro_core.statistics.combination` and :mod:`cro_core.assignment.allocation`.
 One thing is common to all programmes of a scenario: the information clock is the mean over programmes, so
 that one recursion serves them all.
 
@@ -12,7 +12,7 @@ variant has 100 visitors and the observed uplift is 10 %. ``Flaw`` plants engine
 to show that the lab catches them.
 """
 
-from cro_core.lab.looks import Outcomes, decide, naive_rule
+from cro_core.lab.discoveries import Discoveries, stream
 from cro_core.lab.measures import (
     Coverage,
     FalsePositives,
@@ -26,8 +26,8 @@ from cro_core.lab.measures import (
     srm_alarms,
 )
 from cro_core.lab.scenario import PROFILES, Flaw, Scenario, planned
-from cro_core.lab.streams import Discoveries, stream
-from cro_core.lab.traffic import Traffic, simulate, simulate_together
+from cro_core.lab.simulated_looks import Outcomes, decide, naive_rule
+from cro_core.lab.simulated_traffic import Traffic, simulate, simulate_together
 
 __all__ = [
     "PROFILES",

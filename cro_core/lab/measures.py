@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.looks import Outcomes, decide
 from cro_core.lab.scenario import Bools, Floats, Scenario
-from cro_core.lab.traffic import simulate
+from cro_core.lab.simulated_looks import Outcomes, decide
+from cro_core.lab.simulated_traffic import simulate
 from cro_core.statistics import srm, stagewise
 from cro_core.statistics.combination import effect_at
-from cro_core.statistics.planner import sample_size
 from cro_core.statistics.rules import HOURLY, Aggregates
+from cro_core.statistics.sample_size import sample_size
 from cro_core.statistics.sequential import check_between
 
 BATCH = 2_500

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.planner import plan_size
 from cro_core.statistics.rules import LookPlan
+from cro_core.statistics.sample_size import plan_size
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

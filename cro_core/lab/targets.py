@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from cro_core.errors import InvalidInput
+from cro_core.lab.discoveries import stream
 from cro_core.lab.measures import Share, coverage, fpr, power, srm_alarms
 from cro_core.lab.scenario import Scenario, planned
-from cro_core.lab.streams import stream
-from cro_core.statistics.planner import sample_size
 from cro_core.statistics.rules import LookPlan
+from cro_core.statistics.sample_size import sample_size
 
 RATES = (0.01, 0.03, 0.10)
 DRIFTS = ("week", "promo", "decay")

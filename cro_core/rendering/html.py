@@ -120,7 +120,7 @@ def fold(summary: str, *parts: str) -> Html:
 
 def css() -> str:
     """The one style sheet of reports, notebooks and dashboard."""
-    return (files("cro_core.rendering") / "jupyter" / "theme.css").read_text(encoding="utf-8")
+    return (files("cro_core.jupyter") / "share" / "theme.css").read_text(encoding="utf-8")
 
 
 def theme() -> Block:

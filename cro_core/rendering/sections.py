@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.assets import Ranking
 from cro_core.domain import Status, Verdict, to_json
+from cro_core.learning.asset_ranking import Ranking
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
     Block,
@@ -22,7 +22,7 @@ from cro_core.rendering.html import (
     tag,
     tiles,
 )
-from cro_core.reporting import later, summaries, words
+from cro_core.reporting import outcome_rows, summaries, words
 from cro_core.reporting.values import Change, LeadOutcomes, Report, Sheet, Step
 
 TONES: dict[Verdict | None, str] = {
@@ -92,7 +92,7 @@ def winners(report: Report) -> Block:
     if report.outcomes:
         parts += [
             tag("h3", "What became of the leads"),
-            _nothing(later.NOTE),
+            _nothing(outcome_rows.NOTE),
             *map(_outcomes, report.outcomes),
         ]
     return Block(join(parts), "\n".join(f"{p.winner} in {p.name}" for p in report.winners))
@@ -113,10 +113,10 @@ def numbers(report: Report) -> Block:
 def _outcomes(page: LeadOutcomes) -> Html:
     """The outcomes of one experiment's leads."""
     outcome = to_json(page.outcomes)
-    rows = [(named(row[0]), *row[1:]) for row in later.rows(outcome)]
-    header = tuple(words.sentence(name) for name in later.HEADER)
-    told = fold("Intervals (95 %)", bullets(later.ranges(outcome)))
-    return card(tag("h3", named(page.name)), table(later.title(outcome), header, rows), told)
+    rows = [(named(row[0]), *row[1:]) for row in outcome_rows.rows(outcome)]
+    header = tuple(words.sentence(name) for name in outcome_rows.HEADER)
+    told = fold("Intervals (95 %)", bullets(outcome_rows.ranges(outcome)))
+    return card(tag("h3", named(page.name)), table(outcome_rows.title(outcome), header, rows), told)
 
 
 def assets(report: Report) -> Block:

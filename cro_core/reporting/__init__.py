@@ -2,10 +2,10 @@
 
 :mod:`~cro_core.reporting.values` says what a report holds, :mod:`~cro_core.reporting.build` makes it from
 experiments and decisions, :mod:`~cro_core.reporting.words` says numbers as people do, and
-:mod:`~cro_core.reporting.text` writes the 80 columns. The page is made by :mod:`cro_core.rendering`.
+:mod:`~cro_core.reporting.plain_text` writes the 80 columns. The page is made by :mod:`cro_core.rendering`.
 """
 
-from cro_core.reporting.text import as_text
+from cro_core.reporting.plain_text import as_text
 from cro_core.reporting.values import SCHEMA, Report, as_json
 
 __all__ = ["SCHEMA", "Report", "as_json", "as_text"]

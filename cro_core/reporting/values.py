@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from cro_core.domain import Status, Verdict, to_json
 
 if TYPE_CHECKING:  # they bring the statistics with them, which the service can do without
-    from cro_core.assets import Ranking
-    from cro_core.outcomes import Outcomes
-    from cro_core.performance.values import Claim
+    from cro_core.decision.offline_outcomes import Outcomes
+    from cro_core.learning.asset_ranking import Ranking
+    from cro_core.segments.findings import Claim
 
 SCHEMA = "cro-report/1"
 """Name and version of the JSON form; the number changes when a key is renamed, removed or changes meaning."""

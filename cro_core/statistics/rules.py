@@ -1,6 +1,6 @@
 """The rules of one look: what was planned, what was counted, and what the boundaries say to it.
 
-Everything here takes leading axes and is what the lab simulates; :mod:`cro_core.statistics.engine` puts it
+Everything here takes leading axes and is what the lab simulates; :mod:`cro_core.statistics.looks` puts it
 together for one live experiment.
 """
 

@@ -10,7 +10,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.clock import to_micros
-from cro_core.ingestion import MAX_PAYLOAD
+from cro_core.ingest.cleaning import MAX_PAYLOAD
 from cro_core.storage import schema
 from cro_core.storage.database import add_counts
 from cro_core.storage.seals import remove

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from cro_core.clock import to_micros
 from cro_core.domain import EXPOSURE, Event
-from cro_core.ingestion import Rejection
+from cro_core.ingest.cleaning import Rejection
 from cro_core.storage import schema
 from cro_core.storage.database import Row, add_counts, hold_sealed_days, insert_new, keep_earliest
 from cro_core.storage.seals import already_sealed

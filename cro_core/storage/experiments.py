@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cro_core.assignment import check_shares
+from cro_core.assignment.buckets import check_shares
 from cro_core.domain import Epoch, Experiment, Goal, Guardrail, Plan, Ratio, Status, Variant, to_json
 from cro_core.errors import Conflict, NotFound
 from cro_core.storage import schema

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from cro_core.clock import from_micros
 from cro_core.errors import StoreError
-from cro_core.storage import duck, schema
+from cro_core.storage import duckdb_connection, schema
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,7 +82,7 @@ class Lake:
 
     Args:
         location: the folder or address.
-        keep_in: a folder of this machine for what is kept of it (:mod:`cro_core.storage.kept`); nothing is without.
+        keep_in: a folder of this machine for what is kept of it (:mod:`cro_core.analytics.unit_cache`); nothing is without.
     """
 
     def __init__(self, location: str, keep_in: Path | None = None) -> None:
@@ -162,13 +162,13 @@ class Lake:
         try:
             with self._opening:
                 if self._reader is None:
-                    self._reader = duck.started(
+                    self._reader = duckdb_connection.started(
                         memory=SORT_MEMORY, spill=tempfile.gettempdir(), remote=self.remote
                     )
                 cursor = self._reader.cursor()
             yield cursor
         except (duckdb.IOException, duckdb.HTTPException) as error:
-            reason = duck.one_line(error)
+            reason = duckdb_connection.one_line(error)
             raise StoreError(f"the sealed days in {self.location} cannot be read: {reason}") from None
         finally:
             if cursor is not None:
@@ -287,7 +287,7 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
             if not self.remote:
                 raise
             raise StoreError(
-                f"the lake in {self.location} cannot be written: {duck.one_line(error)}. {STORE_ADVICE}"
+                f"the lake in {self.location} cannot be written: {duckdb_connection.one_line(error)}. {STORE_ADVICE}"
             ) from None
 
     def _exists(self) -> bool:
@@ -302,13 +302,13 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
             return False
         except (DeltaError, OSError) as error:
             raise StoreError(
-                f"the lake in {self.location} cannot be reached: {duck.one_line(error)}. {STORE_ADVICE}"
+                f"the lake in {self.location} cannot be reached: {duckdb_connection.one_line(error)}. {STORE_ADVICE}"
             ) from None
         return True
 
     @property
     def _options(self) -> dict[str, str] | None:
-        return duck.delta_options(os.environ) if self.remote else None
+        return duckdb_connection.delta_options(os.environ) if self.remote else None
 
     def _create(self) -> None:
         import pyarrow as pa
@@ -355,7 +355,7 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
             advice = f" {STORE_ADVICE}" if self.remote else ""
             raise StoreError(
                 f"the database has sealed days, and{wanted} the lake in {self.location} cannot be opened "
-                f"({duck.one_line(error)}): bring the folder back, or correct storage.lake.{advice}"
+                f"({duckdb_connection.one_line(error)}): bring the folder back, or correct storage.lake.{advice}"
             ) from None
 
 

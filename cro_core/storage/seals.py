@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cro_core.clock import to_micros
 from cro_core.errors import Busy, StoreError
-from cro_core.storage import filters, schema
+from cro_core.storage import id_filters, schema
 from cro_core.storage.database import SEAL_LOCK, Database, hold_sealed_days, lake_of
 from cro_core.storage.lake import DAY_MICROS, Lake, raw_columns
 
@@ -84,7 +84,7 @@ def already_sealed(connection: sa.Connection, ids: Collection[str]) -> set[str]:
     if seal is None:
         return set()
     lake = _lake(connection)
-    suspects = filters.maybe([f.bits for f in _filters(connection, lake, seal.number)], ids)
+    suspects = id_filters.maybe([f.bits for f in _filters(connection, lake, seal.number)], ids)
     return lake.present(seal.version, suspects) if suspects else set()
 
 
@@ -139,17 +139,17 @@ def remember(database: Database, ids: Collection[str]) -> None:
 
 def _grown(found: Sequence[Filter], ids: Collection[str]) -> list[Filter]:
     """Those filters that change, or are added, so that they hold more ids."""
-    missing = sorted(set(ids).difference(filters.maybe([f.bits for f in found], ids)))
-    last = found[-1] if found else Filter(0, 0, filters.empty(0))
+    missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in found], ids)))
+    last = found[-1] if found else Filter(0, 0, id_filters.empty(0))
     changed: list[Filter] = []
     while missing:
-        room = filters.capacity(last.number) - last.ids
+        room = id_filters.capacity(last.number) - last.ids
         if room:
             part, missing = missing[:room], missing[room:]
-            last = Filter(last.number, last.ids + len(part), filters.with_ids(last.bits, part))
+            last = Filter(last.number, last.ids + len(part), id_filters.with_ids(last.bits, part))
             changed.append(last)
         else:
-            last = Filter(last.number + 1, 0, filters.empty(last.number + 1))
+            last = Filter(last.number + 1, 0, id_filters.empty(last.number + 1))
     return changed
 
 

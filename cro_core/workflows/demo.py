@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from cro_core import synthesis
 from cro_core.clock import iso
 from cro_core.config import FILE_NAME
 from cro_core.errors import Conflict, CroError
 from cro_core.home import Home, create_home, open_home, set_clock
-from cro_core.media import draw_sample_media
-from cro_core.workflows.jobs import run_job
+from cro_core.hypotheses.media_manifest import draw_sample_media
+from cro_core.samples import synthetic_visitors
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.overview import recent_winners
+from cro_core.workflows.run_job import run_job
 
 START = datetime(2026, 3, 1, 23, tzinfo=UTC)
 """A Monday's midnight in the demo site's zone."""
@@ -44,7 +44,7 @@ SETTINGS: Mapping[str, Any] = {
     "statistics": {"base_rate": 0.08, "minimum_detectable_uplift": 0.3},
 }
 
-TRUTH = synthesis.Truth(base_rate=0.08, visitors_per_day=650)
+TRUTH = synthetic_visitors.Truth(base_rate=0.08, visitors_per_day=650)
 LIKED = {"video": 0.4, "image": 0.0}
 """What the visitors secretly prefer in the hero: the relative uplift of a kind of medium. CTA texts leave them cold."""
 
@@ -109,27 +109,27 @@ class _Stream:
     def live_through(self, hour: datetime) -> None:
         """Visitors of this hour ask for their variants, then what they did is posted: late, twice, or by bots."""
         set_clock(self.home, hour)
-        arrivals = synthesis.visits(TRUTH, hour, self.rng)
+        arrivals = synthetic_visitors.visits(TRUTH, hour, self.rng)
         for visit, answer in zip(arrivals, self._ask(arrivals), strict=True):
             self._behave(visit, answer)
         set_clock(self.home, hour + HOUR)
         self._post_what_happened(hour + HOUR)
 
-    def _behave(self, visit: synthesis.Visit, answer: Mapping[str, Any]) -> None:
+    def _behave(self, visit: synthetic_visitors.Visit, answer: Mapping[str, Any]) -> None:
         shown = {}
         for assignment in answer["experiments"]:
             if assignment["counted"]:
-                self.waiting.append(synthesis.exposure(visit, assignment))
+                self.waiting.append(synthetic_visitors.exposure(visit, assignment))
             self._learn_truth(assignment)
             shown[assignment["test_id"]] = assignment["variant_id"]
         appeal = [LIKED.get(entry["config"].get("kind", ""), 0.0) for entry in answer["production"]]
-        truth = synthesis.Truth(
+        truth = synthetic_visitors.Truth(
             TRUTH.base_rate * float(np.prod([1 + a for a in appeal])),
             TRUTH.visitors_per_day,
             self.likes,
             TRUTH.delay,
         )
-        self.waiting += synthesis.goals(truth, visit, shown, self.rng)
+        self.waiting += synthetic_visitors.goals(truth, visit, shown, self.rng)
 
     def _learn_truth(self, assignment: Mapping[str, Any]) -> None:
         pair = (assignment["test_id"], assignment["variant_id"])
@@ -158,13 +158,13 @@ class _Stream:
                 _call(connection, "POST", "/api/cro/events", agent, json.dumps({"events": events}))
             self.posted += len(events)
 
-    def _ask(self, arrivals: Sequence[synthesis.Visit]) -> list[dict[str, Any]]:
+    def _ask(self, arrivals: Sequence[synthetic_visitors.Visit]) -> list[dict[str, Any]]:
         chunks = [arrivals[i::CLIENTS] for i in range(CLIENTS)]
         with ThreadPoolExecutor(CLIENTS) as pool:
             answers = list(pool.map(self._ask_all, chunks))
         return [answers[i % CLIENTS][i // CLIENTS] for i in range(len(arrivals))]
 
-    def _ask_all(self, visits: Sequence[synthesis.Visit]) -> list[dict[str, Any]]:
+    def _ask_all(self, visits: Sequence[synthetic_visitors.Visit]) -> list[dict[str, Any]]:
         with closing(http.client.HTTPConnection(*self.address, timeout=60)) as connection:
             return [
                 _call(connection, "GET", f"/api/cro/assignments?visitor={v.visitor}", AGENT) for v in visits

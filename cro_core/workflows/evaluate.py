@@ -7,15 +7,15 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from cro_core import metrics
-from cro_core.decision import Judgement, decide
+from cro_core.analytics import engines, reader
+from cro_core.decision import Judgement, decide, metrics
+from cro_core.decision.split_check import SplitReport, check_splits, segments_due
 from cro_core.domain import Cell, Decision, Experiment, Measured, to_json
 from cro_core.home import Home
-from cro_core.splits import SplitReport, check_splits, segments_due
-from cro_core.statistics.engine import EngineState
-from cro_core.storage import analytics, engines, events, experiments, looks
+from cro_core.statistics.looks import EngineState
+from cro_core.storage import events, experiments, look_states
 from cro_core.storage.database import HEAD
-from cro_core.workflows.outcomes import of_experiment
+from cro_core.workflows.import_outcomes import of_experiment
 
 
 def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = engines.DUCKDB) -> Decision:
@@ -28,7 +28,7 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = e
         home: the site.
         experiment_id: which experiment.
         as_of: the moment.
-        engine: where the events are counted, as :func:`cro_core.storage.engines.opened` names it.
+        engine: where the events are counted, as :func:`cro_core.analytics.engines.opened` names it.
 
     Raises:
         NotFound: no such experiment.
@@ -67,9 +67,9 @@ def look(
         engine: where the events are counted.
     """
     moment = experiment.judged_at(as_of)
-    stored = looks.state(connection, experiment.id)
+    stored = look_states.state(connection, experiment.id)
     state = None if stored is None else EngineState.from_json(stored)
-    with analytics.reading(connection, experiment, moment, engine=engine) as reading:
+    with reader.reading(connection, experiment, moment, engine=engine) as reading:
         counted = _count(reading, whole=whole)
         found = judged(experiment, counted, moment, state)
         if not (whole or found.decision.final):
@@ -109,11 +109,11 @@ def count(connection: sa.Connection, experiment: Experiment, as_of: datetime, *,
         as_of: the moment.
         whole: segments and secondary metrics too; else segments only where they are due.
     """
-    with analytics.reading(connection, experiment, as_of) as found:
+    with reader.reading(connection, experiment, as_of) as found:
         return _count(found, whole=whole)
 
 
-def _count(found: analytics.Reading, *, whole: bool) -> Counted:
+def _count(found: reader.Reading, *, whole: bool) -> Counted:
     experiment = found.experiment
     cells, slices = found.cells(), found.times()
     split = check_splits(experiment, cells, slices)

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cro_core import analysis
+from cro_core.analytics import definitions, reader
+from cro_core.analytics.completeness import Extent, complete_until, extent
 from cro_core.clock import from_micros, iso, to_micros
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.reporting import words
-from cro_core.storage import analytics, duck, experiments
-from cro_core.storage.extent import Extent, complete_until, extent
+from cro_core.storage import duckdb_connection, experiments
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
     with home.db.read() as connection:
         experiment = experiments.get(connection, experiment_id)
         moment = experiment.judged_at(as_of)
-        with analytics.reading(connection, experiment, moment) as reading:
+        with reader.reading(connection, experiment, moment) as reading:
             steps = reading.waterfall()
-            totals = analysis.totals(experiment, reading.cells())
+            totals = definitions.totals(experiment, reading.cells())
         stored = extent(connection, experiment, moment)
     said = {"received": _received(experiment.id), **dict(_steps(experiment.id))}
     return Explained(
@@ -78,7 +78,7 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
         steps=tuple(Number(s.step, s.count, s.text, said.get(s.step, "")) for s in steps),
         variants=tuple(number for t in totals for number in _of_variant(t)),
         parameters=_used(experiment, moment),
-        definitions=definitions(experiment, moment),
+        definitions=definitions_text(experiment, moment),
     )
 
 
@@ -130,38 +130,41 @@ def _said(name: str, value: int | str) -> str:
         return ""
     if name == "window":
         return f"  ({timedelta(microseconds=value)})"
-    return "  (never)" if value >= analysis.FOREVER else f"  ({iso(from_micros(value))})"
+    return "  (never)" if value >= definitions.FOREVER else f"  ({iso(from_micros(value))})"
 
 
 # -------------------------------------------------------------------------------------- the SQL
 
 
-def definitions(experiment: Experiment, moment: datetime) -> str:
+def definitions_text(experiment: Experiment, moment: datetime) -> str:
     """SQL for an analyst's door that sorts every event of an experiment into its step.
 
-    It is the text of :mod:`cro_core.analysis` with its parameters written in.
+    It is the text of :mod:`cro_core.analytics.definitions` with its parameters written in.
 
     Raises:
         Conflict: the experiment has not started.
     """
-    units = f"{analysis.UNIT_TABLE}\nSELECT * FROM unit_table"
+    units = f"{definitions.UNIT_TABLE}\nSELECT * FROM unit_table"
     return "\n".join(
         f"CREATE OR REPLACE TEMP TABLE {name} AS\n{_whole(text, experiment, moment)};"
-        for name, text in (("explained", f"{analysis.STEP}\nSELECT * FROM step"), ("explained_units", units))
+        for name, text in (
+            ("explained", f"{definitions.STEP}\nSELECT * FROM step"),
+            ("explained_units", units),
+        )
     )
 
 
 def _whole(text: str, experiment: Experiment, moment: datetime) -> str:
     """A selection with everything before it that it reads, as one statement."""
     before = dict(_given(experiment))
-    for name in analysis.needed(text):
-        source = name in analysis.SOURCES
+    for name in definitions.needed(text):
+        source = name in definitions.SOURCES
         before[f"{name} AS NOT MATERIALIZED" if source else f"{name} AS"] = (
-            STORED if source else analysis.TABLES[name].strip()
+            STORED if source else definitions.TABLES[name].strip()
         )
     parts = "".join(f"{head} (\n{made}\n),\n" for head, made in before.items())
     whole = f"WITH {parts}{text.strip().removeprefix('WITH ')}"
-    given = analysis.parameters(experiment, moment)
+    given = definitions.parameters(experiment, moment)
     return re.sub(r"\$(\w+)", lambda found: _literal(given[found[1]]), whole)
 
 
@@ -183,16 +186,19 @@ def _values(rows: Sequence[Sequence[int | float | str]]) -> str:
 
 def _literal(value: float | str) -> str:
     if isinstance(value, str):
-        return duck.quoted(value)
+        return duckdb_connection.quoted(value)
     return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
 
 
 def _used(experiment: Experiment, moment: datetime) -> dict[str, int | str]:
     """The parameters that the definitions are written for."""
     texts = " ".join(
-        (analysis.STEP, *(analysis.TABLES[n] for n in analysis.needed(analysis.STEP) if n in analysis.TABLES))
+        (
+            definitions.STEP,
+            *(definitions.TABLES[n] for n in definitions.needed(definitions.STEP) if n in definitions.TABLES),
+        )
     )
-    given = analysis.parameters(experiment, moment)
+    given = definitions.parameters(experiment, moment)
     return {name: value for name, value in given.items() if f"${name}" in re.findall(r"\$\w+", texts)}
 
 
@@ -215,7 +221,7 @@ NEVER_STORED = ("rejected", "duplicate")
 def _steps(experiment_id: str) -> Iterator[tuple[str, str]]:
     goals = "FROM explained WHERE step = 'counted_goal'"
     first = f"SELECT COUNT(*) FROM (SELECT DISTINCT unit, type {goals})"
-    for step in analysis.STEPS:
+    for step in definitions.STEPS:
         if step in NEVER_STORED:
             yield step, _receipts(experiment_id, step)
         elif step == "counted_goal":
@@ -226,8 +232,8 @@ def _steps(experiment_id: str) -> Iterator[tuple[str, str]]:
             yield step, f"SELECT COUNT(*) FROM explained WHERE step = {_literal(step)}"
 
 
-def _of_variant(total: analysis.Totals) -> Iterator[Number]:
-    counted = f"FROM explained_units WHERE standing = {_literal(analysis.COUNTED)} AND variant = {_literal(total.variant)}"
+def _of_variant(total: definitions.Totals) -> Iterator[Number]:
+    counted = f"FROM explained_units WHERE standing = {_literal(definitions.COUNTED)} AND variant = {_literal(total.variant)}"
     key = total.variant
     yield Number(f"units:{key}", total.units, f"visitors counted for {key}", f"SELECT COUNT(*) {counted}")
     yield Number(

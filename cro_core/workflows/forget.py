@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cro_core.assignment import pseudonym
+from cro_core.assignment.buckets import pseudonym
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
 from cro_core.storage import erasure, journal

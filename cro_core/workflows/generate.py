@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from cro_core import planning, synthesis
-from cro_core.assignment import assign
+from cro_core.assignment.buckets import assign
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Variant
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.planning import plans
+from cro_core.samples import synthetic_visitors
 from cro_core.storage import experiments as store
 from cro_core.storage import journal
 from cro_core.workflows.ingest import ingest
@@ -73,10 +74,10 @@ def generate(
 def _experiment(home: Home, now: datetime, rng: np.random.Generator) -> Experiment:
     name = f"generated-{rng.bytes(4).hex()}"
     variants = (Variant("a", "Control", is_control=True), Variant("b", "Challenger"))
-    plan = replace(planning.new_plan(home.config, synthesis.Truth().base_rate), adaptive=False)
+    plan = replace(plans.new_plan(home.config, synthetic_visitors.Truth().base_rate), adaptive=False)
     began = now - timedelta(days=DAYS)
     draft = Experiment(name, name, variants, plan, slot=name, source="generate", created_at=began)
-    running = planning.begin(draft, began)
+    running = plans.begin(draft, began)
     with home.db.write() as connection:
         store.add(connection, running)
         journal.log(
@@ -93,11 +94,13 @@ def _experiment(home: Home, now: datetime, rng: np.random.Generator) -> Experime
 def _traffic(
     experiment: Experiment, visitors: int, uplift: float, now: datetime, rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    truth = synthesis.Truth(visitors_per_day=visitors / DAYS * 1.2, uplifts={(experiment.id, "b"): uplift})
+    truth = synthetic_visitors.Truth(
+        visitors_per_day=visitors / DAYS * 1.2, uplifts={(experiment.id, "b"): uplift}
+    )
     hours = [now - timedelta(days=DAYS) + timedelta(hours=h) for h in range(DAYS * 24)]
-    arrivals = [visit for hour in hours for visit in synthesis.visits(truth, hour, rng)]
+    arrivals = [visit for hour in hours for visit in synthetic_visitors.visits(truth, hour, rng)]
     while len(arrivals) < visitors:
-        arrivals += synthesis.visits(truth, hours[int(rng.integers(len(hours)))], rng)
+        arrivals += synthetic_visitors.visits(truth, hours[int(rng.integers(len(hours)))], rng)
     kept = rng.permutation(len(arrivals))[:visitors]
     events: list[dict[str, Any]] = []
     for visit in (arrivals[int(i)] for i in kept):
@@ -111,10 +114,10 @@ def _traffic(
             "epoch": 0,
             "propensity": 0.5,
         }
-        events.append(synthesis.exposure(visit, assignment))
+        events.append(synthetic_visitors.exposure(visit, assignment))
         done = [
             g | {"test_id": experiment.id}
-            for g in synthesis.goals(truth, visit, {experiment.id: variant.key}, rng)
+            for g in synthetic_visitors.goals(truth, visit, {experiment.id: variant.key}, rng)
         ]
         events += [g for g in done if g["timestamp"] <= iso(now)]
     return events

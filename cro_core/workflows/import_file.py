@@ -19,23 +19,24 @@ from typing import Any
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from cro_core.assignment import pseudonym
+from cro_core.analytics import reader
+from cro_core.assignment.buckets import pseudonym
 from cro_core.decision import Judgement, decide
 from cro_core.domain import Decision, Event, Experiment
 from cro_core.errors import Conflict
 from cro_core.home import Home
 from cro_core.importing import ledger
-from cro_core.importing.bulk import clean_columns
+from cro_core.importing.experiment import HOUR, experiment_of
+from cro_core.importing.files import Source, read
+from cro_core.importing.import_report import ImportReport, Replay
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
-from cro_core.importing.plan import HOUR, experiment_of
-from cro_core.importing.reading import Source, read
 from cro_core.importing.refusal import refuse
-from cro_core.importing.report import ImportReport, Replay
 from cro_core.importing.rows import Stream, prepare
-from cro_core.ingestion import Rejection, Rules
-from cro_core.storage import analytics, experiments, journal, looks, schema
+from cro_core.ingest.cleaning import Rejection, Rules
+from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.storage import events as event_store
+from cro_core.storage import experiments, journal, look_states, schema
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.seal import leaving_out
 
@@ -216,7 +217,7 @@ def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | No
         with home.db.write() as connection:
             for found in judgements:
                 if found.looked:
-                    looks.add(connection, found.decision, found.state.as_json())
+                    look_states.add(connection, found.decision, found.state.as_json())
             experiments.update(connection, stored)
     decision = evaluate(home, stored.id, as_of=stored.ended_at or stream.ended_at)
     return _replayed(round((decision.as_of - stream.started_at) / HOUR) - 1, decision)
@@ -230,7 +231,7 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
     hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
     with (
         home.db.read() as connection,
-        analytics.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
+        reader.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
         tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar,
     ):
         for hour in bar:

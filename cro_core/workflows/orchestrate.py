@@ -11,13 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cro_core.allocation import next_shares
+from cro_core.assignment.allocation import next_shares
 from cro_core.decision import Judgement, aggregates
 from cro_core.domain import Decision, Experiment, Status, to_json
 from cro_core.errors import Busy
 from cro_core.home import Home
-from cro_core.storage import decisions, experiments, journal, looks
-from cro_core.workflows import hypotheses, manage
+from cro_core.storage import decisions, experiments, journal, look_states
+from cro_core.workflows import lifecycle, open_backlog
 from cro_core.workflows.evaluate import judge, look
 from cro_core.workflows.seal import seal
 
@@ -59,7 +59,7 @@ class CycleReport:
 
 
 def orchestrate(
-    home: Home, *, now: datetime, actor: str = manage.AUTOPILOT, conclude: bool = True
+    home: Home, *, now: datetime, actor: str = lifecycle.AUTOPILOT, conclude: bool = True
 ) -> CycleReport:
     """Runs one cycle. One failing experiment never stops the others.
 
@@ -140,12 +140,12 @@ class _Cycle:
             if experiment.status is not Status.RUNNING:
                 return []  # a person ended it in between
             if found.looked and (self.conclude or not decision.final):
-                looks.add(connection, decision, found.state.as_json())
+                look_states.add(connection, decision, found.state.as_json())
             if not decision.final:
                 return self.refresh_allocation(connection, experiment, found)
             if not self.conclude:
                 return []
-            return manage.conclude(
+            return lifecycle.conclude(
                 connection, self.home, experiment, decision, now=self.now, actor=self.actor
             )
 
@@ -169,7 +169,7 @@ class _Cycle:
             connection,
             at=self.now,
             actor=self.actor,
-            action=manage.ALLOCATE,
+            action=lifecycle.ALLOCATE,
             subject=experiment.id,
             before={"shares": before},
             after={"shares": shares, "from_epoch": current.number + 1},
@@ -188,7 +188,9 @@ class _Cycle:
             free, taken = self._places(connection)
             for draft in experiments.with_status(connection, Status.DRAFT):
                 if len(done) < free and draft.slot not in taken:
-                    started = manage.start(connection, draft, home=self.home, now=self.now, actor=self.actor)
+                    started = lifecycle.start(
+                        connection, draft, home=self.home, now=self.now, actor=self.actor
+                    )
                     done.append(started.text())
                     taken.add(draft.slot)
         return done
@@ -198,7 +200,7 @@ class _Cycle:
         done: list[str] = []
         with self.home.db.write() as connection:
             free, taken = self._places(connection)
-            for hypothesis in hypotheses.open_backlog(connection, self.home) if free else ():
+            for hypothesis in open_backlog.open_backlog(connection, self.home) if free else ():
                 if free and hypothesis.slot not in taken:
                     taken.add(hypothesis.slot)
                     free -= 1
@@ -218,26 +220,26 @@ class _Cycle:
         most = self.home.config.automation.max_concurrent_tests
         return max(0, most - len(running)), {e.slot for e in running}
 
-    def _start_or_propose(self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis) -> list[str]:
+    def _start_or_propose(self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis) -> list[str]:
         """Starts by itself what can tell; at low traffic it asks for one patient experiment at a time instead."""
-        patience = manage.patience(connection, hypothesis, self.home, now=self.now)
+        patience = lifecycle.patience(connection, hypothesis, self.home, now=self.now)
         if patience is not None:
             return self._propose_patience(connection, hypothesis, patience)
         if self.home.config.automation.auto_start_new_tests:
-            started = manage.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
+            started = lifecycle.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
             return [started.text(hypothesis.statement)]
-        if manage.propose_start(connection, hypothesis, now=self.now):
+        if lifecycle.propose_start(connection, hypothesis, now=self.now):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []
 
     def _propose_patience(
-        self, connection: sa.Connection, hypothesis: hypotheses.Hypothesis, patience: manage.Patience
+        self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis, patience: lifecycle.Patience
     ) -> list[str]:
         """One experiment at a time: nothing is proposed while one runs or waits for a person."""
         waiting = [p for p in decisions.recommendations(connection) if p["kind"] == "start"]
         if waiting or experiments.with_status(connection, Status.RUNNING):
             return []
-        manage.propose_start(connection, hypothesis, now=self.now, patience=patience)
+        lifecycle.propose_start(connection, hypothesis, now=self.now, patience=patience)
         return [f"{hypothesis.id}: proposed for {patience.weeks} weeks, waiting for approval. {patience.why}"]
 
 

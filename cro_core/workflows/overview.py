@@ -10,11 +10,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cro_core import analysis
+from cro_core.analytics import definitions, reader
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
-from cro_core.storage import analytics, decisions, events, journal
+from cro_core.storage import decisions, events, journal
 from cro_core.workflows.catalog import catalog
 
 FRESH = timedelta(minutes=5)
@@ -126,8 +126,8 @@ def _by_status(known: Any) -> dict[Status, int]:
 
 
 def _active(connection: sa.Connection, experiment: Experiment, now: datetime) -> dict[str, Any]:
-    with analytics.reading(connection, experiment, now) as reading:
-        totals, exposed = analysis.totals(experiment, reading.cells()), reading.exposed_units()
+    with reader.reading(connection, experiment, now) as reading:
+        totals, exposed = definitions.totals(experiment, reading.cells()), reading.exposed_units()
     epoch = experiment.epoch_at(now)
     return {
         "test_id": experiment.id,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cro_core import prediction
 from cro_core.clock import iso
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.learning import prediction
 from cro_core.storage import journal
 
 KNOWN = (*prediction.NUMBERS, *prediction.CATEGORIES, "text")

@@ -16,11 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cro_core.analytics import unit_cache
 from cro_core.clock import EPOCH
 from cro_core.domain import to_json
 from cro_core.errors import StoreError
 from cro_core.home import Home
-from cro_core.storage import erasure, journal, kept, seals
+from cro_core.storage import erasure, journal, seals
 from cro_core.storage.erasure import Erased
 from cro_core.storage.lake import Held, arrow_table
 
@@ -180,7 +181,7 @@ class Sealer:
         with self.home.db.read() as connection:
             generation = seals.rewritten(connection, self.noted)
         try:
-            kept.drop(folder, before=generation)
+            unit_cache.drop(folder, before=generation)
         except OSError as error:
             raise StoreError(
                 f"what is kept of older versions of the lake cannot be deleted ({error}): delete {folder}, then try again"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from cro_core import prediction
 from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
-from cro_core.hypotheses import Asset
-from cro_core.media import read_manifest
-from cro_core.prediction import Example, Training
+from cro_core.hypotheses.backlog import Asset
+from cro_core.hypotheses.media_manifest import read_manifest
+from cro_core.learning import prediction
+from cro_core.learning.prediction import Example, Training
 from cro_core.storage import decisions, experiments, journal, schema
 
 INVALID, UNDECIDED, UNINFORMATIVE = "invalid", "without_verdict", "uninformative"

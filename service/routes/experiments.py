@@ -6,7 +6,7 @@ from typing import Any
 
 from cro_core.domain import Experiment
 from cro_core.home import Home
-from cro_core.workflows import manage
+from cro_core.workflows import lifecycle
 from service.answers import Answer
 from service.auth import Access
 from service.endpoints import Reply, Section
@@ -38,7 +38,7 @@ def create_test(home: Home, body: ExperimentBody) -> Answer:
     One experiment runs in a slot at a time.
     """
     payload = body.model_dump(exclude_unset=True)
-    return Answer(_present(manage.create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
+    return Answer(_present(lifecycle.create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
 
 
 @section.post(
@@ -56,7 +56,7 @@ def end_test(home: Home, test_id: str, body: EndBody) -> Answer:
     With `winner`, that variant is shown to everyone from now on, as an unproven pick; without, the site shows
     what it showed before.
     """
-    ended = manage.end_experiment(
+    ended = lifecycle.end_experiment(
         home, test_id, now=home.clock(), actor=ACTOR, winner=body.winner, reason=body.reason
     )
     return Answer(_present(ended))
@@ -74,7 +74,7 @@ def decide(home: Home, body: DecideBody) -> Answer:
 
     Approving carries it out at once; rejecting a winner archives its experiment.
     """
-    act = manage.approve if body.action == "approve" else manage.reject
+    act = lifecycle.approve if body.action == "approve" else lifecycle.reject
     done = act(home, body.recommendation, now=home.clock(), actor=ACTOR)
     return Answer({"recommendation": body.recommendation, "action": body.action, "done": done})
 

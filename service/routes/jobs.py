@@ -10,11 +10,11 @@ from typing import Any
 from cro_core.errors import Busy
 from cro_core.home import Home
 from cro_core.storage import journal
-from cro_core.workflows.jobs import start_job
+from cro_core.workflows.run_job import start_job
 from service.answers import Answer
 from service.auth import Access
 from service.endpoints import PREFIX, Reply, Section
-from service.errors import Refusal
+from service.error_answers import Refusal
 from service.routes.reads import present_run
 from service.schemas import PredictBody, PredictionAnswer, Run, WaitQuery
 

@@ -7,15 +7,15 @@ from typing import Any
 from flask import Request, current_app, g, request
 
 from cro_core.home import Home
-from cro_core.ingestion import EventIn
+from cro_core.ingest.cleaning import EventIn
 from cro_core.workflows.assign import assignments as assign_visitor
 from cro_core.workflows.ingest import Receipt, Save, ingest
 from service.answers import Answer
 from service.auth import Access
-from service.bodies import parse_json
-from service.clients import sender
+from service.client_address import sender
 from service.endpoints import RawBody, Reply, Section
-from service.errors import Refusal
+from service.error_answers import Refusal
+from service.request_bodies import parse_json
 from service.schemas import AssignmentQuery, AssignmentsAnswer, EventsAnswer, VisitorQuery
 
 section = Section("visitors", "For the website: which variant to show, and what the visitor did.")

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from real_data import ADSMART, DATA, REAL
+from helpers.real_data import ADSMART, DATA, REAL
 
+from cro_core.analytics import reader
 from cro_core.domain import Goal
 from cro_core.home import Home, create_home
-from cro_core.importing.report import ImportReport
+from cro_core.importing.import_report import ImportReport
 from cro_core.statistics import proportions
-from cro_core.storage import analytics, experiments, schema
-from cro_core.workflows import performance
+from cro_core.storage import experiments, schema
+from cro_core.workflows import analyse_segments
 from cro_core.workflows.evaluate import evaluate, judge
 from cro_core.workflows.import_file import import_file
 
@@ -137,7 +138,7 @@ def test_ab_data(home: Home, ab_data: ImportReport) -> None:
 def by_country(home: Home, ab_data: ImportReport) -> Mapping[tuple[str, str], tuple[int, int]]:
     with home.db.read() as connection:
         experiment = experiments.get(connection, ab_data.experiment_id)
-        rows = analytics.reading(connection, experiment, NOW).slices("country")
+        rows = reader.reading(connection, experiment, NOW).slices("country")
     return {(r["slice"], r["variant"]): (r["units"], r["conversions"]) for r in rows}
 
 
@@ -166,7 +167,7 @@ def test_ab_data_by_country(
 
 @pytest.mark.slow
 def test_on_ab_data_no_hour_weekday_or_country_claim_survives(home: Home, ab_data: ImportReport) -> None:
-    found = performance.analyse(home, ab_data.experiment_id, as_of=NOW)
+    found = analyse_segments.analyse(home, ab_data.experiment_id, as_of=NOW)
     assert found.claims == ()
     assert found.said.startswith("No difference is proven: of ")
     whole = {t.by[0]: t for t in found.tests if t.question == "matters"}

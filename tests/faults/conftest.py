@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.means import Service, make_shop
+from helpers.fault_means import Service, make_shop
 
 from cro_core.home import Home
 

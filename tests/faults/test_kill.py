@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from faults.means import Service, accounted, load, until_more
+from helpers.fault_means import Service, accounted, load, until_more
 
 from cro_core.home import Home
 

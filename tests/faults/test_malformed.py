@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from faults.means import Client, Ledger, Service, accounted
+from helpers.fault_means import Client, Ledger, Service, accounted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

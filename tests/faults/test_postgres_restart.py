@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from faults.means import Service, accounted, load, make_shop, until_more
+from helpers.fault_means import Service, accounted, load, make_shop, until_more
 
 from cro_core.home import Home
 

@@ -10,8 +10,8 @@ from itertools import zip_longest
 from typing import Any
 
 import pytest
-from faults.means import Client, Ledger, Service, accounted
-from service_samples import exposure
+from helpers.fault_means import Client, Ledger, Service, accounted
+from helpers.service_samples import exposure
 
 from cro_core.home import Home
 

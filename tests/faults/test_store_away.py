@@ -19,7 +19,17 @@ from typing import Any, NamedTuple
 
 import pytest
 import sqlalchemy as sa
-from faults.means import Client, Ledger, Service, Traffic, accounted, load, make_shop, until, until_more
+from helpers.fault_means import (
+    Client,
+    Ledger,
+    Service,
+    Traffic,
+    accounted,
+    load,
+    make_shop,
+    until,
+    until_more,
+)
 
 from cro_core.home import Home
 from cro_core.storage.database import SEAL_LOCK

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from service_samples import Server, make_home, start_server
+from helpers.service_samples import Server, make_home, start_server
 
 from cro_core.home import Home, open_home
 from service.app import create_app
-from service.lane import with_lane
+from service.fast_path import with_lane
 
 
 @pytest.fixture(scope="session")

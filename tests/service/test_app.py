@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from service_samples import check_shape
+from helpers.service_samples import check_shape
 
 from cro_core.errors import ConfigError, NotFound
 from cro_core.home import Home
@@ -43,8 +43,8 @@ def _run(code: str, *arguments: str) -> str:
 
 def test_importing_and_creating_loads_nothing_heavy(home: Home) -> None:
     loaded = _run(
-        "import sys, service.server, service.app, service.lane\n"
-        "app = service.lane.with_lane(service.app.create_app(sys.argv[1]))\n"
+        "import sys, service.server, service.app, service.fast_path\n"
+        "app = service.fast_path.with_lane(service.app.create_app(sys.argv[1]))\n"
         "event = {'event_type': 'phone_click', 'user_id': 'v'}\n"
         "assert app.test_client().post('/api/cro/events', json=event).json['accepted'] == 1\n"
         "app.test_client().get('/api/cro/overview')\n"

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_samples import BROWSER, Server, check_shape, conclude, make_home, start_server
+from helpers.places import ROOT
+from helpers.service_samples import BROWSER, Server, check_shape, conclude, make_home, start_server
 from sqlalchemy import select
 
 from cro_core.config import Config
 from cro_core.home import Home, create_home
 from cro_core.storage import schema
 from service import schemas
-from service.bodies import MAX_DEPTH
+from service.request_bodies import MAX_DEPTH
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:3000"
 APPROVAL = "Approve or reject"
 """The section whose commands need something that waits for a person."""
@@ -157,9 +158,7 @@ def test_the_limits_told_are_those_that_ship() -> None:
 
 
 def test_the_error_table_lists_every_code() -> None:
-    source = "".join(
-        p.read_text(encoding="utf-8") for p in (Path(__file__).parents[2] / "service").rglob("*.py")
-    )
+    source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "service").rglob("*.py"))
     codes = {code for _, code in re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', source)}
     codes |= {"not_found", "method_not_allowed", "conflict", "busy", "store_error", "internal_error"}
     assert codes <= set(re.findall(r"`(\w+)`", GUIDE))
@@ -178,7 +177,7 @@ def test_the_fetch_example_works(guided: Server) -> None:
 
 @pytest.mark.browser
 def test_the_page_works_from_another_origin(guided: Server, tmp_path: Path) -> None:
-    from browser import launch
+    from helpers.browser import launch
 
     _run(guided, _blocks("sh")[0])
     (page_source,) = _blocks("html")

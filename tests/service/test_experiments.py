@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from service_samples import EXPERIMENT, check_shape, conclude
+from helpers.service_samples import EXPERIMENT, check_shape, conclude
 
 from cro_core.home import Home
 from cro_core.storage import journal

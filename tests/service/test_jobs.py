@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from service_samples import check_shape, start_server
+from helpers.service_samples import check_shape, start_server
 
 from cro_core.home import Home
 from cro_core.storage import journal

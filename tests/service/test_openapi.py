@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from helpers.service_samples import Server
 from jsonschema import Draft202012Validator
-from service_samples import Server
 
 from cro_core.home import Home
 from service.app import create_app

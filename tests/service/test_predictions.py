@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from service_samples import LATER, check_shape
+from helpers.service_samples import LATER, check_shape
 
-from cro_core import prediction
 from cro_core.domain import to_json
 from cro_core.home import Home
+from cro_core.learning import prediction
 from cro_core.storage import journal
 from service import schemas
 

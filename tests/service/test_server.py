@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_samples import (
+from helpers.service_samples import (
     BROWSER,
     EXPERIMENT,
     Server,
@@ -182,7 +182,7 @@ def test_each_request_is_one_line_of_json(server: Server) -> None:
     )
     assert (lost["rule"], lost["status"]) == ("(none)", 404)
     assert "accepted" not in lost
-    assert {line["logger"] for line in lines if line["level"] == "WARNING"} <= {"service.limits"}
+    assert {line["logger"] for line in lines if line["level"] == "WARNING"} <= {"service.rate_limits"}
 
 
 @pytest.mark.parametrize("name", ["CRO_LOG_FORMAT", "CRO_LOG_LEVEL"])

@@ -15,12 +15,12 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from service_samples import Server, exposure, make_home, start_server
+from helpers.service_samples import Server, exposure, make_home, start_server
 from sqlalchemy import select
 
 from cro_core.home import Home
 from cro_core.storage import schema
-from service.door import BODY_SECONDS
+from service.rsgi import BODY_SECONDS
 from service.server import HEADER_SECONDS
 
 EVENTS = "/api/cro/events"

@@ -15,8 +15,8 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, request
 from flask.testing import FlaskClient
-from mmdb import place, write_mmdb
-from service_samples import (
+from helpers.mmdb import place, write_mmdb
+from helpers.service_samples import (
     BROWSER,
     CRAWLER,
     both_ways,
@@ -33,7 +33,7 @@ from cro_core.home import Home
 from cro_core.storage import schema
 from service import schemas
 from service.app import create_app
-from service.clients import client_address
+from service.client_address import client_address
 
 EVENTS = "/api/cro/events"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import StratifiedTable
 
-from cro_core.allocation import next_shares
+from cro_core.assignment.allocation import next_shares
 from cro_core.errors import InvalidInput
 from cro_core.statistics import proportions
 from cro_core.statistics.combination import (

@@ -1,0 +1,773 @@
+"""The one definition of every number: from events to one row per unit, to cells, to the waterfall.
+
+The definitions are SQL for DuckDB, as plain as they can be, so that another engine can be given the same text;
+this module only writes it, :mod:`cro_core.analytics.reader` runs it. The unit is the visitor at its first
+exposure. A goal counts when it happens at or after that exposure and within the plan's window, each goal once
+per unit; any primary goal makes the unit converted. A unit is *mature*, and looked at, once its window has
+passed.
+
+The text reads the stored events under the names of :data:`SOURCES`, and the experiment's ``epochs`` (number,
+starts_at, ends_at) and ``goals`` (type, weight, is_primary). It makes :data:`TABLES`, one from the other, which
+say nothing about the moment of the look: a unit that is mature has all its goals, whatever comes later. So they
+are made once, and every number at every moment is a selection from them. Sums of amounts are taken in the order of
+the amounts, so that they are the same to the last bit however the events were stored.
+"""
+
+# ruff: noqa: S608  these texts are put together from words of this module; what comes from outside is a parameter
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from cro_core.clock import from_micros, to_micros, zone
+from cro_core.domain import EXPOSURE, Cell, Epoch, Experiment
+from cro_core.errors import Conflict
+
+FOREVER = 2**62
+"""Later than any time in microseconds."""
+
+COUNTED = "counted_exposure"
+"""The standing of a unit that counts."""
+
+HUMAN = "NOT bot AND NOT internal"
+"""Whose events count: neither known robots nor the site's own people."""
+
+TOO_EARLY = "r.occurred_at < u.exposed_at + $goal_from"
+TOO_LATE = "r.occurred_at > u.exposed_at + $window"
+"""Where a goal ``r`` does not count for its unit ``u``; the window's both ends belong to it."""
+
+SOURCES: Mapping[str, str] = {
+    "events": "exposures and goals of the experiment, and goals posted for the whole site while it ran",
+    "shown": "its exposures, with what they say of their unit",
+    "posted": "every event of the experiment or, while it ran, of the whole site",
+    "past": "goals of every experiment, from before its start",
+}
+"""Names of the stored events. A source may hold more than is said here, which changes nothing but the time it takes."""
+
+OWN = "experiment_id = $experiment"
+OF_SITE = "experiment_id IS NULL AND occurred_at >= $started_at AND occurred_at <= $last_goal_at"
+RELEVANT = f"""({OWN}
+       OR ({OF_SITE}))"""
+"""This experiment's events, and goals posted for the whole site while it ran."""
+
+CONTEXT = ("device", "city", "country", "occasion", "asset_id", "url")
+"""Columns of an exposure that say more of its unit than the variant."""
+
+TABLES: Mapping[str, str] = {
+    # the first exposure of each unit
+    "met": f"""
+SELECT unit, first.id AS event_id, first.variant AS variant, first.epoch AS said, exposed_at
+FROM (
+    SELECT unit, MIN(occurred_at) AS exposed_at,
+           ARG_MIN(STRUCT_PACK(id := id, variant := variant, epoch := epoch), STRUCT_PACK(at := occurred_at, id := id)) AS first
+    FROM events
+    WHERE experiment_id = $experiment AND type = '{EXPOSURE}' AND {HUMAN}
+    GROUP BY unit
+) AS exposed
+""",
+    # each goal once per unit; amounts add up over every occurrence
+    "achieved": f"""
+SELECT r.unit, r.type, COUNT(*) AS times, MIN(r.occurred_at) AS first_at,
+       COALESCE(SUM(r.value ORDER BY r.value) FILTER (WHERE r.value <> 0), 0) AS value,
+       MAX(k.weight) AS weight, MAX(k.is_primary) AS is_primary
+FROM events r
+JOIN goals k ON k.type = r.type
+JOIN met u ON u.unit = r.unit
+WHERE {RELEVANT} AND {HUMAN} AND r.type <> '{EXPOSURE}' AND NOT ({TOO_EARLY}) AND NOT ({TOO_LATE})
+GROUP BY r.unit, r.type
+""",
+    # one row per unit: what it did
+    "done": """
+SELECT u.unit, u.variant, u.said, u.exposed_at, COALESCE(a.converted, 0) AS converted, a.converted_at,
+       COALESCE(a.score, 0.0) AS score, COALESCE(a.value, 0.0) AS value
+FROM met u
+LEFT JOIN (
+    SELECT unit, MAX(is_primary) AS converted, MIN(CASE WHEN is_primary = 1 THEN first_at END) AS converted_at,
+           SUM(weight ORDER BY weight) AS score, SUM(value ORDER BY value) AS value
+    FROM achieved
+    GROUP BY unit
+) AS a ON a.unit = u.unit
+""",
+    # what the first exposure says of its unit beside the variant
+    "contexts": f"""
+SELECT u.unit, u.event_id, {", ".join(f"r.{name}" for name in CONTEXT)}, r.value AS exposure_value
+FROM shown r
+JOIN met u ON u.event_id = r.id
+WHERE r.experiment_id = $experiment AND r.type = '{EXPOSURE}'
+""",
+    # both: one row per unit
+    "profiles": f"""
+SELECT d.unit, c.event_id, d.variant, d.said, d.exposed_at, d.converted, d.converted_at, d.score, d.value,
+       {", ".join(f"c.{name}" for name in CONTEXT)}, c.exposure_value
+FROM done d
+JOIN contexts c ON c.unit = d.unit
+""",
+    # what a unit did before it met the experiment, whatever that was done for
+    "earlier": f"""
+SELECT u.unit, k.type, MAX(k.weight) AS weight
+FROM past r
+JOIN goals k ON k.type = r.type
+JOIN met u ON u.unit = r.unit
+WHERE {HUMAN} AND r.occurred_at < u.exposed_at AND r.occurred_at >= u.exposed_at - $lookback
+GROUP BY u.unit, k.type
+""",
+}
+"""What is made once, where a selection reads it: each from the sources and those before it."""
+
+
+def _unit_table(source: str, *said: str) -> str:
+    """The beginning of a selection: ``unit_table``, and ``counted``, those of it that count.
+
+    Args:
+        source: one of :data:`TABLES`, with a row per unit.
+        said: columns of it that the selection reads beside what units did.
+    """
+    more = "".join(f", {name}" for name in said)
+    return f"""
+WITH placed AS (        -- the units that had met the experiment, and whether they count yet
+    SELECT u.*, e.number AS epoch,
+           CASE WHEN e.number IS NULL OR u.exposed_at >= $enrolment_ends_at THEN 'after_enrolment'
+                WHEN u.said <> e.number THEN 'wrong_epoch'
+                WHEN u.said IS NULL AND u.exposed_at >= $shares_move_at THEN 'no_epoch'
+                WHEN u.exposed_at + $window >= $as_of THEN 'immature'
+                ELSE '{COUNTED}' END AS standing
+    FROM {source} u
+    LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at
+    WHERE u.exposed_at < $as_of
+),
+unit_table AS (         -- one row per exposed unit
+    SELECT unit, variant, epoch, exposed_at, standing{more},
+           CASE WHEN standing = '{COUNTED}' THEN converted ELSE 0 END AS converted,
+           CASE WHEN standing = '{COUNTED}' THEN converted_at END AS converted_at,
+           CASE WHEN standing = '{COUNTED}' THEN score ELSE 0 END AS score,
+           CASE WHEN standing = '{COUNTED}' THEN value ELSE 0 END AS value
+    FROM placed
+),
+counted AS (
+    SELECT * FROM unit_table WHERE standing = '{COUNTED}'
+)
+"""
+
+
+UNIT_TABLE = _unit_table("done")
+"""Whether a unit counts: its first exposure lies in an epoch, says so itself, and is mature.
+
+An exposure that does not say its epoch may rest on an assignment of another day. As long as the shares have
+never moved that makes no difference; afterwards nobody can tell, and it is left out of every variant alike.
+A unit is mature when its whole window, both ends included, lies before ``as_of``.
+"""
+
+PROFILE_TABLE = _unit_table("profiles", *CONTEXT)
+"""The same, with what the first exposure says of its unit."""
+
+UNITS = f"""{PROFILE_TABLE}
+SELECT unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
+       converted, converted_at, score, value
+FROM unit_table
+ORDER BY exposed_at, unit
+"""
+
+QUARTER = timedelta(minutes=15)
+"""The pieces of time in which units are counted: the hours and days of every time zone are made of whole ones."""
+
+
+def _sum(of: str, name: str) -> str:
+    """A sum of floating-point numbers that does not depend on the order of the rows."""
+    return f"COALESCE(SUM({of} ORDER BY {of}) FILTER (WHERE {of} <> 0), 0) AS {name}"
+
+
+CELLS = f"""{UNIT_TABLE}
+SELECT epoch, variant, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions,
+       {_sum("score", "score_sum")},
+       {_sum("score * score", "score_sumsq")},
+       {_sum("value", "value_sum")},
+       {_sum("value * value", "value_sumsq")}
+FROM counted
+GROUP BY 1, 2
+ORDER BY 1, 2
+"""
+
+QUARTERS = f"""{UNIT_TABLE}
+SELECT epoch, variant, exposed_at // $quarter AS quarter, COUNT(*) AS units
+FROM counted
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+"""
+"""The units cut up by time: by day and hour they are the split."""
+
+QUARTER_SUMS = f"""{UNIT_TABLE}
+SELECT variant, exposed_at // $quarter AS quarter, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions,
+       {_sum("score", "score_sum")},
+       {_sum("value", "value_sum")}
+FROM counted
+GROUP BY 1, 2
+ORDER BY 2, 1
+"""
+"""What the units of each piece of time did."""
+
+GOAL_CELLS = f"""{UNIT_TABLE}
+SELECT a.type AS goal, c.epoch, c.variant, COUNT(*) AS units
+FROM achieved a
+JOIN counted c ON c.unit = a.unit
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+"""
+
+PAIR_CELLS = f"""{UNIT_TABLE},
+pair AS (
+    SELECT c.epoch, c.variant, CAST({{y}} AS DOUBLE) AS y, CAST({{x}} AS DOUBLE) AS x
+    FROM counted c
+    {{joins}}
+)
+SELECT epoch, variant, COUNT(*) AS units,
+       {_sum("y", "y_sum")},
+       {_sum("y * y", "y_sumsq")},
+       {_sum("x", "x_sum")},
+       {_sum("x * x", "x_sumsq")},
+       {_sum("x * y", "xy_sum")}
+FROM pair
+GROUP BY epoch, variant
+ORDER BY epoch, variant
+"""
+
+BY_UNIT: Mapping[str, str] = {"conversions": "converted", "engagement": "score", "revenue": "value"}
+"""Measure -> column of the unit table."""
+
+BY_GOAL: Mapping[str, str] = {"goal": "1", "count": "times", "value": "value"}
+"""What is measured of a goal -> column of the achieved goals."""
+
+COVARIATES: Mapping[str, str] = {
+    "engagement": "SELECT unit, SUM(weight ORDER BY weight) AS amount FROM earlier GROUP BY unit",
+    "exposure_value": "SELECT unit, exposure_value AS amount FROM contexts",
+}
+"""Covariate of a plan -> its amount by unit; a unit without any has 0."""
+
+LOOKBACK = timedelta(days=28)
+"""How long before its exposure a unit's engagement is its covariate."""
+
+SLICES = (
+    PROFILE_TABLE
+    + """
+SELECT {dimension} AS slice, variant, COUNT(*) AS units, SUM(converted) AS conversions
+FROM counted
+GROUP BY {dimension}, variant
+ORDER BY {dimension}, variant
+"""
+)
+
+SEGMENT = (
+    PROFILE_TABLE
+    + """,
+sliced AS (
+    SELECT NULLIF({column}, '') AS slice, epoch, variant, COUNT(*) AS units
+    FROM counted
+    GROUP BY 1, 2, 3
+),
+added AS (
+    SELECT *, CASE WHEN slice IS NULL THEN 0 ELSE SUM(units) OVER (PARTITION BY slice) END AS total
+    FROM sliced
+),
+ranked AS (
+    SELECT *, DENSE_RANK() OVER (ORDER BY total DESC, slice) AS place
+    FROM added
+)
+SELECT CASE WHEN place <= $most THEN slice END AS slice, CASE WHEN slice IS NULL THEN 1 ELSE 0 END AS unknown,
+       epoch, variant, SUM(units) AS units
+FROM ranked
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4
+"""
+)
+"""Counted units of the most frequent values of a column."""
+
+SEGMENTS: Mapping[str, str] = {
+    "device": "device",
+    "country": "country",
+    "city": "city",
+    "page": "url",
+    "asset": "asset_id",
+}
+"""What the split is checked by beside day and hour, with the column of the exposure."""
+
+MOST_SLICES = 50
+"""Values of a dimension that are told apart; the rest is :data:`OTHER`."""
+
+OTHER = "(other)"
+UNKNOWN = "(unknown)"
+
+SEEN = f"""
+SELECT e.unit, d.day, MIN(e.occurred_at) AS first_at
+FROM events e
+JOIN days d ON e.occurred_at >= d.starts_at AND e.occurred_at < d.ends_at
+WHERE e.experiment_id IN (SELECT UNNEST($experiments)) AND e.type = '{EXPOSURE}' AND {HUMAN}
+GROUP BY 1, 2
+"""
+"""The table ``seen``: who met any of some experiments on which of the ``days`` (day, starts_at, ends_at)."""
+
+ARRIVALS = "SELECT first_at // $quarter AS quarter, COUNT(*) AS visitors FROM seen GROUP BY 1 ORDER BY 1"
+"""When they came, each once a day."""
+
+STORED = "stored"
+"""The row of :data:`STEPS_TAKEN` that counts the events without classifying them."""
+
+STEP = f"""{UNIT_TABLE},
+relevant AS (
+    SELECT id, unit, type, variant, occurred_at, bot, internal
+    FROM posted
+    WHERE {RELEVANT} AND occurred_at < $as_of
+),
+step AS (               -- every event in exactly one place
+    SELECT r.id, r.unit, r.type,
+           CASE WHEN r.bot THEN 'bot'
+                WHEN r.internal THEN 'internal'
+                WHEN r.id = m.event_id THEN u.standing
+                WHEN r.type = '{EXPOSURE}' AND r.variant <> u.variant THEN 'crossover'
+                WHEN r.type = '{EXPOSURE}' THEN 'repeat_exposure'
+                WHEN u.unit IS NULL THEN 'unexposed'
+                WHEN u.standing <> '{COUNTED}' THEN u.standing
+                WHEN {TOO_EARLY} THEN 'before_exposure'
+                WHEN {TOO_LATE} THEN 'out_of_window'
+                WHEN k.type IS NULL THEN 'other'
+                ELSE 'counted_goal' END AS step
+    FROM relevant r
+    LEFT JOIN met m ON m.unit = r.unit
+    LEFT JOIN unit_table u ON u.unit = r.unit
+    LEFT JOIN goals k ON k.type = r.type
+)
+"""
+
+STEPS_TAKEN = f"""{STEP},
+by_unit AS (            -- goals by unit, so that a second one shows as a repetition
+    SELECT step, CASE WHEN step = 'counted_goal' THEN unit END AS unit, CASE WHEN step = 'counted_goal' THEN type END AS goal,
+           COUNT(*) AS events
+    FROM step
+    GROUP BY 1, 2, 3
+)
+SELECT '{STORED}' AS taken, COUNT(*) AS events FROM relevant
+UNION ALL
+SELECT step, SUM(CASE WHEN step = 'counted_goal' THEN 1 ELSE events END) FROM by_unit GROUP BY step
+UNION ALL
+SELECT 'repeat_goal', SUM(events - 1) FROM by_unit WHERE step = 'counted_goal'
+"""
+
+CROSSOVER_UNITS = f"{STEP} SELECT COUNT(DISTINCT unit) AS units FROM step WHERE step = 'crossover'"
+
+OUTCOMES = f"""{UNIT_TABLE},
+reached AS (            -- what became of counted units at or after their exposure, whenever
+    SELECT c.unit, COUNT(*) FILTER (WHERE o.occurred_at >= c.exposed_at) AS times,
+           COUNT(*) FILTER (WHERE o.occurred_at < c.exposed_at) AS before,
+           COALESCE(SUM(o.value ORDER BY o.value) FILTER (WHERE o.occurred_at >= c.exposed_at), 0) AS amount
+    FROM outcome o
+    JOIN counted c ON c.unit = o.unit
+    WHERE {HUMAN} AND o.type = $goal
+    GROUP BY c.unit
+),
+told AS (
+    SELECT c.variant, c.converted, COALESCE(r.times, 0) AS times, COALESCE(r.before, 0) AS before,
+           COALESCE(r.amount, 0.0) AS amount
+    FROM counted c
+    LEFT JOIN reached r ON r.unit = c.unit
+)
+SELECT variant, COUNT(*) AS units, SUM(converted) AS leads,
+       SUM(times) AS outcomes, SUM(times * converted) AS lead_outcomes,
+       COUNT(*) FILTER (WHERE times > 0) AS units_reached,
+       COUNT(*) FILTER (WHERE times > 0 AND converted = 1) AS leads_reached,
+       SUM(amount ORDER BY amount) AS value, SUM(amount * amount ORDER BY amount) AS value_sumsq,
+       SUM(amount * converted ORDER BY amount) AS lead_value,
+       SUM(amount * amount * converted ORDER BY amount) AS lead_value_sumsq,
+       SUM(before) AS before
+FROM told
+GROUP BY variant
+ORDER BY variant
+"""
+"""What became of the counted units later: events of one type, in the view ``outcome``."""
+
+EXPOSED = "SELECT COUNT(*) AS units FROM met WHERE exposed_at < $before"
+"""How many units met the experiment before a moment, mature or not."""
+
+DIMENSIONS = ("device", "city", "country", "occasion", "asset_id")
+
+STEPS: Mapping[str, str] = {
+    "rejected": "could not be accepted; kept in quarantine with the reason",
+    "duplicate": "an id that had been stored before",
+    "bot": "posted by a known bot",
+    "internal": "posted by the site's own people",
+    "after_enrolment": "first seen before the start or after enrolment had ended",
+    "wrong_epoch": "shown under another day's shares (an expired assignment)",
+    "no_epoch": "posted without its epoch after the shares had moved: perhaps an expired assignment",
+    "immature": "first seen too recently: the time to convert has not passed",
+    "crossover": "an exposure to a second variant; the unit stays with its first",
+    "repeat_exposure": "a further exposure to the same variant",
+    "unexposed": "a goal of a visitor who never met the experiment",
+    "before_exposure": "a goal before the visitor met the experiment",
+    "out_of_window": "a goal after the time to convert had passed",
+    "repeat_goal": "the same goal again",
+    "other": "an event type that is no goal of this experiment",
+    "counted_exposure": "units: first exposures that count",
+    "counted_goal": "goals that count",
+}
+"""Every place a posted event can end up in, in the order shown, with what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How many posted events ended up in one place."""
+
+    step: str
+    count: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One variant over all epochs."""
+
+    variant: str
+    name: str
+    is_control: bool
+    units: int
+    conversions: int
+    score_sum: float
+    score_sumsq: float
+    value_sum: float
+    value_sumsq: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The counted units of one variant in one epoch that share a day, a device, a page ..."""
+
+    dimension: str
+    """``day``, ``hour`` or a key of :data:`SEGMENTS`."""
+    name: str
+    """``2026-03-02``, ``14:00``, ``mobile`` ...; :data:`OTHER` or :data:`UNKNOWN`."""
+    epoch: int
+    variant: str
+    units: int
+
+
+def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
+    """What the texts of this module are run with, by name; times in microseconds.
+
+    Raises:
+        Conflict: the experiment has not started.
+    """
+    plan, started_at = experiment.plan, experiment.started_at
+    if started_at is None:
+        raise Conflict(f"experiment {experiment.id} has not started: there is nothing to count")
+    closes = [t for t in (experiment.enrolment_ends_at, experiment.ended_at) if t is not None]
+    return {
+        "experiment": experiment.id,
+        "as_of": FOREVER if plan.finished else to_micros(as_of),
+        "started_at": to_micros(started_at),
+        "last_goal_at": to_micros(started_at + plan.horizon + plan.window),
+        "enrolment_ends_at": FOREVER if plan.finished else min(map(to_micros, closes)),
+        "window": plan.window // timedelta(microseconds=1),
+        "goal_from": 0 if plan.goal_at_exposure else 1,
+        "shares_move_at": _shares_move_at(experiment.epochs),
+        "lookback": LOOKBACK // timedelta(microseconds=1),
+        "quarter": QUARTER // timedelta(microseconds=1),
+        "most": MOST_SLICES,
+    }
+
+
+def arguments(given: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """Those of what is given that texts are run with."""
+    return {name: given[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
+
+
+def needed(sql: str) -> list[str]:
+    """Those of :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
+    words = set(re.findall(r"\w+", sql))
+    wanted = {name for name in SOURCES if name in words}
+    for name in words & set(TABLES):
+        wanted |= {name, *needed(TABLES[name])}
+    return [name for name in (*SOURCES, *TABLES) if name in wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class PairQuery:
+    """Two quantities to be added up together."""
+
+    metric: str
+    y: str
+    """A quantity of :class:`cro_core.domain.Ratio`."""
+    x: str
+    """Another one, or a covariate of :data:`COVARIATES` with ``before:`` ahead of it."""
+
+
+def pairs_of(experiment: Experiment, cells: Sequence[Cell]) -> tuple[PairQuery, ...]:
+    """The pairs that the secondary metrics need: ratios, and means with their covariate."""
+    plan = experiment.plan
+    found = [PairQuery(f"ratio:{r.name}", r.numerator, r.denominator) for r in plan.ratios]
+    if plan.covariate in COVARIATES:
+        found += [PairQuery(m, m, f"before:{plan.covariate}") for m in means_of(experiment, cells)]
+    return tuple(found)
+
+
+def means_of(experiment: Experiment, cells: Sequence[Cell]) -> tuple[str, ...]:
+    """The mean metrics of an experiment.
+
+    The score of a single goal is its rate over again, and amounts are a metric only where some were posted.
+    """
+    engagement = ("engagement",) * (len(experiment.plan.goals) > 1)
+    return engagement + ("revenue",) * any(c.value_sumsq for c in cells)
+
+
+def pair_query(pair: PairQuery) -> tuple[str, dict[str, str]]:
+    """The sums of a pair per epoch and variant, as SQL with what it is run with beside :func:`parameters`."""
+    quantities, joins, named = {"y": "", "x": ""}, "", {}
+    for side, quantity in (("y", pair.y), ("x", pair.x)):
+        kind, _, name = quantity.partition(":")
+        if kind in BY_UNIT:
+            quantities[side] = f"c.{BY_UNIT[kind]}"
+            continue
+        source = COVARIATES.get(name, "")
+        if kind in BY_GOAL:
+            source = f"SELECT unit, {BY_GOAL[kind]} AS amount FROM achieved WHERE type = ${side}_goal"
+            named[f"{side}_goal"] = name
+        quantities[side] = f"COALESCE({side}.amount, 0)"
+        joins += f"LEFT JOIN ({source}) AS {side} ON {side}.unit = c.unit\n    "
+    return PAIR_CELLS.format(**quantities, joins=joins), named
+
+
+def _shares_move_at(epochs: Sequence[Epoch]) -> int:
+    """Start of the first epoch whose shares are not those of the first, in microseconds."""
+    moved = (to_micros(e.starts_at) for e in epochs if dict(e.shares) != dict(epochs[0].shares))
+    return next(moved, FOREVER)
+
+
+def time_slices(
+    experiment: Experiment, counts: Iterable[tuple[int, str, datetime, int]]
+) -> tuple[Slice, ...]:
+    """Counted units by day and by hour of the day, both on the clocks of the site.
+
+    Args:
+        experiment: says which clocks.
+        counts: epoch, variant, start of the quarter of an hour (UTC) and units.
+
+    Returns:
+        Days in order, then hours in order. The hour that a clock change repeats is one slice.
+    """
+    site = zone(experiment.plan.zone)
+    found: Counter[tuple[str, str, int, str]] = Counter()
+    for epoch, variant, quarter, units in counts:
+        local = quarter.astimezone(site)
+        found["day", local.date().isoformat(), epoch, variant] += units
+        found["hour", f"{local.hour:02}:00", epoch, variant] += units
+    return tuple(Slice(*key, units) for key, units in sorted(found.items()))
+
+
+def totals(experiment: Experiment, cells: Sequence[Cell]) -> list[Totals]:
+    """The cells added up per variant, in the experiment's order; variants nobody saw have zeros."""
+    return [
+        Totals(
+            v.key,
+            v.name,
+            v.is_control,
+            *(
+                sum(getattr(c, field) for c in cells if c.variant == v.key)
+                for field in ("units", "conversions", "score_sum", "score_sumsq", "value_sum", "value_sumsq")
+            ),
+        )
+        for v in experiment.variants
+    ]
+
+
+def waterfall(stored: int, steps: Mapping[str, int], receipts: Mapping[str, int]) -> list[Step]:
+    """From received to counted, every posted event in exactly one step.
+
+    Args:
+        stored: events in the store, counted without classifying them.
+        steps: the same events by step.
+        receipts: posted items by outcome; ``rejected`` and ``duplicate`` never reached the event table.
+
+    Returns:
+        ``received`` first, then every step; a last step ``unexplained`` appears only if the
+        classification lost or doubled an event, which would be a fault of ours.
+    """
+    found = {**steps, "rejected": receipts.get("rejected", 0), "duplicate": receipts.get("duplicate", 0)}
+    received = stored + found["rejected"] + found["duplicate"]
+    lines = [Step("received", received, "posted for this experiment, or goals of the site while it ran")]
+    lines += [Step(name, found.get(name, 0), text) for name, text in STEPS.items()]
+    unexplained = received - sum(line.count for line in lines[1:])
+    return lines + [Step("unexplained", unexplained, "not reconciled: please report this")] * bool(
+        unexplained
+    )
+
+
+# -------------------------------------------------------------------------------- performance
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """The counted units of one variant in one epoch that share the values of one or two dimensions."""
+
+    by: tuple[str, ...]
+    """One or two of :data:`FACETS`."""
+    values: tuple[str, ...]
+    """A value of each; :data:`OTHER` or :data:`UNKNOWN`."""
+    epoch: int
+    variant: str
+    units: int
+    conversions: int
+
+
+LOCAL_HOUR = "((c.exposed_at + k.shift) // 3600000000 % 24)"
+LOCAL_WEEKDAY = "(((c.exposed_at + k.shift) // 86400000000 + 3) % 7)"
+"""On the clocks of the site, Monday being 0: 1970 began on a Thursday."""
+
+FACETS: Mapping[str, str] = {
+    "device": "c.device",
+    "city": "c.city",
+    "country": "c.country",
+    "occasion": "c.occasion",
+    "hour": f"CAST({LOCAL_HOUR} AS VARCHAR)",
+    "weekday": f"CAST({LOCAL_WEEKDAY} AS VARCHAR)",
+    "time of day": f"CAST({LOCAL_HOUR} // 6 AS VARCHAR)",
+    "asset": "c.asset_id",
+    "referrer": "f.host",
+    "page": "c.url",
+}
+"""What performance is looked at by, with where a counted unit ``c`` has it.
+
+``k`` is the clock of the site at its exposure, ``f`` the page that it came from.
+"""
+
+TIMED = ("hour", "weekday", "time of day")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+TIMES_OF_DAY = ("night (0-6)", "morning (6-12)", "afternoon (12-18)", "evening (18-24)")
+
+DIRECT = "(direct)"
+
+REFERRER_HOST = r"""CASE WHEN r.said = '' THEN '(direct)'
+            ELSE NULLIF(REGEXP_EXTRACT(LOWER(r.said), '^[a-z][a-z0-9+.-]*://(?:[^/@]*@)?(?:www[.])?([^/:?#]+)', 1), '') END"""
+
+REFERRERS = f"""LEFT JOIN (
+        SELECT u.unit, {REFERRER_HOST} AS host
+        FROM (SELECT id, json_extract_string(properties, '$.referrer') AS said FROM tagged) AS r
+        JOIN met u ON u.event_id = r.id
+    ) AS f ON f.unit = c.unit"""
+"""Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
+
+CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
+
+FACET_CELLS = f"""{{units}},
+told AS (
+    SELECT c.epoch, c.variant, c.converted, NULLIF({{first}}, '') AS a, NULLIF({{second}}, '') AS b
+    FROM counted c
+    {{joins}}
+),
+added AS (
+    SELECT a, b, epoch, variant, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions
+    FROM told
+    GROUP BY 1, 2, 3, 4
+),
+weighed AS (
+    SELECT *, SUM(units) OVER (PARTITION BY a) AS a_units, SUM(units) OVER (PARTITION BY b) AS b_units
+    FROM added
+),
+ranked AS (
+    SELECT *,
+           DENSE_RANK() OVER (ORDER BY CASE WHEN a IS NULL THEN 1 ELSE 0 END, a_units DESC, a) AS a_place,
+           DENSE_RANK() OVER (ORDER BY CASE WHEN b IS NULL THEN 1 ELSE 0 END, b_units DESC, b) AS b_place
+    FROM weighed
+)
+SELECT CASE WHEN a IS NULL THEN '{UNKNOWN}' WHEN a_place <= $most THEN a ELSE '{OTHER}' END AS a,
+       CASE WHEN b IS NULL THEN '{UNKNOWN}' WHEN b_place <= $most THEN b ELSE '{OTHER}' END AS b,
+       epoch, variant, CAST(SUM(units) AS BIGINT) AS units, CAST(SUM(conversions) AS BIGINT) AS conversions
+FROM ranked
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4
+"""
+"""Counted units and conversions of the most frequent values of one or two dimensions."""
+
+GOAL_TIMES = f"""{UNIT_TABLE}
+SELECT a.type AS goal, c.variant, COUNT(*) AS reached, CAST(SUM(a.times) AS BIGINT) AS times,
+       CAST(SUM(a.times * a.times) AS BIGINT) AS times_sumsq
+FROM achieved a
+JOIN counted c ON c.unit = a.unit
+GROUP BY 1, 2
+ORDER BY 1, 2
+"""
+"""How many counted units reached each goal, and how often."""
+
+DURATIONS = f"""{UNIT_TABLE},
+followed AS (           -- those too who may still convert: for as long as they were seen
+    SELECT variant, exposed_at, LEAST($window, $as_of - exposed_at) AS seen,
+           CASE WHEN converted_at < $as_of THEN converted_at END AS converted_at
+    FROM placed
+    WHERE standing IN ('{COUNTED}', 'immature')
+)
+SELECT variant, COALESCE(converted_at - exposed_at, seen) // 1000000 AS seconds,
+       CASE WHEN converted_at IS NULL THEN 0 ELSE 1 END AS converted, COUNT(*) AS units
+FROM followed
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+"""
+"""After how many whole seconds units converted, or how long they were seen without it."""
+
+
+def facet_query(by: Sequence[str]) -> str:
+    """The selection of the cells of one or two dimensions of :data:`FACETS`.
+
+    It reads the table ``clocks`` (starts_at, ends_at, shift) where it asks for time, and the view ``tagged`` (id,
+    properties) where it asks for the referrer.
+    """
+    says = any(FACETS[name].startswith("c.") for name in by)
+    joins = [
+        CLOCKS if any(name in TIMED for name in by) else "",
+        REFERRERS if "referrer" in by else "",
+    ]
+    first, second = (FACETS[by[0]], FACETS[by[1]] if len(by) > 1 else "'all'")
+    return FACET_CELLS.format(
+        units=PROFILE_TABLE if says else UNIT_TABLE,
+        first=first,
+        second=second,
+        joins="\n    ".join(filter(None, joins)),
+    )
+
+
+def facet_value(dimension: str, value: str) -> str:
+    """A value of a dimension as people read it: ``09:00``, ``Monday``, ``evening (18-24)``."""
+    if value in (OTHER, UNKNOWN) or dimension not in TIMED:
+        return value
+    number = int(value)
+    return {"hour": f"{number:02}:00", "weekday": WEEKDAYS[number % 7]}.get(
+        dimension, TIMES_OF_DAY[number % 4]
+    )
+
+
+def clocks(experiment: Experiment) -> dict[str, list[int]]:
+    """When the site's clocks were how far from UTC while the experiment enrolled, in microseconds.
+
+    Clocks change at a full quarter of an hour UTC.
+    """
+    site = zone(experiment.plan.zone)
+    starts = [epoch.starts_at for epoch in experiment.epochs]
+    ends = [epoch.ends_at for epoch in experiment.epochs]
+    first, last = to_micros(min(starts)), to_micros(max(ends))
+
+    def shift(at: int) -> int:
+        offset = from_micros(at).astimezone(site).utcoffset()
+        return 0 if offset is None else offset // timedelta(microseconds=1)
+
+    day, quarter = timedelta(days=1) // timedelta(microseconds=1), QUARTER // timedelta(microseconds=1)
+    found = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
+    for at in range(first // day * day, last, day):
+        if shift(at + day) != found["shift"][-1]:
+            change = next(
+                q
+                for q in range(at // quarter * quarter, at + day + 1, quarter)
+                if shift(q) == shift(at + day)
+            )
+            found["ends_at"].append(change)
+            found["starts_at"].append(change)
+            found["shift"].append(shift(change))
+    found["ends_at"].append(last)
+    return found

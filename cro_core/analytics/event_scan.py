@@ -1,0 +1,200 @@
+"""All stored events as one table for DuckDB: the sealed days from the lake, the others from the database.
+
+Both belong to the same snapshot: the lake is read at the version that the caller's connection sees noted. The
+database's rows are read with the library that writes them and handed over in memory; DuckDB never opens an
+SQLite file, because two copies of that library in one process lose each other's locks.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from cro_core.clock import to_micros
+from cro_core.errors import StoreError
+from cro_core.storage import duckdb_connection, schema, seals
+from cro_core.storage.database import lake_of
+from cro_core.storage.lake import arrow_schema, raw_columns
+
+if TYPE_CHECKING:  # slow to import, and the service can do without until somebody asks for numbers
+    import duckdb
+    import pyarrow as pa
+
+MEMORY = "400MB"
+"""What a query holds in memory at most; beyond that it uses temporary files."""
+
+ROWS = 5_000
+"""Rows that are taken from the database at a time."""
+
+MAPPED = 2**29
+"""Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
+
+Where = sa.ColumnElement[bool]
+
+
+def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
+    """A place for temporary tables, private to its user and gone when it is closed; it can read the store's lake."""
+    lake = lake_of(connection)
+    return _engine(os.getpid(), lake is not None and lake.remote).cursor()
+
+
+@cache
+def _engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
+    """One for the process: starting it takes longer than many a query."""
+    spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"
+    return duckdb_connection.started(memory=MEMORY, spill=spill, remote=remote)
+
+
+def run(
+    session: duckdb.DuckDBPyConnection, sql: str, named: Mapping[str, Any] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Runs a statement.
+
+    Raises:
+        StoreError: the lake's files cannot be read.
+    """
+    import duckdb
+
+    try:
+        return session.execute(sql, named or {})
+    except duckdb.IOException as error:
+        raise StoreError(
+            f"the sealed days cannot be read ({duckdb_connection.one_line(error)}): bring the lake back, then try again"
+        ) from None
+
+
+def give(session: duckdb.DuckDBPyConnection, name: str, **columns: Sequence[Any]) -> None:
+    """Makes a small table of whole numbers, fractions or text; there must be a row."""
+    import pyarrow as pa
+
+    keep(session, name, pa.table({key: list(values) for key, values in columns.items()}))
+
+
+def keep(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    """Copies rows into a temporary table: filters that DuckDB makes for its joins cannot be asked of Arrow."""
+    session.register(f"{name}_rows", rows)
+    run(session, f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_rows")  # noqa: S608  our own name
+    session.unregister(f"{name}_rows")
+
+
+def view(
+    session: duckdb.DuckDBPyConnection,
+    name: str,
+    connection: sa.Connection,
+    columns: Sequence[str],
+    where: Where,
+    *,
+    since: datetime | None = None,
+    before: datetime | None = None,
+) -> None:
+    """Makes a view of the stored events.
+
+    Args:
+        session: where it is made.
+        name: of the view.
+        connection: the store, as the caller sees it.
+        columns: those of ``schema.events`` that are wanted; times are microseconds, properties JSON text.
+        where: which rows of the database are wanted. The view may hold others too, from the lake.
+        since: leaves out what happened earlier.
+        before: leaves out what happened then or later.
+    """
+    rows, sealed = pieces(connection, columns, where, since=since, before=before)
+    keep(session, f"{name}_unsealed", rows)
+    chosen = ", ".join(columns)
+    text = f"SELECT {chosen} FROM {name}_unsealed"  # noqa: S608  names of the schema
+    if sealed:
+        text += f" UNION ALL SELECT {chosen} FROM {parquet(sealed)}"  # noqa: S608
+    limits = [f"occurred_at >= {to_micros(since)}"] if since else []
+    limits += [f"occurred_at < {to_micros(before)}"] if before else []
+    kept = f" WHERE {' AND '.join(limits)}" if limits else ""
+    run(session, f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{kept}")  # noqa: S608
+
+
+def parquet(files: Sequence[str]) -> str:
+    """Parquet files as a query names them."""
+    return f"read_parquet([{', '.join(map(duckdb_connection.quoted, files))}], hive_partitioning = false)"
+
+
+def pieces(
+    connection: sa.Connection,
+    columns: Sequence[str],
+    where: Where,
+    *,
+    since: datetime | None = None,
+    before: datetime | None = None,
+) -> tuple[pa.Table, list[str]]:
+    """What a view is made of: the wanted rows of the database, and the lake's files that may hold others.
+
+    Both are of one snapshot. Arguments are those of :func:`view`.
+    """
+    at = sa.type_coerce(schema.events.c.occurred_at, sa.BigInteger)
+    bounds = [at >= to_micros(since)] if since else []
+    bounds += [at < to_micros(before)] if before else []
+    seal, rows = snapshot(connection, columns, sa.and_(where, *bounds))
+    return rows, _files(connection, seal, since, before)
+
+
+def snapshot(
+    connection: sa.Connection, columns: Sequence[str], where: Where
+) -> tuple[seals.Seal | None, pa.Table]:
+    """The version of the lake that counts, and the database's rows beside it.
+
+    A write transaction of PostgreSQL sees what others commit between two statements: where that was a sealing,
+    rows may have moved, and we look again.
+    """
+    while True:
+        seal = seals.newest(connection)
+        rows = unsealed(connection, columns, where)
+        if seals.newest(connection) == seal:
+            return seal, rows
+
+
+def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) -> pa.Table:
+    """Rows of the event table, in columns."""
+    import pyarrow as pa
+
+    raw = {column.name: column for column in raw_columns()}
+    wanted = pa.schema([arrow_schema().field(name) for name in columns])
+    # SQLite's driver has no truth values but numbers.
+    asked = pa.schema([f.with_type(pa.int64()) if pa.types.is_boolean(f.type) else f for f in wanted])
+    query = sa.select(*(_plain(raw[name]) for name in columns)).where(where)
+    batches: list[pa.RecordBatch] = []
+    with closing(_cursor(connection, query)) as cursor:
+        while rows := cursor.fetchmany(ROWS):
+            arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), asked, strict=True)]
+            batches.append(pa.record_batch(arrays, schema=asked))
+    return pa.Table.from_batches(batches, asked).cast(wanted)
+
+
+def _cursor(connection: sa.Connection, query: sa.Select[Any]) -> Any:
+    """The driver's own cursor on a query: a Row for each event would take most of the time."""
+    connection.scalar(sa.select(sa.literal(1)))  # begins the transaction, where nothing else has
+    text = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        driver.execute(f"PRAGMA mmap_size={MAPPED}")
+        return driver.execute(str(text), [text.params[name] for name in text.positiontup or ()])
+    cursor = driver.cursor(name="cro_unsealed")  # on the server: the rows come as they are fetched
+    return cursor.execute(str(text), text.params)
+
+
+def _plain(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(column, sa.Integer) if isinstance(column.type, sa.Boolean) else column
+
+
+def _files(
+    connection: sa.Connection, seal: seals.Seal | None, since: datetime | None, before: datetime | None
+) -> list[str]:
+    """The lake's files of the days that may hold such events."""
+    lake = lake_of(connection)
+    if seal is None or lake is None:
+        return []
+    first, last = (m.astimezone(UTC).date().isoformat() if m else None for m in (since, before))
+    return lake.files(seal.version, first, last)

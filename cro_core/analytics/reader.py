@@ -1,0 +1,298 @@
+"""Running the definitions of :mod:`cro_core.analytics.definitions` on the stored events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import sqlalchemy as sa
+
+from cro_core.analytics import definitions, engines, unit_cache
+from cro_core.clock import from_micros, to_micros
+from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell
+from cro_core.errors import InvalidInput
+from cro_core.storage import schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = dict[str, Any]
+
+
+def reading(
+    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, engine: str = engines.DUCKDB
+) -> Reading:
+    """The events of an experiment as this connection sees them, read once for any number of questions.
+
+    Args:
+        connection: the store; it must stay open as long as questions are asked.
+        experiment: a started experiment.
+        as_of: the moment of the look, or of the first of several (:meth:`Reading.at`).
+        engine: what runs the definitions, as :func:`cro_core.analytics.engines.opened` names it.
+
+    Raises:
+        Conflict: the experiment has not started.
+        InvalidInput: no such engine.
+        StoreError: the engine cannot be reached.
+    """
+    named = definitions.parameters(experiment, as_of)
+    opened = engines.opened(connection, engine)
+    epochs = experiment.epochs
+    goals: dict[str, list[Any]] = {
+        "type": [g.name for g in experiment.plan.goals],
+        "weight": [float(g.weight) for g in experiment.plan.goals],
+        "is_primary": [int(g.primary) for g in experiment.plan.goals],
+    }
+    opened.give("goals", **goals)
+    opened.give(
+        "epochs",
+        number=[e.number for e in epochs],
+        starts_at=[to_micros(e.starts_at) for e in epochs],
+        ends_at=[to_micros(e.ends_at) for e in epochs],
+    )
+    keeper = None
+    if isinstance(opened, engines.DuckDB):
+        keeper = unit_cache.Keeper(opened.session, connection, named, goals, COLUMNS)
+    return Reading(connection, experiment, as_of, opened, keeper)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one experiment's events tell; made by :func:`reading`. Leaving its block frees what it holds."""
+
+    connection: sa.Connection
+    experiment: Experiment
+    as_of: datetime
+    engine: engines.Engine
+    _keeper: unit_cache.Keeper | None = None
+    _made: set[str] = field(default_factory=set)
+    """Which of :data:`analysis.TABLES` there are."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.close()
+
+    def at(self, moment: datetime) -> Reading:
+        """The same events as of another moment; costs little, because nothing is read again."""
+        return replace(self, as_of=moment)
+
+    def cells(self) -> tuple[Cell, ...]:
+        """The counted units per epoch and variant."""
+        return tuple(Cell(**row) for row in self._run(definitions.CELLS))
+
+    def times(self) -> tuple[definitions.Slice, ...]:
+        """The counted units by day and by hour of the day."""
+        quarter = definitions.QUARTER // timedelta(microseconds=1)
+        rows = self._run(definitions.QUARTERS)
+        starts = ((r["epoch"], r["variant"], from_micros(r["quarter"] * quarter), r["units"]) for r in rows)
+        return definitions.time_slices(self.experiment, starts)
+
+    def quarter_sums(self) -> list[Row]:
+        """What the counted units of each quarter of an hour did, per variant: :data:`analysis.QUARTER_SUMS`."""
+        return self._run(definitions.QUARTER_SUMS)
+
+    def segments(
+        self, dimensions: Sequence[str] = tuple(definitions.SEGMENTS)
+    ) -> tuple[definitions.Slice, ...]:
+        """Counted units by device, country, city, page and asset of the exposure.
+
+        Each dimension has at most :data:`analysis.MOST_SLICES` slices beside those of other and of unknown values.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        found: list[definitions.Slice] = []
+        for dimension in dimensions:
+            column = definitions.SEGMENTS[_known(dimension, tuple(definitions.SEGMENTS))]
+            rows = self._run(definitions.SEGMENT.format(column=column))
+            found += [
+                definitions.Slice(dimension, _slice_name(r), r["epoch"], r["variant"], int(r["units"]))
+                for r in rows
+            ]
+        return tuple(found)
+
+    def goal_cells(self) -> tuple[GoalCell, ...]:
+        """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
+        return tuple(GoalCell(**row) for row in self._run(definitions.GOAL_CELLS))
+
+    def pair_cells(self, pair: definitions.PairQuery) -> tuple[PairCell, ...]:
+        """The sums of two quantities over the counted units, per epoch and variant."""
+        sql, named = definitions.pair_query(pair)
+        return tuple(PairCell(pair.metric, **row) for row in self._run(sql, named))
+
+    def measured(self, cells: Sequence[Cell], *, whole: bool = True) -> Measured:
+        """What secondary metrics and guardrails need beside the cells.
+
+        Args:
+            cells: those of the same moment; they say which metrics there are.
+            whole: False counts only what the guardrails watch, which is usually nothing more: for every hour.
+        """
+        watched = any(g.measure.startswith("goal:") for g in self.experiment.plan.guardrails)
+        goals = self.goal_cells() if whole or watched else ()
+        if not whole:
+            return Measured(goals)
+        pairs = (self.pair_cells(pair) for pair in definitions.pairs_of(self.experiment, cells))
+        return Measured(goals, tuple(cell for found in pairs for cell in found))
+
+    def slices(self, dimension: str) -> list[Row]:
+        """Counted units and conversions per value of a dimension and variant.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        return self._run(definitions.SLICES.format(dimension=_known(dimension, definitions.DIMENSIONS)))
+
+    def unit_table(self) -> pa.Table:
+        """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
+        return self.engine.table(definitions.UNITS, self._prepared(definitions.UNITS))
+
+    def waterfall(self) -> list[definitions.Step]:
+        """From received to counted."""
+        steps = {r["taken"]: int(r["events"] or 0) for r in self._run(definitions.STEPS_TAKEN)}
+        stored = steps.pop(definitions.STORED)
+        table = schema.receipts
+        rows = self.connection.execute(
+            sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == self.experiment.id)
+        )
+        return definitions.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
+
+    def crossover_units(self) -> int:
+        """How many units met more than one variant."""
+        return int(self._run(definitions.CROSSOVER_UNITS)[0]["units"])
+
+    def exposed_units(self, *, before: datetime | None = None) -> int:
+        """How many units met the experiment, mature or not: before a moment, or ever."""
+        moment = definitions.FOREVER if before is None else to_micros(before)
+        return int(self._run(definitions.EXPOSED, {"before": moment})[0]["units"])
+
+    def outcomes(self, goal: str, until: datetime) -> list[Row]:
+        """What became of the counted units before ``until``, per variant: :data:`analysis.OUTCOMES`."""
+        wanted = schema.events.c.type == goal
+        self.engine.view("outcome", OUTCOME, wanted, before=until)
+        return self._run(definitions.OUTCOMES, {"goal": goal})
+
+    def facets(self, *by: str) -> tuple[definitions.Facet, ...]:
+        """Counted units and conversions by one or two dimensions of :data:`analysis.FACETS`.
+
+        Each has at most :data:`analysis.MOST_SLICES` values beside those of other and of unknown ones.
+
+        Raises:
+            InvalidInput: no such dimension.
+        """
+        for dimension in by:
+            _known(dimension, tuple(definitions.FACETS))
+        if any(dimension in definitions.TIMED for dimension in by):
+            self.engine.give("clocks", **definitions.clocks(self.experiment))
+        if "referrer" in by:
+            ours = schema.events.c.experiment_id == self.experiment.id
+            self.engine.view("tagged", TAGGED, ours)
+        rows = self._run(definitions.facet_query(by))
+        return tuple(
+            definitions.Facet(
+                by, _facet_values(by, row), row["epoch"], row["variant"], row["units"], row["conversions"]
+            )
+            for row in rows
+        )
+
+    def goal_times(self) -> list[Row]:
+        """How many counted units reached each goal, and how often, per variant: :data:`analysis.GOAL_TIMES`."""
+        return self._run(definitions.GOAL_TIMES)
+
+    def durations(self) -> list[Row]:
+        """After how many seconds units converted, or how long they were seen: :data:`analysis.DURATIONS`."""
+        return self._run(definitions.DURATIONS)
+
+    def _run(self, sql: str, named: Mapping[str, str | int] | None = None) -> list[Row]:
+        return self.engine.rows(sql, self._prepared(sql, named))
+
+    def _prepared(self, sql: str, named: Mapping[str, str | int] | None = None) -> Row:
+        """What a selection is run with, after the tables that it reads were made."""
+        given = {**definitions.parameters(self.experiment, self.as_of), **(named or {})}
+        for name in definitions.needed(sql):
+            if name not in self._made:
+                if name in definitions.SOURCES:
+                    self._look_at(name)
+                else:
+                    text = definitions.TABLES[name]
+                    self.engine.keep(name, text, definitions.arguments(given, text))
+                self._made.add(name)
+        return definitions.arguments(given, sql)
+
+    def _look_at(self, source: str) -> None:
+        """Makes one of the sources, with as little from the database as it needs."""
+        plan, epochs, events = self.experiment.plan, self.experiment.epochs, schema.events.c
+        given = definitions.parameters(self.experiment, self.as_of)
+        own, at = (
+            events.experiment_id == self.experiment.id,
+            sa.type_coerce(events.occurred_at, sa.BigInteger),
+        )
+        while_it_ran = sa.and_(at >= given["started_at"], at <= given["last_goal_at"])
+        of_site = sa.and_(events.experiment_id.is_(None), while_it_ran)
+        human = sa.and_(sa.not_(events.bot), sa.not_(events.internal))
+        goals = events.type.in_([goal.name for goal in plan.goals])
+        exposure = events.type == EXPOSURE
+        wanted = {
+            "events": sa.and_(human, sa.or_(sa.and_(own, sa.or_(exposure, goals)), sa.and_(of_site, goals))),
+            "shown": sa.and_(own, exposure, human),
+            "posted": sa.or_(own, of_site),
+            "past": sa.and_(goals, human),
+        }
+        period: dict[str, datetime] = {}
+        if source == "past":  # of units that count: they met the experiment in one of its epochs
+            period = {"since": epochs[0].starts_at - definitions.LOOKBACK, "before": epochs[-1].ends_at}
+        keeper = self._keeper if source in unit_cache.SOURCES else None
+        made = keeper.make(source, wanted[source]) if keeper else ()
+        self._made.update(made)
+        if not made:
+            self.engine.view(source, COLUMNS[source], wanted[source], **period)
+
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "events": (
+        "id",
+        "experiment_id",
+        "unit",
+        "type",
+        "variant",
+        "epoch",
+        "occurred_at",
+        "value",
+        "bot",
+        "internal",
+    ),
+    "shown": ("id", "experiment_id", "type", "value", *definitions.CONTEXT),
+    "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
+    "past": ("unit", "type", "occurred_at", "bot", "internal"),
+}
+"""What the definitions read of each source."""
+
+TAGGED = ("id", "properties")
+"""Columns that the referrer is read from."""
+
+OUTCOME = ("unit", "type", "occurred_at", "value", "bot", "internal")
+"""Columns that outcomes are counted from."""
+
+
+def _known(dimension: str, known: Sequence[str]) -> str:
+    if dimension not in known:
+        raise InvalidInput(
+            f"dimension {dimension!r} is unknown: choose from {', '.join(known)}", field="dimension"
+        )
+    return dimension
+
+
+def _facet_values(by: Sequence[str], row: Row) -> tuple[str, ...]:
+    return tuple(definitions.facet_value(name, str(row[key])) for name, key in zip(by, "ab", strict=False))
+
+
+def _slice_name(row: Row) -> str:
+    if row["unknown"]:
+        return definitions.UNKNOWN
+    return definitions.OTHER if row["slice"] is None else str(row["slice"])

@@ -1,0 +1,1 @@
+"""From what a website posts to clean events: devices, robots, places, pseudonyms."""

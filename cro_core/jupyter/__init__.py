@@ -1,0 +1,1 @@
+"""Notebooks: executed strictly, their results recorded, made into pages, served by Voila."""

@@ -1,0 +1,1 @@
+"""What finished experiments teach: which assets do best, and what a new variant may do."""

@@ -1,0 +1,442 @@
+"""What a planned or running experiment will be able to tell, and what else a site could do.
+
+The sizes are those of :mod:`cro_core.statistics.sample_size`, the calendar is that of
+:mod:`cro_core.planning.week_profile`. Days are days in which new visitors
+count; the last of them then have the conversion window before the last look.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from cro_core.errors import InvalidInput
+from cro_core.planning.week_profile import DAYS, FLAT, WeekProfile, days_until, visitors_within
+from cro_core.statistics.sample_size import (
+    WEEKS,
+    Choice,
+    SizePlan,
+    attainable_uplift,
+    choices,
+    inflation,
+    plan_size,
+    power_of,
+    sample_size,
+)
+
+ENOUGH, CANNOT_TELL, UNKNOWN = "enough", "cannot_tell", "unknown_traffic"
+"""The verdicts on a plan: the sample is reached in time; it is not; nobody knows how many visitors come."""
+
+CONTRASTS = (0.1, 0.2, 0.3, 0.5, 1.0)
+"""Relative uplifts shown in the table of bolder contrasts."""
+
+FEW_CONVERSIONS = 10
+"""Fewer per variant make the planner's normal approximation rough."""
+
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A number and where it comes from."""
+
+    value: float | None
+    source: str
+    """``option``, ``home`` (measured in the store), ``settings``, ``experiment``, ``assumed`` or ``unknown``."""
+    text: str
+    """The source in words."""
+
+    @property
+    def number(self) -> float:
+        """The value where there has to be one.
+
+        Raises:
+            InvalidInput: there is none.
+        """
+        if self.value is None:
+            raise InvalidInput(f"a plan needs a number here ({self.text}): give one")
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class WiderGoal:
+    """A binary goal that more visitors reach: any of several things they may do."""
+
+    goals: tuple[str, ...]
+    rate: Known
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is planned, and what is known of the site."""
+
+    base_rate: Known
+    traffic: Known
+    """Visitors a day over all variants; its value may be ``None``."""
+    days: Known
+    """Days in which new visitors count."""
+    uplift: Known
+    """Relative uplift to find."""
+    variants: int = 2
+    """Arms, the control included."""
+    adaptive: bool = False
+    floor: float = 0.3
+    alpha: float = 0.05
+    """Two-sided error rate that the experiment gets."""
+    asked_alpha: float | None = None
+    """The one that was asked for, where a stream of experiments has the say; ``None`` without a stream."""
+    power: float = 0.8
+    window_days: float = 1.0
+    """How long a visitor may take to convert."""
+    min_units: int = 100
+    """Counted visitors per variant before anything is decided."""
+    profile: WeekProfile = FLAT
+    wider: WiderGoal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to run an experiment at this traffic: what it would detect and what it costs."""
+
+    name: str
+    days: float
+    """Days in which new visitors count."""
+    variants: int
+    adaptive: bool
+    base_rate: float
+    visitors: float
+    """Expected over all variants within ``days``."""
+    attainable_uplift: float | None
+    """Relative uplift found with the planned power; ``None``: not even a rate of 1."""
+    power: float
+    """Probability of finding the uplift asked for."""
+    days_needed: float
+    """Days until the uplift asked for is found with the planned power."""
+    tests_per_year: int
+    """How many such experiments fit into a year one after another."""
+    needs_approval: bool
+    """True where it runs longer than the settings allow."""
+    settings: Mapping[str, Any]
+    """Dotted key -> value: what to change in the settings to run it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """How long a change of that size takes to be found, with two variants and fixed shares."""
+
+    uplift: float
+    units_per_variant: int
+    units: int
+    days_needed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What starting at 0:00 of that weekday brings."""
+
+    weekday: int
+    """Monday = 0."""
+    days_needed: float
+    """Until the planned sample is there."""
+    visitors: float
+    """Within the planned days."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """How far an experiment is, and when it will be decided at the latest."""
+
+    started_at: datetime
+    enrolment_ends_at: datetime
+    horizon_ends_at: datetime
+    planned_units: int | None
+    """Sample fixed at the start, over all variants; ``None``: only the horizon ends it."""
+    enrolled: int
+    """Visitors who met it."""
+    counted: int
+    """Those whose time to convert has passed."""
+    expected_units: float
+    """Visitors by the end of enrolment at this traffic."""
+    decided_at: datetime
+    """Last look: the planned sample has converted, or the horizon has come."""
+    days_left: float
+    """Days until then, at least 0."""
+    decided_by: str
+    """``sample`` or ``horizon``: which comes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The answer: what the plan needs, what the traffic gives, and the choices."""
+
+    question: Question
+    verdict: str
+    """:data:`ENOUGH`, :data:`CANNOT_TELL` or :data:`UNKNOWN`."""
+    one_look_units_per_variant: int
+    """Visitors per variant for a single look at the end."""
+    inflation: float
+    """Factor on them for hourly looks and moving shares."""
+    units_per_variant: int
+    units: int
+    days_needed: float | None
+    """``None`` where the traffic is not known, as for the next two."""
+    attainable_uplift: float | None
+    """Relative uplift found with the planned power in the days there are; also ``None`` where none can be."""
+    found: float | None
+    """Probability of finding the uplift asked for in the days there are."""
+    starts: tuple[Start, ...] = ()
+    """Monday first; empty where the week of the site has not been measured."""
+    choices: tuple[Row, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    experiment: str | None = None
+    running: Running | None = None
+    notes: tuple[str, ...] = ()
+    """What else the numbers cannot say."""
+
+    @property
+    def best_start(self) -> tuple[Start, Start] | None:
+        """The best and the worst weekday to start on; ``None`` where it makes next to no difference.
+
+        Best is the one that ends first where the sample is reached, else the one that collects most visitors.
+        """
+        if not self.starts:
+            return None
+        if self.verdict == ENOUGH:
+            ranked = sorted(self.starts, key=lambda s: s.days_needed)
+            matters = ranked[-1].days_needed - ranked[0].days_needed >= 0.5
+        else:
+            ranked = sorted(self.starts, key=lambda s: -s.visitors)
+            matters = ranked[0].visitors >= 1.02 * ranked[-1].visitors
+        return (ranked[0], ranked[-1]) if matters else None
+
+    @property
+    def within_reach(self) -> tuple[Row, ...]:
+        """The choices that find the uplift asked for with the planned power."""
+        return tuple(row for row in self.choices if row.days >= row.days_needed)
+
+
+def outlook(question: Question, *, weeks: Sequence[int] = WEEKS) -> Outlook:
+    """What the plan needs and will be able to tell, with the choices beside it.
+
+    Raises:
+        InvalidInput: a number out of range.
+    """
+    rate, uplift, days = _given(question)
+    traffic = question.traffic.value
+    sized = _sized(question, rate, uplift, days, traffic)
+    level = question.alpha / (question.variants - 1)
+    answer = Outlook(
+        question=question,
+        verdict=UNKNOWN if traffic is None else CANNOT_TELL if sized.underpowered else ENOUGH,
+        one_look_units_per_variant=sample_size(rate, uplift, alpha=level, power=question.power),
+        inflation=_inflation(question),
+        units_per_variant=sized.units_per_variant,
+        units=sized.units,
+        days_needed=_number(sized.days_needed),
+        attainable_uplift=_number(sized.attainable_uplift),
+        found=_number(sized.power),
+        contrasts=tuple(_contrasts(question, rate, traffic)) if traffic is not None else (),
+    )
+    if traffic is None:
+        return answer
+    return replace(
+        answer,
+        starts=_starts(question, sized.units, days, traffic),
+        choices=tuple(_rows(question, rate, uplift, days, traffic, weeks)),
+        notes=tuple(_notes(question, rate, days, traffic)),
+    )
+
+
+def forecast(
+    answer: Outlook,
+    *,
+    now: datetime,
+    zone: ZoneInfo,
+    started_at: datetime,
+    enrolment_ends_at: datetime,
+    planned_units: int | None,
+    enrolled: int,
+    counted: int,
+) -> Outlook:
+    """The outlook of an experiment that runs: how far it is, and what it can still tell.
+
+    Args:
+        answer: the outlook of its plan at its traffic.
+        now: the moment.
+        zone: the site's.
+        started_at: of the experiment.
+        enrolment_ends_at: after this nobody new counts; the last look is one window later.
+        planned_units: the sample fixed at the start, over all variants.
+        enrolled: visitors who met it so far.
+        counted: those whose time to convert has passed.
+    """
+    question = answer.question
+    window, traffic = question.window_days * DAY, question.traffic.value
+    left = max((enrolment_ends_at - now) / DAY, 0.0)
+    local = now.astimezone(zone)
+    moment: dict[str, Any] = {
+        "profile": question.profile,
+        "weekday": local.weekday(),
+        "hour": local.hour + local.minute / 60,
+    }
+    to_come = visitors_within(left, traffic, **moment) if traffic else 0.0
+    horizon_ends_at, by = enrolment_ends_at + window, "horizon"
+    decided_at = max(horizon_ends_at, now)
+    missing = math.inf if planned_units is None else planned_units - enrolled
+    if missing <= 0:
+        decided_at, by = min(now + window, decided_at), "sample"
+    elif missing <= to_come and traffic:
+        decided_at, by = (
+            min(now + days_until(missing, traffic, **moment) * DAY + window, decided_at),
+            "sample",
+        )
+    expected = enrolled + to_come
+    running = Running(
+        started_at,
+        enrolment_ends_at,
+        horizon_ends_at,
+        planned_units,
+        enrolled,
+        counted,
+        expected,
+        decided_at,
+        (decided_at - now) / DAY,
+        by,
+    )
+    return _with_sample(replace(answer, running=running, starts=()), expected)
+
+
+def _with_sample(answer: Outlook, expected: float) -> Outlook:
+    """The outlook with what that many visitors over all variants can tell."""
+    question = answer.question
+    rate, uplift, _ = _given(question)
+    level = question.alpha / (question.variants - 1)
+    reached = min(expected, answer.units) / question.variants / answer.inflation
+    if reached <= 0:
+        return replace(answer, verdict=UNKNOWN, attainable_uplift=None, found=None)
+    return replace(
+        answer,
+        verdict=ENOUGH if expected >= answer.units else CANNOT_TELL,
+        attainable_uplift=_number(attainable_uplift(rate, reached, alpha=level, power=question.power)),
+        found=power_of(rate, uplift, reached, alpha=level),
+    )
+
+
+def _given(question: Question) -> tuple[float, float, float]:
+    """Base rate, uplift and days."""
+    return question.base_rate.number, question.uplift.number, question.days.number
+
+
+def _inflation(question: Question) -> float:
+    return inflation(variants=question.variants, adaptive=question.adaptive, floor=question.floor)
+
+
+def _sized(
+    question: Question, rate: float, uplift: float, days: float, traffic: float | None, *, plain: bool = False
+) -> SizePlan:
+    """The plan of the question, or with ``plain`` of two variants with fixed shares."""
+    return plan_size(
+        rate,
+        uplift,
+        variants=2 if plain else question.variants,
+        adaptive=not plain and question.adaptive,
+        floor=question.floor,
+        alpha=question.alpha,
+        power=question.power,
+        traffic_per_day=traffic,
+        horizon_days=days,
+    )
+
+
+def _contrasts(question: Question, rate: float, traffic: float) -> Iterator[Contrast]:
+    uplifts = {*CONTRASTS, _given(question)[1]}
+    for uplift in sorted(u for u in uplifts if rate * (1 + u) < 1):
+        sized = _sized(question, rate, uplift, 1, traffic, plain=True)
+        yield Contrast(uplift, sized.units_per_variant, sized.units, sized.days_needed)
+
+
+def _starts(question: Question, units: int, days: float, traffic: float) -> tuple[Start, ...]:
+    profile = question.profile
+    if not profile.measured:
+        return ()
+    return tuple(
+        Start(
+            weekday,
+            days_until(units, traffic, profile, weekday=weekday),
+            visitors_within(days, traffic, profile, weekday=weekday),
+        )
+        for weekday in range(DAYS)
+    )
+
+
+def _rows(
+    question: Question, rate: float, uplift: float, days: float, traffic: float, weeks: Sequence[int]
+) -> Iterator[Row]:
+    wider, wide_rate = question.wider, question.wider.rate.value if question.wider else None
+    possible = wide_rate is not None and 0 < wide_rate * (1 + uplift) < 1
+    found = choices(
+        rate,
+        uplift,
+        traffic,
+        variants=question.variants,
+        adaptive=question.adaptive,
+        floor=question.floor,
+        alpha=question.alpha,
+        power=question.power,
+        horizon_days=days,
+        wider_goals={"leads": wide_rate} if possible and wide_rate is not None else None,
+        weeks=weeks,
+    )
+    for index, choice in enumerate(found):
+        goals = wider.goals if wider and index > len(weeks) else ()
+        settings = _settings(question, choice, goals) if index else {}
+        yield _row(question, choice, traffic, settings)
+
+
+def _notes(question: Question, rate: float, days: float, traffic: float) -> Iterator[str]:
+    each = days * traffic / question.variants
+    if each < question.min_units:
+        yield (
+            f"about {each:.0f} visitors per variant come within the planned days, and nothing is decided below "
+            f"{question.min_units}: the experiment would end without a look at its numbers"
+        )
+    elif each * rate < FEW_CONVERSIONS:
+        yield (
+            f"about {each * rate:.1f} conversions per variant come within the planned days: with so few, what can be "
+            "shown is a rough figure"
+        )
+    if not question.profile.measured:
+        yield "the week of this site is not known (each weekday has to be seen once): every day is taken to be alike"
+
+
+def _settings(question: Question, choice: Choice, goals: tuple[str, ...]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "smart_traffic_allocation.enabled": False,
+        "automation.test_duration_max_days": math.ceil(choice.days + question.window_days),
+    }
+    return settings | ({"primary_goals": list(goals)} if goals else {})
+
+
+def _row(question: Question, choice: Choice, traffic: float, settings: Mapping[str, Any]) -> Row:
+    return Row(
+        name=choice.name,
+        days=choice.days,
+        variants=choice.variants,
+        adaptive=choice.adaptive,
+        base_rate=choice.base_rate,
+        visitors=traffic * choice.days,
+        attainable_uplift=_number(choice.attainable_uplift),
+        power=choice.power,
+        days_needed=choice.days_needed,
+        tests_per_year=math.floor(365 / (choice.days + question.window_days)),
+        needs_approval=choice.days > _given(question)[2],
+        settings=settings,
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,200 @@
+"""From settings to a plan, and from a plan and a start to the schedule of epochs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cro_core.assignment.buckets import equal_shares
+from cro_core.clock import next_midnight, zone
+from cro_core.config import Config
+from cro_core.domain import Epoch, Experiment, Plan, Status, check_experiment
+
+if TYPE_CHECKING:
+    from cro_core.statistics.sample_size import SizePlan
+
+
+def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) -> Plan:
+    """The plan these settings ask for.
+
+    Args:
+        config: the effective settings.
+        base_rate: the site's own conversion rate, a fraction; ``None`` takes the configured one.
+        variants: how many arms, the control included.
+    """
+    rate = base_rate or config.statistics.base_rate
+    plan = Plan(
+        goals=config.goals(),
+        alpha=config.alpha,
+        power=config.statistics.power,
+        base_rate=rate,
+        mde=config.mde,
+        horizon=timedelta(days=config.automation.test_duration_max_days),
+        window=config.window,
+        min_units=config.automation.min_sample_size,
+        min_uplift=config.automation.min_conversion_difference,
+        gate=config.statistics.min_uplift_gate,
+        at_horizon=config.statistics.at_horizon,
+        spending=config.statistics.spending_function,
+        spending_parameter=config.statistics.spending_parameter,
+        futility=config.statistics.futility,
+        zone=config.site.time_zone,
+        adaptive=config.smart_traffic_allocation.enabled,
+        floor=config.floor(variants),
+        guardrails=config.guardrails(),
+        ratios=config.ratios(),
+        adjustment=config.statistics.secondary_adjustment,
+        covariate=config.statistics.covariate,
+        companion=config.statistics.always_valid_companion,
+    )
+    return at_level(plan, plan.alpha, variants=variants)
+
+
+def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
+    """The plan with this two-sided error rate, in (0, 1), and the sample it needs for it.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    changed = replace(plan, alpha=alpha)
+    sized = size(changed, variants=variants)
+    return replace(changed, units=None if sized is None else sized.units)
+
+
+HOUR = timedelta(hours=1)
+
+LONG_HORIZONS = (8, 10, 12, 14)
+"""Weeks that are proposed where the configured horizon is too short for a site's traffic."""
+
+
+def patient(plan: Plan, weeks: int, *, variants: int = 2) -> Plan:
+    """The plan over so many weeks with fixed shares, which need the fewest visitors."""
+    longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks))
+    return at_level(longer, plan.alpha, variants=variants)
+
+
+def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:
+    """The shortest of :data:`LONG_HORIZONS` that reaches the sample of :func:`patient`, else the longest."""
+    enough = (
+        weeks
+        for weeks in LONG_HORIZONS
+        if under_powered(patient(plan, weeks, variants=variants), traffic_per_day, variants=variants) is None
+    )
+    return next(enough, LONG_HORIZONS[-1])
+
+
+def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:
+    """What the plan needs and what this traffic gives it by the end of enrolment.
+
+    Args:
+        plan: the plan; its horizon less its window is the time in which visitors count.
+        traffic_per_day: visitors a day over all variants; ``None``: not known.
+        variants: arms, the control included.
+
+    Returns:
+        ``None`` where nothing was planned: no base rate, or a finished file that is evaluated as a whole.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    from cro_core.statistics.sample_size import plan_size
+
+    if plan.base_rate is None or plan.finished:
+        return None
+    return plan_size(
+        plan.base_rate,
+        plan.mde,
+        variants=variants,
+        adaptive=plan.adaptive,
+        floor=plan.floor,
+        alpha=plan.alpha,
+        power=plan.power,
+        traffic_per_day=traffic_per_day,
+        horizon_days=(plan.horizon - plan.window) / timedelta(days=1),
+    )
+
+
+def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> float | None:
+    """Whether this traffic is too little for the plan, and what it can find instead.
+
+    To be asked before an experiment starts, with the traffic expected, and when it has ended without a
+    result, with the traffic it had: "cannot tell at this traffic" is then the verdict.
+
+    Args:
+        plan: the plan.
+        traffic_per_day: visitors a day over all variants, at least 0.
+        variants: arms, the control included.
+
+    Returns:
+        ``None`` where enrolment reaches the planned sample (or nothing was planned, see :func:`size`); else
+        the smallest relative uplift that is found with the planned power, above ``plan.mde``; infinity where
+        not even a rate of 1 would be found.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    if traffic_per_day == 0:
+        return None if size(plan, variants=variants) is None else math.inf
+    sized = size(plan, traffic_per_day, variants=variants)
+    if sized is None or not sized.underpowered:
+        return None
+    return math.inf if math.isnan(sized.attainable_uplift) else sized.attainable_uplift
+
+
+def begin(experiment: Experiment, now: datetime) -> Experiment:
+    """The experiment as it runs from ``now`` on: with a seed and its whole schedule of epochs.
+
+    Raises:
+        InvalidInput: the experiment cannot run (keys, control, goals).
+    """
+    check_experiment(experiment)
+    seeded = replace(experiment, status=Status.RUNNING, started_at=now, seed=experiment.seed or experiment.id)
+    return replace(seeded, epochs=schedule(seeded))
+
+
+def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
+    """Equal shares throughout, as one epoch, or one a calendar day where shares may move.
+
+    The boundaries and weights are fixed here, before the first visitor; the cycle may only give epochs that
+    have not begun other shares. Planned traffic is flat, so an epoch weighs its length: the first and the
+    last day are partial, and a day of a clock change has 23 or 25 hours.
+    """
+    starts_at, ends_at = experiment.started_at, experiment.enrolment_ends_at
+    if starts_at is None or ends_at is None:
+        return ()
+    borders = [starts_at]
+    while (
+        experiment.plan.adaptive
+        and (midnight := next_midnight(borders[-1], zone(experiment.plan.zone))) < ends_at
+    ):
+        borders.append(midnight)
+    borders.append(ends_at)
+    keys = [v.key for v in experiment.variants]
+    shares = dict(zip(keys, equal_shares(len(keys)), strict=True))
+    whole = ends_at - starts_at
+    return tuple(
+        Epoch(number, start, end, shares, (end - start) / whole)
+        for number, (start, end) in enumerate(pairwise(borders))
+    )
+
+
+def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
+    """How much of the planned traffic the mature units came over, in [0, 1], and over how many hours.
+
+    Units mature one window after their exposure, so both run one window behind the clock.
+    """
+    plan, started_at, closes_at = experiment.plan, experiment.started_at, experiment.enrolment_ends_at
+    if plan.finished:
+        return 1.0, plan.horizon / HOUR
+    if started_at is None or closes_at is None:
+        return 0.0, 0.0
+    reached = min(max(as_of - plan.window, started_at), closes_at)
+    done = sum(e.weight * _part(reached, e.starts_at, e.ends_at) for e in experiment.epochs)
+    return (1.0 if reached == closes_at else min(done, 1.0)), (reached - started_at) / HOUR
+
+
+def _part(reached: datetime, start: datetime, end: datetime) -> float:
+    return min(max((reached - start) / (end - start), 0.0), 1.0)

@@ -1,0 +1,280 @@
+"""The outlook of a plan for the terminal: what it needs, what it can tell, and the choices as tables."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterable, Iterator
+
+from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Contrast, Known, Outlook, Row
+from cro_core.reporting import words
+
+LABEL = 22
+
+
+def outlook_text(answer: Outlook, zone: str = "UTC") -> str:
+    """The verdict in a paragraph, then every number it rests on.
+
+    Args:
+        answer: the outlook.
+        zone: the site's time zone, for dates.
+    """
+    return "\n".join(_lines(answer, zone)).replace(words.NBSP, " ")
+
+
+def verdict_text(answer: Outlook) -> str:
+    """The verdict for people without statistics: a heading sentence, what it means, what to do."""
+    sentences = {ENOUGH: _enough, CANNOT_TELL: _cannot_tell, UNKNOWN: _unknown}[answer.verdict](answer)
+    return " ".join((*sentences, *_granted(answer))).replace(words.NBSP, " ")
+
+
+def _lines(answer: Outlook, zone: str) -> Iterator[str]:
+    yield verdict_text(answer)
+    yield ""
+    yield "What this rests on"
+    yield from _sources(answer)
+    yield ""
+    yield from _plan(answer)
+    yield from _running(answer, zone)
+    yield from _week(answer)
+    yield from _choices(answer)
+    yield from _contrasts(answer)
+    if answer.notes:
+        yield ""
+    yield from (f"Note: {note}" for note in answer.notes)
+
+
+def _enough(answer: Outlook) -> Iterator[str]:
+    subject = f"Experiment {words.clean(answer.experiment)} has" if answer.experiment else "There are"
+    yield f"{subject} visitors enough."
+    yield (
+        f"A true {_uplift(answer)} is found {_chances(answer.found)} within the {_days(_horizon(answer))} planned: "
+        f"{words.count(answer.units)} visitors are needed"
+        + (f", which takes {_days(answer.days_needed)}." if answer.days_needed is not None else ".")
+    )
+
+
+def _cannot_tell(answer: Outlook) -> Iterator[str]:
+    traffic, days = answer.question.traffic.value, _horizon(answer)
+    yield "Cannot tell at this traffic."
+    yield (
+        f"With {words.count(traffic)} visitors a day, {_days(days)} can show {_size(answer.attainable_uplift)}; "
+        f"a true {_uplift(answer)} would be found {_chances(answer.found)}, and takes {_days(answer.days_needed)}."
+    )
+    yield "A result of 'no difference proven' would then say nothing about the change."
+    yield _way_out(answer)
+
+
+def _way_out(answer: Outlook) -> str:
+    if answer.running:
+        return "Let it end as planned, and plan the next one by the tables below."
+    if answer.within_reach:
+        row = answer.within_reach[0]
+        return f"This would do: {_name(row)} ({_days(row.days_needed)} of them are needed)."
+    strongest = min(
+        (r for r in answer.choices if r.attainable_uplift is not None),
+        key=lambda r: r.attainable_uplift or 0.0,
+        default=None,
+    )
+    if strongest is None:
+        return "No choice below can show anything: more visitors have to come first."
+    return (
+        f"No choice below finds {_uplift(answer)} either; the most that can be had is {_name(strongest)}: "
+        f"{_size(strongest.attainable_uplift)}. Test changes that may be as strong as that."
+    )
+
+
+def _unknown(answer: Outlook) -> Iterator[str]:
+    if answer.running:
+        yield "Nobody has met the experiment yet, and none is expected: there is no forecast."
+        return
+    yield (
+        f"{words.count(answer.units)} visitors are needed to find {_uplift(answer)}, "
+        f"{words.count(answer.units_per_variant)} for each of {answer.question.variants} variants."
+    )
+    yield "How many days that takes is not known: give --visitors-per-day."
+
+
+def _granted(answer: Outlook) -> Iterator[str]:
+    """That the error rate is the stream's, where there is one."""
+    question = answer.question
+    if question.asked_alpha is None:
+        return
+    granted, asked = (f"{rate * 100:.2g} %" for rate in (question.alpha, question.asked_alpha))
+    if question.alpha < question.asked_alpha:
+        yield (
+            f"The stream of experiments grants the next one an error rate of {granted} instead of {asked}: "
+            "every number here is for that."
+        )
+    else:
+        yield f"The stream of experiments grants the next one the whole error rate of {asked}."
+
+
+def _sources(answer: Outlook) -> Iterator[str]:
+    question = answer.question
+    yield _source("conversion rate", words.percent(question.base_rate.value), question.base_rate)
+    yield _source("visitors a day", _number(question.traffic.value), question.traffic)
+    yield _source("days of new visitors", _number(question.days.value), question.days)
+    yield _source("uplift to find", words.signed(question.uplift.value), question.uplift)
+    if question.wider and answer.choices:
+        rate = question.wider.rate
+        yield _source("leads", words.percent(rate.value), rate)
+        yield f"  {'':<{LABEL}}{'':>10}   ({', '.join(question.wider.goals)})"
+    shares = (
+        f"shares move daily (floor {words.share(question.floor)})" if question.adaptive else "equal shares"
+    )
+    yield (
+        f"  {'design':<{LABEL}}{question.variants} variants, {shares}, {words.share(question.power)} power, "
+        f"{(1 - question.alpha) * 100:.4g} % confidence"
+    )
+
+
+def _source(label: str, value: str, known: Known) -> str:
+    return f"  {label:<{LABEL}}{value:>10}   {known.text}"
+
+
+def _plan(answer: Outlook) -> Iterator[str]:
+    yield "The plan"
+    yield (
+        f"  {'visitors per variant':<{LABEL}}{words.count(answer.units_per_variant):>10}   "
+        f"{words.count(answer.one_look_units_per_variant)} for one look at the end x {answer.inflation:.2f} for "
+        + ("hourly looks and moving shares" if _moving(answer) else "hourly looks")
+    )
+    yield f"  {'visitors in total':<{LABEL}}{words.count(answer.units):>10}"
+    if answer.days_needed is not None:
+        yield f"  {'days until then':<{LABEL}}{_number(answer.days_needed):>10}"
+        yield (
+            f"  {'can be shown':<{LABEL}}{words.signed(answer.attainable_uplift):>10}   "
+            f"{'by the end of enrolment' if answer.running else f'in {_days(_horizon(answer))}'}"
+        )
+
+
+def _running(answer: Outlook, zone: str) -> Iterator[str]:
+    running = answer.running
+    if running is None:
+        return
+    planned = "" if running.planned_units is None else f" of {words.count(running.planned_units)} planned"
+    why = "the planned visitors have come" if running.decided_by == "sample" else "its time is up"
+    yield ""
+    yield "This experiment"
+    yield f"  {'running since':<{LABEL}}{words.minute(running.started_at, zone)}"
+    yield f"  {'visitors so far':<{LABEL}}{words.count(running.enrolled)}{planned}; {words.count(running.counted)} counted"
+    yield f"  {'visitors expected':<{LABEL}}{words.count(running.expected_units)}"
+    yield f"  {'new visitors until':<{LABEL}}{words.minute(running.enrolment_ends_at, zone)}"
+    yield (
+        f"  {'last look':<{LABEL}}{words.minute(running.decided_at, zone)}, in {_days(running.days_left)}: {why} "
+        "(a clear result ends it sooner)"
+    )
+
+
+def _week(answer: Outlook) -> Iterator[str]:
+    if not answer.starts:
+        return
+    yield ""
+    yield "The week here (visitors of the day, 100 is the average day; all starts at 0:00)"
+    yield "  start on    visitors of that day   days until decided   visitors in the planned days"
+    for start, share in zip(answer.starts, answer.question.profile.weekdays, strict=True):
+        yield (
+            f"  {calendar.day_name[start.weekday]:<12}{share * 100:>20.0f}"
+            f"{start.days_needed:>21.1f}{words.count(start.visitors):>31}"
+        )
+    if answer.best_start is None:
+        yield "  The day of the start makes next to no difference."
+        return
+    best, worst = (calendar.day_name[s.weekday] for s in answer.best_start)
+    gain = "is decided first" if answer.verdict == ENOUGH else "collects most visitors"
+    yield f"  A start on {best} {gain}, one on {worst} {'last' if answer.verdict == ENOUGH else 'fewest'}."
+
+
+def _choices(answer: Outlook) -> Iterator[str]:
+    if not answer.choices:
+        return
+    aim = _uplift(answer)
+    heads = ("choice", "visitors", "can show", f"finds {aim}", f"days for {aim}", "tests a year")
+    yield ""
+    yield "What each choice would detect, and cost (one experiment at a time)"
+    yield from _table(heads, (_choice(row) for row in answer.choices))
+    if any(row.needs_approval for row in answer.choices):
+        yield "  * longer than the planned days: for a person to approve, in the settings."
+    yield f"  can show: the least uplift found in {words.share(answer.question.power)} of such experiments."
+
+
+def _contrasts(answer: Outlook) -> Iterator[str]:
+    if not answer.contrasts:
+        return
+    yield ""
+    yield "Bolder contrasts: what a stronger change takes (two variants, equal shares)"
+    heads = ("true uplift", "per variant", "visitors", "days")
+    yield from _table(heads, (_contrast(contrast) for contrast in answer.contrasts))
+
+
+def _choice(row: Row) -> tuple[str, ...]:
+    return (
+        _name(row) + (" *" if row.needs_approval else ""),
+        words.count(row.visitors),
+        words.signed(row.attainable_uplift) if row.attainable_uplift is not None else "nothing",
+        words.share(row.power),
+        _number(row.days_needed),
+        str(row.tests_per_year),
+    )
+
+
+def _contrast(contrast: Contrast) -> tuple[str, ...]:
+    return (
+        words.signed(contrast.uplift),
+        words.count(contrast.units_per_variant),
+        words.count(contrast.units),
+        _number(contrast.days_needed),
+    )
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    shown = [[cell.replace(words.NBSP, " ") for cell in row] for row in (heads, *rows)]
+    widths = [max(words.width(row[i]) for row in shown) for i in range(len(shown[0]))]
+    for row in shown:
+        first = f"  {row[0]:<{widths[0]}}"
+        yield first + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
+
+
+def _name(row: Row) -> str:
+    shares = "moving" if row.adaptive else "equal"
+    if row.name == "as configured":
+        return f"as planned ({row.variants} variants, {shares} shares, {_days(row.days)})"
+    return row.name.replace("wider goal leads", "the same, any lead counts").replace(
+        "fixed shares", "equal shares"
+    )
+
+
+def _moving(answer: Outlook) -> bool:
+    return answer.question.adaptive and answer.question.variants == 2
+
+
+def _uplift(answer: Outlook) -> str:
+    return words.signed(answer.question.uplift.value)
+
+
+def _size(uplift: float | None) -> str:
+    return "no change of any size" if uplift is None else f"only changes of {words.signed(uplift)} or more"
+
+
+def _horizon(answer: Outlook) -> float:
+    return answer.question.days.number
+
+
+def _days(days: float | None) -> str:
+    if days is None:
+        return words.UNKNOWN
+    if days > 2 * 365:
+        return f"about {words.count(days / 365)} years"
+    shown = _number(days)
+    return f"{shown} day" if shown == "1" else f"{shown} days"
+
+
+def _number(value: float | None) -> str:
+    """Whole from 10 on, with a digit below where there is one."""
+    if value is None:
+        return words.UNKNOWN
+    return words.count(value) if value >= 9.95 or value == round(value) else f"{value:.1f}"
+
+
+def _chances(power: float | None) -> str:
+    return words.UNKNOWN if power is None else f"in {round(power * 100)} of 100 such experiments"

@@ -1,0 +1,328 @@
+"""How long an experiment will take and what it can tell, from the site's own traffic and conversion rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from cro_core.analytics import reader
+from cro_core.clock import zone
+from cro_core.config import Config
+from cro_core.domain import Experiment, Goal, Status
+from cro_core.errors import Conflict, InvalidInput
+from cro_core.home import Home
+from cro_core.planning.outlook import DAY, Known, Outlook, Question, WiderGoal, forecast, outlook
+from cro_core.planning.week_profile import FLAT
+from cro_core.reporting import words
+from cro_core.statistics.proportions import wilson
+from cro_core.storage import experiments as store
+from cro_core.workflows import error_budget
+from cro_core.workflows.site_traffic import SiteTraffic, experiment_traffic, site_traffic
+
+MEASURED_EXPERIMENTS = 10
+"""Most experiments, newest first, whose control the base rate is taken from."""
+
+LEAST_UNITS, LEAST_CONVERSIONS = 100, 10
+"""Below these a measured rate is no better than an assumption."""
+
+LEADS = ("contact_form_submit", "phone_click", "whatsapp_click")
+"""Ways of getting in touch: any of them is the wider goal "leads"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the caller of :func:`plan` gave; ``None`` is taken from the home or the settings."""
+
+    base_rate: float | None = None
+    visitors_per_day: float | None = None
+    uplift: float | None = None
+    variants: int | None = None
+    days: float | None = None
+    """Days in which new visitors count."""
+    fixed: bool = False
+    """Equal shares throughout, whatever the settings say."""
+    leads_rate: float | None = None
+    """Rate of the wider goal."""
+
+
+def plan(home: Home, asked: Asked = Asked(), *, now: datetime, experiment_id: str | None = None) -> Outlook:
+    """What an experiment needs here, how long that takes, and what else could be done; changes nothing.
+
+    Args:
+        home: the site.
+        asked: numbers to use instead of the site's.
+        now: the moment.
+        experiment_id: a draft or a running experiment; its plan is fixed, so only the traffic and the rate of
+            the wider goal can be asked for with it. ``None``: the experiment that the settings would make.
+
+    Raises:
+        NotFound: no such experiment.
+        Conflict: it has ended.
+        InvalidInput: a number out of range, or one that the experiment has fixed already.
+    """
+    _check(asked)
+    with home.db.read() as connection:
+        experiment = store.get(connection, experiment_id) if experiment_id else None
+        measured = site_traffic(connection, home.config, now)
+        if experiment is None:
+            return outlook(_question(connection, home, asked, measured, now))
+        return _of_experiment(connection, home, experiment, asked, measured, now)
+
+
+def _check(asked: Asked) -> None:
+    limits = {"base_rate": 1.0, "leads_rate": 1.0, "visitors_per_day": None, "days": None}
+    for name, most in limits.items():
+        value = getattr(asked, name)
+        if value is not None and not (0 < value < (most or float("inf"))):
+            wanted = "a fraction between 0 and 1, e.g. 0.03 for 3 %" if most else "a number above 0"
+            raise InvalidInput(f"{name} is {value:g}: give {wanted}", field=name)
+    if asked.uplift is not None and not 0 < asked.uplift <= 10:
+        raise InvalidInput(
+            f"uplift is {asked.uplift:g}: give a fraction above 0 and at most 10, e.g. 0.1 for +10 %",
+            field="uplift",
+        )
+    if asked.variants is not None and asked.variants < 2:
+        raise InvalidInput(f"variants is {asked.variants}: give at least 2", field="variants")
+
+
+def _question(
+    connection: sa.Connection, home: Home, asked: Asked, measured: SiteTraffic | None, now: datetime
+) -> Question:
+    config = home.config
+    rate = _base_rate(connection, home, asked, measured, now)
+    variants = 2 if asked.variants is None else asked.variants
+    question = Question(
+        base_rate=rate,
+        traffic=_traffic(home, asked, measured),
+        days=_days(home, asked),
+        uplift=_uplift(home, asked),
+        variants=variants,
+        adaptive=config.smart_traffic_allocation.enabled and not asked.fixed,
+        floor=config.floor(variants),
+        alpha=config.alpha,
+        power=config.statistics.power,
+        window_days=config.window / DAY,
+        min_units=config.automation.min_sample_size,
+        profile=measured.profile if measured else FLAT,
+        wider=_wider(connection, config, asked, rate, measured, now),
+    )
+    return _at_the_level_of_the_stream(connection, home, question, now)
+
+
+def _at_the_level_of_the_stream(
+    connection: sa.Connection, home: Home, question: Question, now: datetime
+) -> Question:
+    """The question at the error rate that an experiment gets which starts now."""
+    rate = home.config.statistics.stream_false_discovery_rate
+    if rate is None:
+        return question
+    alpha = min(question.alpha, error_budget.granted(connection, rate, now))
+    return replace(question, alpha=alpha, asked_alpha=question.alpha)
+
+
+def _of_experiment(
+    connection: sa.Connection,
+    home: Home,
+    experiment: Experiment,
+    asked: Asked,
+    measured: SiteTraffic | None,
+    now: datetime,
+) -> Outlook:
+    if experiment.status not in (Status.DRAFT, Status.RUNNING):
+        raise Conflict(
+            f"experiment {experiment.id} has ended: there is nothing left to plan; "
+            f"`cro evaluate {experiment.id}` says what it told"
+        )
+    fixed = [n for n in ("base_rate", "uplift", "variants", "days") if getattr(asked, n) is not None]
+    if fixed or asked.fixed:
+        name = fixed[0] if fixed else "fixed"
+        raise InvalidInput(
+            f"{name} is part of the plan of {experiment.id}, which is settled: leave it out, "
+            "or leave out the experiment to ask what another plan would do",
+            field=name,
+        )
+    question = _settled(connection, home, experiment, asked, measured, now)
+    if experiment.status is Status.DRAFT:
+        question = _at_the_level_of_the_stream(connection, home, question, now)
+    answer = replace(outlook(question), experiment=experiment.id)
+    started_at, enrolment_ends_at = experiment.started_at, experiment.enrolment_ends_at
+    if started_at is None or enrolment_ends_at is None:
+        return answer
+    with reader.reading(connection, experiment, now) as reading:
+        enrolled, counted = reading.exposed_units(before=now), sum(cell.units for cell in reading.cells())
+    return forecast(
+        answer,
+        now=now,
+        zone=zone(experiment.plan.zone),
+        started_at=started_at,
+        enrolment_ends_at=enrolment_ends_at,
+        planned_units=experiment.plan.units,
+        enrolled=enrolled,
+        counted=counted,
+    )
+
+
+def _settled(
+    connection: sa.Connection,
+    home: Home,
+    experiment: Experiment,
+    asked: Asked,
+    measured: SiteTraffic | None,
+    now: datetime,
+) -> Question:
+    """The question that the experiment's plan asks, at its own traffic where that is known already."""
+    settled = experiment.plan
+    own = experiment_traffic(connection, experiment, now, measured.profile if measured else FLAT)
+    traffic = _traffic(home, asked, measured)
+    if asked.visitors_per_day is None and own:
+        traffic = Known(own, "experiment", "visitors of this experiment so far")
+    rate = _base_rate(connection, home, asked, measured, now)
+    if settled.base_rate is not None:
+        rate = Known(settled.base_rate, "experiment", "planned for this experiment")
+    return Question(
+        base_rate=rate,
+        traffic=traffic,
+        days=Known(
+            (settled.horizon - settled.window) / DAY,
+            "experiment",
+            f"of the {settled.horizon / DAY:g} planned for this experiment; the last visitors get "
+            f"{settled.window / DAY * 24:g} hours to convert",
+        ),
+        uplift=Known(settled.mde, "experiment", "planned for this experiment"),
+        variants=len(experiment.variants),
+        adaptive=settled.adaptive,
+        floor=settled.floor,
+        alpha=settled.alpha,
+        power=settled.power,
+        window_days=settled.window / DAY,
+        min_units=settled.min_units,
+        profile=measured.profile if measured else FLAT,
+        wider=_wider(connection, home.config, asked, rate, measured, now),
+    )
+
+
+def _setting(home: Home, key: str) -> str:
+    return f"settings: {key} ({home.loaded.sources.get(key, 'default')})"
+
+
+def _traffic(home: Home, asked: Asked, measured: SiteTraffic | None) -> Known:
+    """An explicit setting comes before the measurement: leaving it empty is what asks for one."""
+    if asked.visitors_per_day is not None:
+        return Known(asked.visitors_per_day, "option", "--visitors-per-day")
+    key, value = "statistics.traffic_per_day", home.config.statistics.traffic_per_day
+    if value is not None:
+        return Known(value, "settings", _setting(home, key))
+    if measured is None:
+        return Known(
+            None, "unknown", f"no whole day of visitors in the store yet: give --visitors-per-day or {key}"
+        )
+    made = "synthetic visitors" if measured.synthetic else "measured"
+    return Known(measured.per_day, "home", f"{made}, {measured.period}, each visitor counted once")
+
+
+def _days(home: Home, asked: Asked) -> Known:
+    if asked.days is not None:
+        return Known(asked.days, "option", "--days")
+    key, horizon, window = (
+        "automation.test_duration_max_days",
+        home.config.automation.test_duration_max_days,
+        home.config.window,
+    )
+    hours = window / timedelta(hours=1)
+    return Known(
+        horizon - window / DAY,
+        "settings",
+        f"of the {horizon} of {key}; the last visitors get {hours:g} hours to convert",
+    )
+
+
+def _uplift(home: Home, asked: Asked) -> Known:
+    if asked.uplift is not None:
+        return Known(asked.uplift, "option", "--uplift")
+    own = home.config.statistics.minimum_detectable_uplift is not None
+    key = "statistics.minimum_detectable_uplift" if own else "automation.min_conversion_difference"
+    return Known(home.config.mde, "settings", _setting(home, key))
+
+
+def _base_rate(
+    connection: sa.Connection, home: Home, asked: Asked, measured: SiteTraffic | None, now: datetime
+) -> Known:
+    if asked.base_rate is not None:
+        return Known(asked.base_rate, "option", "--base-rate")
+    if measured is not None:
+        own = _measured_rate(connection, home.config, measured, home.config.primary_goals, now)
+        own = own or _rate_of_the_newest(connection, home.config, measured, now)
+        if own is not None:
+            return own
+    return Known(
+        home.config.statistics.base_rate,
+        "settings",
+        _setting(home, "statistics.base_rate")
+        + f"; the store has no {LEAST_CONVERSIONS} conversions of its own yet",
+    )
+
+
+def _rate_of_the_newest(
+    connection: sa.Connection, config: Config, measured: SiteTraffic, now: datetime
+) -> Known | None:
+    """The rate on the goals of the newest experiment: imported tables have goals of their own."""
+    goals = tuple(goal.name for goal in measured.experiments[0].plan.goals if goal.primary)
+    return _measured_rate(connection, config, measured, goals, now)
+
+
+def _measured_rate(
+    connection: sa.Connection, config: Config, measured: SiteTraffic, goals: tuple[str, ...], now: datetime
+) -> Known | None:
+    """How many who saw a control reached any of the goals; ``None`` where they are too few to say."""
+    units = conversions = 0
+    for experiment in measured.experiments[:MEASURED_EXPERIMENTS]:
+        plan = experiment.plan
+        if not _records(experiment, goals):
+            continue
+        window = plan.window if plan.finished else config.window
+        asking = replace(plan, goals=tuple(Goal(name, 1.0, True) for name in goals), window=window)
+        with reader.reading(connection, replace(experiment, plan=asking), now) as reading:
+            control = [cell for cell in reading.cells() if cell.variant == experiment.control.key]
+        units += sum(cell.units for cell in control)
+        conversions += sum(cell.conversions for cell in control)
+    if units < LEAST_UNITS or not LEAST_CONVERSIONS <= conversions < units:
+        return None
+    span = wilson(units, conversions)
+    within = f"{words.percent(span.low)} to {words.percent(span.high)}".replace(words.NBSP, " ")
+    return Known(
+        conversions / units,
+        "home",
+        f"measured: {conversions:,} of {units:,} who saw a control did {' or '.join(goals)} (95 % interval {within})",
+    )
+
+
+def _records(experiment: Experiment, goals: tuple[str, ...]) -> bool:
+    return set(goals) <= {goal.name for goal in experiment.plan.goals}
+
+
+def _wider(
+    connection: sa.Connection,
+    config: Config,
+    asked: Asked,
+    rate: Known,
+    measured: SiteTraffic | None,
+    now: datetime,
+) -> WiderGoal | None:
+    """Any way of getting in touch, where that is more than the primary goals."""
+    added = tuple(g for g in LEADS if g in config.optimization_goals and g not in config.primary_goals)
+    if not added:
+        return None
+    goals = (*config.primary_goals, *added)
+    if asked.leads_rate is not None:
+        return WiderGoal(goals, Known(asked.leads_rate, "option", "--leads-rate"))
+    if rate.source == "home" and measured is not None:
+        if not any(_records(e, config.primary_goals) for e in measured.experiments):
+            return None  # imported tables, whose goals are others
+        own = _measured_rate(connection, config, measured, goals, now)
+        if own is not None:  # where nobody calls or writes, it is no wider
+            return WiderGoal(goals, own) if own.number > rate.number else None
+    doubled = 1 - (1 - rate.number) ** 2
+    text = "assumed: a second way of getting in touch is used as often as the first; give --leads-rate"
+    return WiderGoal(goals, Known(doubled, "assumed", text))

@@ -1,0 +1,140 @@
+"""A small home of made-up visitors, so that every notebook runs on its defaults in seconds."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cro_core.assignment.buckets import assign
+from cro_core.clock import iso, parse_time
+from cro_core.domain import Experiment
+from cro_core.home import Home, create_home, open_home, set_clock
+from cro_core.ingest.cleaning import Sender
+from cro_core.samples import synthetic_visitors
+from cro_core.workflows.ingest import ingest
+
+NOW = datetime(2026, 3, 16, 8, tzinfo=UTC)
+DAYS = 8
+SEED = 20260316
+
+SETTINGS: Mapping[str, Any] = {
+    "site": {"name": "Sample site", "time_zone": "Europe/Copenhagen"},
+    "statistics": {"base_rate": 0.08, "minimum_detectable_uplift": 0.6},
+    "smart_traffic_allocation": {"enabled": False},
+}
+
+EXPERIMENTS: tuple[Mapping[str, Any], ...] = (
+    {
+        "test_id": "hero-film",
+        "name": "Front page: photo or film",
+        "slot": "hero",
+        "hypothesis": "A film of a party shows the mood better than a photo of an empty hall.",
+        "variants": [
+            {"variant_id": "photo", "name": "Photo of the hall", "asset_id": "hall.jpg"},
+            {"variant_id": "film", "name": "Film of the dance", "asset_id": "dance.mp4"},
+        ],
+    },
+    {
+        "test_id": "button-words",
+        "name": "Words on the button",
+        "slot": "cta",
+        "hypothesis": "A concrete offer is pressed more often than a request.",
+        "variants": [
+            {"variant_id": "contact", "name": "Contact us"},
+            {"variant_id": "date", "name": "Check your date"},
+        ],
+    },
+    {
+        "test_id": "wedding-gallery",
+        "name": "Wedding gallery: first picture",
+        "slot": "gallery",
+        "occasion": "wedding",
+        "minimum_detectable_uplift": 0.3,
+        "variants": [
+            {"variant_id": "couple", "name": "Couple", "asset_id": "couple.jpg"},
+            {"variant_id": "table", "name": "Laid table", "asset_id": "table.jpg"},
+        ],
+    },
+)
+
+CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+TRUTH = synthetic_visitors.Truth(base_rate=0.08, visitors_per_day=240, uplifts={("hero-film", "film"): 0.75})
+
+
+def open_or_sample(path: str) -> Home:
+    """The home at ``path``; where that is empty, the one of ``CRO_HOME``, else a fresh :func:`sample_home`."""
+    return open_home(path or None) if path or os.environ.get("CRO_HOME") else sample_home()
+
+
+def moment(as_of: str, home: Home) -> datetime:
+    """The time in ``as_of``; where that is empty, the home's own time."""
+    return parse_time(as_of) if as_of else home.clock()
+
+
+def sample_home(folder: Path | None = None) -> Home:
+    """A home with a proven winner, an experiment that kept its control and a running one, always the same.
+
+    Args:
+        folder: where to make it; default: a temporary folder that is removed when this process ends.
+    """
+    from cro_core.workflows.lifecycle import create_experiment  # not needed where a real home is opened
+
+    root = folder or Path(tempfile.mkdtemp(prefix="cro-sample-"))
+    if folder is None:
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
+    home = create_home(root, SETTINGS, environ={})
+    began = NOW - timedelta(days=DAYS)
+    set_clock(home, began)
+    home = open_home(root, environ={})
+    started = [create_experiment(home, dict(wanted), now=began, actor="sample") for wanted in EXPERIMENTS]
+    events = list(_life(started, began, np.random.default_rng(SEED)))
+    for day in range(1, DAYS + 1):
+        _live_through(home, events, began + timedelta(days=day))
+    return home
+
+
+def _live_through(home: Home, events: list[dict[str, Any]], until: datetime) -> None:
+    """Posts what has happened by then, and runs one cycle."""
+    from cro_core.workflows.orchestrate import orchestrate
+
+    set_clock(home, until)
+    since = iso(until - timedelta(days=1))
+    happened = [e for e in events if since < e["timestamp"] <= iso(until)]
+    again = happened[::40]  # beacons that were sent twice
+    crawled = [{**e, "id": f"{e['id']}:bot", "user_id": f"bot:{e['user_id']}"} for e in happened[::60]]
+    ingest(home, [*happened, *again], now=until)
+    ingest(home, crawled, now=until, sender=Sender(CRAWLER))
+    orchestrate(home, now=until)
+
+
+def _life(
+    experiments: list[Experiment], began: datetime, rng: np.random.Generator
+) -> Iterator[dict[str, Any]]:
+    """Everything the visitors do in these days, in no order."""
+    for hour in range(DAYS * 24):
+        for visit in synthetic_visitors.visits(TRUTH, began + timedelta(hours=hour), rng):
+            shown = {e.id: _assigned(e, visit.visitor) for e in experiments}
+            yield from (synthetic_visitors.exposure(visit, assignment) for assignment in shown.values())
+            keys = {key: assignment["variant_id"] for key, assignment in shown.items()}
+            yield from synthetic_visitors.goals(TRUTH, visit, keys, rng)
+
+
+def _assigned(experiment: Experiment, visitor: str) -> dict[str, Any]:
+    epoch = experiment.epochs[0]
+    shares = [epoch.shares[v.key] for v in experiment.variants]
+    variant = experiment.variants[assign(visitor, experiment.seed, shares)]
+    return {
+        "test_id": experiment.id,
+        "variant_id": variant.key,
+        "asset_id": variant.asset_id,
+        "epoch": epoch.number,
+        "propensity": epoch.shares[variant.key],
+    }

@@ -1,0 +1,213 @@
+"""Every error leaves the service in one shape: ``{"error": {"code", "message", "field"}}``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Flask, Response, current_app, request
+from pydantic import ValidationError
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, Overloaded, StoreError
+from service.answers import Answer, respond
+from service.logs import request_id
+from service.monitoring import Watch
+
+log = logging.getLogger(__name__)
+
+STATUSES: Mapping[type[CroError], int] = {
+    InvalidInput: 422,
+    NotFound: 404,
+    Conflict: 409,
+    Busy: 409,
+    StoreError: 503,
+}
+"""HTTP status by kind of error; a subclass answers like its parent, anything else is ours to mend: 500."""
+
+HTTP_CODES: Mapping[int, str] = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    415: "unsupported_media_type",
+}
+
+MESSAGES: Mapping[int, str] = {
+    404: "there is nothing at this address: see /api/openapi.json for what there is",
+    413: "the body is larger than {limit} bytes: send less at once",
+}
+
+STORE_MESSAGE = (
+    "the store did not answer: send the same request again in a few seconds; events with an id count once"
+)
+OVERLOADED_MESSAGE = "more waits for the store than it may: nothing was stored, send the same request again"
+SHOWN_COMPLAINTS = 5
+
+WANTED: Mapping[str, str] = {
+    "dict_type": "give an object",
+    "model_type": "give an object",
+    "model_attributes_type": "give an object",
+    "list_type": "give a list",
+    "string_type": "give text",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+}
+"""In the words of JSON, where pydantic speaks of Python."""
+
+
+class Refusal(Exception):
+    """A request that HTTP itself gives a reason to refuse; raised by the service only."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        field: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+        self.headers = headers or {}
+
+
+def envelope(refusal: Refusal) -> Answer:
+    """The one shape of an error."""
+    error = {"code": refusal.code, "message": str(refusal), "field": refusal.field}
+    return Answer({"error": error}, refusal.status, refusal.headers)
+
+
+def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
+    """What pydantic found, in words, and the first field it found it in.
+
+    Args:
+        error: from validating what a client sent.
+        whole: what to call the value itself where no field is at fault, e.g. ``body``.
+    """
+    found = error.errors(include_url=False)
+    lines = [_complaint(e, whole) for e in found[:SHOWN_COMPLAINTS]]
+    if len(found) > SHOWN_COMPLAINTS:
+        lines.append(f"and {len(found) - SHOWN_COMPLAINTS} more")
+    return "; ".join(lines), _path(found[0]) or None
+
+
+def told(error: Exception, *, method: str, rule: str, most: int | None, watch: Watch) -> Answer:
+    """What a client is told of an error, whatever it is. What is for us only goes to the log.
+
+    Args:
+        error: why a request was not served.
+        method: the request's.
+        rule: the route as it is declared, for the log: the path and the query may name a visitor.
+        most: bytes that a body may have.
+        watch: counts what the store did not serve.
+    """
+    found = None
+    if isinstance(error, Refusal):
+        found = error
+    elif isinstance(error, CroError):
+        found = _of_the_core(error, watch)
+    elif isinstance(error, HTTPException):
+        found = _of_http(error, method, most)
+    elif isinstance(error, sa.exc.SQLAlchemyError):
+        found = _of_the_store(error, watch)
+    return envelope(found or _surprise(error, method, rule))
+
+
+def install(app: Flask) -> None:
+    """Makes every error of the app an envelope."""
+    app.register_error_handler(Exception, _on_error)
+
+
+def _on_error(error: Exception) -> Response:
+    rule = request.url_rule.rule if request.url_rule else "(no rule)"
+    watch = current_app.extensions["cro_watch"]
+    most = request.max_content_length
+    return respond(told(error, method=request.method, rule=rule, most=most, watch=watch))
+
+
+def _of_the_core(error: CroError, watch: Watch) -> Refusal | None:
+    status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
+    if status is None:
+        return None
+    if isinstance(error, Overloaded):  # counted, not logged: there are many, and they end by themselves
+        watch.store_failed("overloaded")
+        return Refusal(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
+    if status == 503:  # its message may name a database address: for the log, not for a client
+        log.error("request %s: %s", request_id.get(), error)
+        return _unavailable(error.code, watch)
+    return Refusal(status, error.code, str(error), field=getattr(error, "field", None))
+
+
+def _of_http(error: HTTPException, method: str, most: int | None) -> Refusal | None:
+    status = error.code or 500
+    if status >= 500:
+        return None
+    message = MESSAGES.get(status, error.description or error.name).format(limit=most)
+    allow = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        allow = {"Allow": ", ".join(sorted(error.valid_methods))}
+        message = f"{method} is not possible here: use {allow['Allow']}"
+    return Refusal(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
+
+
+def _of_the_store(error: sa.exc.SQLAlchemyError, watch: Watch) -> Refusal | None:
+    if isinstance(error, sa.exc.StatementError):
+        error.hide_parameters = True  # they may hold what a visitor typed
+    if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
+        log.error("request %s: the store failed: %s", request_id.get(), error)
+        return _unavailable(StoreError.code, watch)
+    if isinstance(error, sa.exc.DataError):
+        return Refusal(
+            422, "invalid_input", "a value is of a size or kind that cannot be stored: nothing was changed"
+        )
+    return None
+
+
+def _unavailable(code: str, watch: Watch) -> Refusal:
+    watch.store_failed("failed")
+    return Refusal(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
+
+
+def _surprise(error: Exception, method: str, rule: str) -> Refusal:
+    log.error("request %s: %s %s failed", request_id.get(), method, rule, exc_info=error)
+    return Refusal(
+        500,
+        "internal_error",
+        f"something failed in the service: its log tells what, under {request_id.get()}",
+    )
+
+
+def _path(error: Mapping[str, Any]) -> str:
+    return ".".join(map(str, error["loc"]))
+
+
+def _complaint(error: Mapping[str, Any], whole: str) -> str:
+    name = _path(error) or whole
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    if error["type"] == "extra_forbidden":
+        return f"{name} is not known here: leave it out or correct its name"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name} is {_shown(error['input'])}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    wanted = WANTED.get(error["type"], message[0].lower() + message[1:])
+    return f"{name} is {_shown(error['input'])}: {wanted}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else f"a list of {len(value)}"
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 60 else text[:59] + "…"

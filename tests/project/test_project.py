@@ -1,0 +1,220 @@
+"""The project's own rules: which way imports go, what the files beside the code promise."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.places import ROOT
+
+import cro_core
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+LAYERS = {
+    "words": {"cro_core.domain", "cro_core.clock", "cro_core.config", "cro_core.errors"},
+    "pure": {
+        "cro_core.analytics",
+        "cro_core.assignment",
+        "cro_core.decision",
+        "cro_core.hypotheses",
+        "cro_core.ingest",
+        "cro_core.lab",
+        "cro_core.learning",
+        "cro_core.planning",
+        "cro_core.reporting",
+        "cro_core.samples",
+        "cro_core.segments",
+        "cro_core.statistics",
+    },
+    "adapters": {
+        "cro_core.analytics.arrivals",
+        "cro_core.analytics.completeness",
+        "cro_core.analytics.engines",
+        "cro_core.analytics.event_scan",
+        "cro_core.analytics.free_sql",
+        "cro_core.analytics.reader",
+        "cro_core.analytics.spark",
+        "cro_core.analytics.unit_cache",
+        "cro_core.frames",
+        "cro_core.home",
+        "cro_core.hypotheses.media_manifest",
+        "cro_core.importing",
+        "cro_core.ingest.geolocation",
+        "cro_core.jupyter",
+        "cro_core.rendering",
+        "cro_core.storage",
+    },
+    "use cases": {"cro_core.workflows"},
+    "entry": {"cro_core.cli", "service"},
+}
+ORDER = list(LAYERS)
+
+
+def _layer(module: str) -> int | None:
+    """Index of the layer a module belongs to, by the longest name that fits; the package itself belongs to none."""
+    places = {name: index for index, names in enumerate(LAYERS.values()) for name in names}
+    while module and module not in places:
+        module = module.rpartition(".")[0]
+    return places.get(module)
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for package in ("cro_core", "service"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            if "migrations" not in file.parts:
+                yield name, file
+
+
+def _imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide where an arrow goes"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_place() -> None:
+    homeless = [name for name, _ in _modules() if _layer(name) is None and name != "cro_core"]
+    assert homeless == []
+
+
+def test_imports_go_one_way() -> None:
+    upward = []
+    for name, file in _modules():
+        own = _layer(name)
+        for imported in _imports(file):
+            found = _layer(imported)
+            if own is not None and found is not None and found > own:
+                upward.append(f"{name} ({ORDER[own]}) imports {imported} ({ORDER[found]})")
+    assert upward == []
+
+
+def test_nobody_imports_an_entry() -> None:
+    entries = ("cro_core.cli", "service")
+    guilty = [
+        f"{name} imports {imported}"
+        for name, file in _modules()
+        for imported in _imports(file)
+        if imported.startswith(entries) and not name.startswith("service")
+    ]
+    assert guilty == []
+
+
+def test_pure_code_knows_no_files_clock_or_web() -> None:
+    forbidden = {"os", "pathlib", "subprocess", "socket", "flask", "sqlalchemy", "requests", "time"}
+    guilty = [
+        f"{name} imports {imported}"
+        for name, file in _modules()
+        for imported in _imports(file)
+        if _layer(name) == ORDER.index("pure") and imported.split(".")[0] in forbidden
+    ]
+    assert guilty == []
+
+
+def _bare(requirement: str) -> str:
+    """``name`` and bounds without extras, blanks and comments."""
+    return re.sub(r"\[.*?\]|\s|#.*", "", requirement)
+
+
+def test_conda_environment_is_in_step() -> None:
+    lines = [line.strip() for line in (ROOT / "environment.yml").read_text().splitlines()]
+    conda = {_bare(line[2:]) for line in lines if line.startswith("- ") and "://" not in line}
+    wanted = {_bare(r) for r in PROJECT["project"]["dependencies"]}
+    wanted |= {_bare(r) for r in PROJECT["project"]["optional-dependencies"]["dev"]}
+    own = {
+        f"python{PROJECT['project']['requires-python']}",
+        "pip",
+        "pip:",
+        "-e.",
+        "conda-forge",
+        "nodefaults",
+    }
+    assert conda - wanted - own == set()
+    assert "- -e .[dev,postgres]" in lines  # pip brings what conda does not name
+    prescribed = {
+        "jupyterlab",
+        "papermill",
+        "nbconvert",
+        "pandas",
+        "scipy",
+        "pingouin",
+        "scikit-learn",
+        "voila",
+        "flask",
+    }
+    assert prescribed | {"pytest"} <= {re.split("[<>=]", r)[0] for r in conda}
+
+
+def test_lock_has_hashes_and_no_addresses() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    entries = re.split(r"^(?=[a-z])", lock, flags=re.MULTILINE)[1:]
+    assert len(entries) > 100
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert "://" not in lock
+    assert "--index-url" not in lock
+    locked = {re.split(r"[\[=]", entry)[0] for entry in entries}
+    asked = PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["dev"]
+    assert {re.split(r"[\[<>=]", r)[0] for r in asked} <= locked
+
+
+def test_runtime_lock_is_the_part_that_running_needs() -> None:
+    tool = ROOT / "tools" / "runtime_lock.py"
+    printed = subprocess.run(
+        [shutil.which("python3") or "python3", tool], capture_output=True, text=True, check=True
+    )
+    names = set(re.findall(r"^([a-z0-9.-]+)(?:\[.*?\])?==", printed.stdout, flags=re.MULTILINE))
+    assert {"flask", "voila", "papermill", "scikit-learn", "hatchling", "ua-parser-rs"} <= names
+    assert not {"pytest", "mypy", "playwright", "schemathesis"} & names
+
+
+def test_settings_page_is_current() -> None:
+    tool = ROOT / "tools" / "settings_page.py"
+    printed = subprocess.run([sys.executable, tool], capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "settings.md").read_text() == printed, "run `make docs`"
+
+
+def _tracked() -> list[Path]:
+    try:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout: what is tracked cannot be listed")
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_tracked_files_name_no_machine_and_no_registry() -> None:
+    hosts = ("pypi" + ".org", "python" + "hosted.org", "registry.npm" + "js.org", "deb.debian" + ".org")
+    places = ("/ro" + "ot/", "/wo" + "rk/", "/ho" + "me/runner", str(Path.home()) + "/")
+    found = []
+    for file in _tracked():
+        text = file.read_bytes().decode("utf-8", "ignore")
+        found += [f"{file.relative_to(ROOT)}: {word}" for word in (*hosts, *places) if word in text]
+    assert found == []
+
+
+def test_nothing_that_running_makes_is_tracked() -> None:
+    inside = [f for f in _tracked() if f.parent.name in {"data", "reports"} and f.parent.parent == ROOT]
+    assert {f.name for f in inside} == {"README.md"}
+
+
+def test_ci_runs_the_readme_test_command() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    readme = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^make \w+", readme, flags=re.MULTILINE)
+    assert commands[:2] == ["make demo", "make test"]
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {command.split()[1] for command in commands} <= targets
+
+
+def test_licence_and_changelog_stand() -> None:
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert "## [Unreleased]" in (ROOT / "CHANGELOG.md").read_text()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", cro_core.__version__)

@@ -1,0 +1,453 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cro_core.domain import Verdict
+from cro_core.errors import Conflict, InvalidInput
+from cro_core.statistics import proportions
+from cro_core.statistics.looks import Aggregates, EngineState, LookPlan, evaluate
+from cro_core.statistics.rules import holm, spending_time
+from cro_core.statistics.sequential import Spending, boundaries
+
+HORIZON = 336.0
+
+
+def table(*variants):
+    """One epoch: units and conversions of each variant, the control first."""
+    return Aggregates.of([[n for n, _ in variants]], [[x for _, x in variants]])
+
+
+def look(plan, hours, *variants, state=None, **more):
+    return evaluate(plan, table(*variants), elapsed=hours / HORIZON, hours=hours, state=state, **more)
+
+
+def codes(result):
+    return [reason.code for reason in result.reasons]
+
+
+PLAN = LookPlan()
+AT_DAY_7 = 168.0
+
+
+# -- verdicts -----------------------------------------------------------------------------------------------
+
+
+def test_a_clear_winner_ships():
+    found = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 800))
+    row = found.challengers[0]
+    assert (found.verdict, found.winner, found.leader, found.final) == (Verdict.SHIP, 1, 1, True)
+    assert (found.status, codes(found), row.crossed) == ("look", ["crossed"], "up")
+    chi = proportions.chi_square([20_000, 20_000], [600, 800]).statistic
+    assert row.z**2 * 40_000 / 39_999 == pytest.approx(chi)
+    assert found.critical_chi_square == pytest.approx(found.critical**2)
+    assert row.z > found.critical == row.critical
+    assert row.relative.estimate == pytest.approx(1 / 3)
+    assert 0 < row.relative.low < row.stopped.low < row.stopped.estimate
+    # with one look before it there is a little selection to take back
+    earlier = look(PLAN, 48.0, (6000, 180), (6000, 200))
+    second = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 700), state=earlier.state).challengers[0]
+    assert second.stopped.estimate < second.relative.estimate
+    assert row.absolute.low < row.absolute.estimate < row.absolute.high
+    assert row.p_value < found.alpha_spent < 0.05
+    assert row.reason is None
+
+
+def test_a_loss_keeps_the_control():
+    found = look(PLAN, AT_DAY_7, (20_000, 800), (20_000, 600))
+    assert (found.verdict, found.winner, found.leader) == (Verdict.KEEP_CONTROL, 0, None)
+    assert (codes(found), found.challengers[0].crossed) == (["dropped", "control_wins"], "down")
+    assert found.challengers[0].relative.high < 0
+    assert found.state.dropped == (AT_DAY_7,)
+
+
+def test_chance_continues_and_the_horizon_ends():
+    going = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 640))
+    assert (going.verdict, going.final, codes(going)) == (Verdict.CONTINUE, False, ["inside"])
+    assert going.challengers[0].stopped is None
+    over = look(PLAN, HORIZON, (40_000, 1200), (40_000, 1250), state=going.state)
+    assert (over.verdict, over.winner, over.leader, over.final) == (Verdict.INCONCLUSIVE, None, 1, True)
+    assert codes(over) == ["horizon"]
+    assert over.alpha_spent == pytest.approx(0.05)
+    stopped = over.challengers[0].stopped
+    assert stopped.low < 0 < stopped.estimate < stopped.high
+
+
+def test_the_planned_sample_ends_it_too():
+    plan = LookPlan(planned_units=60_000)
+    found = look(plan, AT_DAY_7, (30_000, 900), (30_000, 930))
+    assert (found.verdict, found.spending_time, found.alpha_spent) == (Verdict.INCONCLUSIVE, 1, 0.05)
+    early = look(plan, 5.0, (30_000, 900), (30_000, 1800))
+    assert (early.verdict, early.status, early.alpha_spent) == (Verdict.CONTINUE, "too_early", 0)
+    half = look(plan, 84.0, (15_000, 450), (15_000, 460))
+    assert half.spending_time == 0.5
+    assert spending_time(plan, [30_000, 90_000], [0.7, 0.1]).tolist() == [0.7, 1.0]
+
+
+def test_names_in_the_reasons():
+    found = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 800), names=["Old", "New"])
+    assert found.reasons[0].text == "Beyond the boundary, better than Old: New."
+
+
+@pytest.mark.parametrize(
+    ("gate", "conversions", "verdict"),
+    [
+        ("not_excluded", 20_600, Verdict.CONTINUE),
+        ("not_excluded", 21_500, Verdict.SHIP),
+        ("point", 21_500, Verdict.CONTINUE),
+        ("point", 22_100, Verdict.SHIP),
+        ("proven", 22_100, Verdict.CONTINUE),
+        ("proven", 23_500, Verdict.SHIP),
+    ],
+)
+def test_the_ten_percent_rule(gate, conversions, verdict):
+    """20,000 of 200,000 against more: significant throughout, but is it worth it?"""
+    plan = LookPlan(gate=gate)
+    sizes = (200_000, 20_000), (200_000, conversions)
+    found = look(plan, AT_DAY_7, *sizes)
+    assert found.verdict is verdict
+    assert found.challengers[0].crossed == "up"
+    if verdict is Verdict.CONTINUE:
+        assert "gain_too_small" in codes(found)
+        over = look(plan, HORIZON, *sizes)
+        assert (over.verdict, over.winner, codes(over)) == (
+            Verdict.KEEP_CONTROL,
+            None,
+            ["gain_too_small", "horizon"],
+        )
+    assert look(LookPlan(gate=gate, min_uplift=0.001), AT_DAY_7, *sizes).verdict is Verdict.SHIP
+
+
+def test_the_gate_reads_the_interval_that_is_shown():
+    for conversions in range(20_400, 23_600, 400):
+        sizes = (200_000, 20_000), (200_000, conversions)
+        row = look(PLAN, AT_DAY_7, *sizes).challengers[0]
+        ships = {
+            gate: look(LookPlan(gate=gate), AT_DAY_7, *sizes).verdict is Verdict.SHIP
+            for gate in ("not_excluded", "point", "proven")
+        }
+        crossed = row.z >= row.critical
+        uplift = row.relative
+        assert ships == {
+            "not_excluded": crossed and uplift.high >= 0.1,
+            "point": crossed and uplift.estimate >= 0.1,
+            "proven": crossed and uplift.low >= 0.1,
+        }
+
+
+def test_futility_asks_once_a_day_from_the_third():
+    plan = LookPlan(futility=True)
+    flat = (30_000, 900), (30_000, 880)
+    assert look(plan, 71.0, *flat).challengers[0].conditional_power is None
+    found = look(plan, 240.0, *flat)
+    assert (found.verdict, found.winner, codes(found)) == (Verdict.KEEP_CONTROL, None, ["futile"])
+    assert found.challengers[0].conditional_power < 0.1
+    assert look(LookPlan(), 240.0, *flat).verdict is Verdict.CONTINUE
+    hopeful = look(plan, 240.0, (30_000, 900), (30_000, 970))
+    assert hopeful.verdict is Verdict.CONTINUE
+    assert hopeful.challengers[0].conditional_power > 0.1
+    later = look(plan, 241.0, (30_100, 903), (30_100, 883), state=hopeful.state)
+    assert (later.verdict, later.challengers[0].conditional_power) == (Verdict.CONTINUE, None)
+    tomorrow = look(plan, 264.0, (33_000, 990), (33_000, 968), state=later.state)
+    assert codes(tomorrow) == ["futile"]
+    patient = LookPlan(futility=True, futility_power=1e-9)
+    assert look(patient, 240.0, *flat).verdict is Verdict.CONTINUE
+    bold = LookPlan(futility=True, mde=0.3)
+    assert look(bold, 240.0, *flat).challengers[0].conditional_power > found.challengers[0].conditional_power
+
+
+def test_a_veto_forbids_a_winner_and_costs_the_look():
+    sizes = (20_000, 600), (20_000, 800)
+    found = look(PLAN, AT_DAY_7, *sizes, veto="The split is broken.")
+    assert (found.verdict, found.winner, codes(found)) == (Verdict.INVALID, None, ["veto"])
+    quiet = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 620), veto="The split is broken.")
+    assert (quiet.verdict, quiet.alpha_spent > 0) == (Verdict.CONTINUE, True)
+    over = look(PLAN, HORIZON, (20_000, 600), (20_000, 620), veto="The split is broken.")
+    assert (over.verdict, over.reasons[0].text) == (Verdict.INVALID, "The split is broken.")
+
+
+def test_a_hundred_visitors_each():
+    found = look(PLAN, AT_DAY_7, (2000, 20), (99, 40))
+    assert (found.verdict, codes(found)) == (Verdict.CONTINUE, ["too_few"])
+    assert found.challengers[0].crossed is None
+    assert look(LookPlan(min_units=50), AT_DAY_7, (2000, 20), (99, 40)).verdict is Verdict.SHIP
+    assert look(PLAN, HORIZON, (2000, 20), (99, 40)).verdict is Verdict.INCONCLUSIVE
+
+
+# -- several challengers ------------------------------------------------------------------------------------
+
+
+def test_alpha_is_shared_and_raised_when_one_drops_out():
+    plan, sizes = LookPlan(), [(20_000, 600), (20_000, 640), (20_000, 450)]
+    found = look(plan, AT_DAY_7, *sizes)
+    kept, beaten = found.challengers
+    assert (kept.active, beaten.active, beaten.crossed) == (True, False, "down")
+    assert found.verdict is Verdict.CONTINUE
+    whole, half = (look(replace(plan, alpha=a), AT_DAY_7, *sizes[:2]).critical for a in (0.05, 0.025))
+    # the clock is common, so levels differ from those of a pair alone by next to nothing
+    assert found.critical == pytest.approx(half, abs=1e-6)
+    assert kept.critical == pytest.approx(whole, abs=1e-6)
+    assert beaten.critical == pytest.approx(half, abs=1e-6)
+    later = look(plan, 200.0, (23_000, 690), (23_000, 900), (20_000, 450), state=found.state)
+    assert (later.verdict, later.winner) == (Verdict.SHIP, 1)
+    assert (later.challengers[1].active, later.challengers[1].critical) == (False, None)
+    assert later.challengers[1].reason == "dropped at an earlier look"
+    assert later.state.dropped == (None, AT_DAY_7)
+
+
+def test_the_best_of_those_that_crossed_wins():
+    found = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 800), (20_000, 830))
+    assert (found.verdict, found.winner, found.leader) == (Verdict.SHIP, 2, 2)
+    p = found.challengers[0].p_value
+    assert 0 < found.challengers[1].p_value < p
+
+
+def test_holm_in_every_order():
+    critical = np.array([2.0, 2.3, 2.5])
+    all_in = np.ones(3, bool)
+    none = holm(np.array([2.4, -2.4, 0.0]), all_in, critical)
+    assert (int(none.winner), none.active.tolist(), none.level.tolist()) == (-1, [True] * 3, [3] * 3)
+    chain = holm(np.array([2.1, -2.6, -2.4]), all_in, critical)
+    assert (int(chain.winner), chain.active.tolist(), chain.level.tolist()) == (
+        0,
+        [True, False, False],
+        [1, 3, 2],
+    )
+    beaten = holm(np.array([-2.1, -2.6, -2.4]), all_in, critical)
+    assert not beaten.active.any()
+    both = holm(np.array([2.6, -2.6, 2.7]), all_in, critical)
+    assert int(both.winner) == 2
+    out = holm(np.array([9.0, 1.0, 1.0]), np.array([False, True, True]), critical)
+    assert int(out.winner) == -1
+    held = holm(np.array([2.6, 0, 0]), all_in, critical, np.array([-2.6, 0, 0]), -1.0)
+    assert (int(held.winner), held.blocked.tolist()) == (-1, [True, False, False])
+    many = holm(np.array([[2.6, 0, 0], [0, 0, 0]]), np.ones((2, 3), bool), critical)
+    assert many.winner.tolist() == [0, -1]
+
+
+# -- state --------------------------------------------------------------------------------------------------
+
+
+def hourly(plan, until, rng, *, store=False):
+    """Hourly looks at one experiment without effect, state kept or stored; all results."""
+    n, x, state, found = np.zeros((1, 2)), np.zeros((1, 2)), None, []
+    for hour in range(1, until + 1):
+        n += 80
+        x += rng.binomial(80, 0.05, 2)
+        result = evaluate(plan, Aggregates.of(n, x), elapsed=hour / HORIZON, hours=hour, state=state)
+        state, _ = result.state, found.append(result)
+        if store:
+            state = EngineState.from_json(json.loads(json.dumps(state.as_json())))
+    return found
+
+
+def test_hourly_looks_are_the_boundary_of_the_whole_schedule():
+    found = hourly(PLAN, 60, np.random.default_rng(1))
+    taken = [r for r in found if r.status == "look"]
+    assert [r.status for r in found[:23]] == ["too_early"] * 23
+    assert len(taken) == 37
+    information = [r.information for r in taken]
+    judge = boundaries(information, spending_time=np.arange(24, 61) / HORIZON)
+    assert [r.critical for r in taken] == pytest.approx(judge, abs=1e-9)
+    spent = float(Spending().spent(60 / HORIZON, 0.05))
+    assert taken[-1].alpha_spent == pytest.approx(spent)
+
+
+def test_storing_the_state_changes_nothing():
+    kept, stored = (hourly(PLAN, 40, np.random.default_rng(2), store=s) for s in (False, True))
+    assert [r.as_json() for r in kept] == [r.as_json() for r in stored]
+
+
+def test_a_look_is_repeated_from_the_rewound_state():
+    found = hourly(PLAN, 48, np.random.default_rng(3))
+    last, state = found[-1], found[-1].state
+    again = state.rewind(30.0)
+    assert again.hours == tuple(float(h) for h in range(24, 30))
+    assert again.paths[0].mass == pytest.approx(found[28].state.paths[0].mass, rel=1e-9)
+    assert state.rewind(24.0) == EngineState.start(1)
+    ended = replace(state, ended=True, dropped=(48.0,))
+    assert ended.rewind(48.0).active == (True,)
+    assert not ended.rewind(48.0).ended
+    n = np.full((1, 2), 80.0 * 48)
+    totals = Aggregates.of(n, [[190, 200]])
+    once, twice = (
+        evaluate(PLAN, totals, elapsed=48 / HORIZON, hours=48, state=s)
+        for s in (found[-2].state, state.rewind(48.0))
+    )
+    assert once.critical == pytest.approx(twice.critical, abs=1e-9)
+    assert last.critical == pytest.approx(once.critical, abs=0.2)
+
+
+def test_the_same_data_make_no_new_look():
+    first = look(PLAN, 48.0, (20_000, 600), (20_000, 640))
+    again = look(PLAN, 49.0, (20_000, 600), (20_000, 640), state=first.state)
+    assert (again.status, again.verdict, again.critical) == ("nothing_new", Verdict.CONTINUE, None)
+    assert again.state == first.state
+    assert again.challengers[0].z == first.challengers[0].z
+    over = look(PLAN, HORIZON, (20_000, 600), (20_000, 640), state=first.state)
+    assert (over.status, over.verdict) == ("look", Verdict.INCONCLUSIVE)
+
+
+def test_results_are_json():
+    for variants in (((20_000, 600), (20_000, 800)), ((0, 0), (0, 0)), ((500, 0), (500, 20))):
+        for hours in (5.0, AT_DAY_7, HORIZON):
+            text = json.dumps(look(PLAN, hours, *variants).as_json(), allow_nan=False)
+            assert {"verdict", "critical_chi_square", "alpha_spent", "challengers"} <= json.loads(text).keys()
+            assert "state" not in json.loads(text)
+
+
+def test_an_ended_experiment_takes_no_more_looks():
+    over = look(PLAN, HORIZON, (20_000, 600), (20_000, 640))
+    with pytest.raises(Conflict, match="has ended this experiment"):
+        look(PLAN, HORIZON, (20_000, 600), (20_000, 640), state=over.state)
+
+
+# -- days and means -----------------------------------------------------------------------------------------
+
+
+def test_days_are_combined_with_their_planned_weights():
+    plan = LookPlan(weights=(0.25, 0.5, 0.25))
+    units = [[1000, 1000], [3000, 1000], [0, 0]]
+    total = [[100, 130], [90, 50], [0, 0]]
+    found = evaluate(plan, Aggregates.of(units, total), elapsed=0.5, hours=36)
+    z = [
+        math.sqrt(proportions.chi_square(n, x).statistic * (sum(n) - 1) / sum(n))
+        for n, x in zip(units[:2], total[:2], strict=True)
+    ]
+    b = math.sqrt(0.25) * z[0] + math.sqrt(0.25) * z[1]
+    assert found.challengers[0].z == pytest.approx(b / math.sqrt(0.5))
+    assert (found.information, found.spending_time) == (0.5, 0.5)
+    judge = proportions.mantel_haenszel([1000, 3000], [100, 90], [1000, 1000], [130, 50])
+    assert found.challengers[0].relative.estimate == pytest.approx(judge.risk_ratio - 1)
+    uneven = evaluate(
+        replace(plan, weights=(0.4, 0.2, 0.4)), Aggregates.of(units, total), elapsed=0.5, hours=36
+    )
+    assert uneven.challengers[0].z != pytest.approx(found.challengers[0].z, abs=1e-3)
+
+
+def test_simpson_is_not_fooled():
+    """The pooled table says that A loses; day by day it wins."""
+    data = Aggregates.of([[1000, 1000], [200, 1800]], [[200, 250], [8, 90]])
+    found = evaluate(LookPlan(weights=(0.5, 0.5)), data, elapsed=1, hours=336)
+    assert (found.verdict, found.winner) == (Verdict.SHIP, 1)
+    pooled = evaluate(LookPlan(), Aggregates.of([[1200, 2800]], [[208, 340]]), elapsed=1, hours=336)
+    assert pooled.verdict is Verdict.KEEP_CONTROL
+
+
+def test_a_mean_metric():
+    rng = np.random.default_rng(5)
+    control, variant = rng.gamma(1, 10, 8000), rng.gamma(1, 11, 8000)
+    sums = [[[f(v) for v in (control, variant)]] for f in (len, np.sum, lambda v: np.sum(v**2))]
+    found = evaluate(LookPlan(), Aggregates.of(*sums), elapsed=0.5, hours=168)
+    row = found.challengers[0]
+    assert (found.verdict, found.winner) == (Verdict.SHIP, 1)
+    assert row.absolute.estimate == pytest.approx(variant.mean() - control.mean())
+    assert row.relative.low < variant.mean() / control.mean() - 1 < row.relative.high
+
+
+# -- nothing silently ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variants", "text"),
+    [
+        (((0, 0), (0, 0)), "No counted visitor yet of: the control, challenger 1."),
+        (((500, 20), (0, 0)), "No counted visitor yet of: challenger 1."),
+        (((500, 0), (500, 0)), "All visitors so far did the same"),
+        (((500, 500), (500, 500)), "All visitors so far did the same"),
+    ],
+)
+def test_without_information_there_is_no_number(variants, text):
+    found = look(PLAN, AT_DAY_7, *variants)
+    row = found.challengers[0]
+    assert (found.verdict, found.status, found.alpha_spent) == (Verdict.CONTINUE, "no_information", 0)
+    assert row.z is row.p_value is row.critical is None
+    assert text in row.reason
+    over = look(PLAN, HORIZON, *variants)
+    assert (over.verdict, over.final, codes(over)) == (
+        Verdict.INCONCLUSIVE,
+        True,
+        ["no_information", "horizon"],
+    )
+
+
+def test_one_look_at_the_horizon_is_the_plain_test():
+    just, short = (look(PLAN, HORIZON, (10_000, 300), (10_000, x)) for x in (360, 345))
+    assert just.critical == pytest.approx(1.959964, abs=1e-6)
+    assert (just.verdict, short.verdict) == (Verdict.SHIP, Verdict.INCONCLUSIVE)
+    assert just.challengers[0].p_value == pytest.approx(0.017548, abs=4e-6)
+
+
+def test_everybody_of_one_variant_converted():
+    found = look(PLAN, AT_DAY_7, (500, 0), (500, 500))
+    assert (found.verdict, found.challengers[0].relative.estimate) == (Verdict.SHIP, None)
+    assert found.challengers[0].relative.high is None
+    assert found.challengers[0].absolute.estimate == 1
+
+
+@pytest.mark.parametrize(
+    "field", ["alpha", "spending", "min_hours", "min_units", "planned_units", "mde", "min_uplift"]
+)
+def test_every_part_of_the_plan_changes_an_answer(field):
+    other = {
+        "alpha": 0.1,
+        "spending": Spending("pocock"),
+        "min_hours": 200.0,
+        "min_units": 30_000,
+        "planned_units": 50_000,
+        "mde": 0.02,
+        "min_uplift": 0.6,
+    }
+    base = LookPlan(futility=True)
+    changed = replace(base, **{field: other[field]})
+    sizes = ((20_000, 600), (20_000, 640)) if field == "mde" else ((20_000, 600), (20_000, 780))
+    assert look(base, AT_DAY_7, *sizes).as_json() != look(changed, AT_DAY_7, *sizes).as_json()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LookPlan(alpha=1.5), "alpha is 1.5: give a number between 0 and 1"),
+        (lambda: LookPlan(weights=(0.5, 0.4)), "summing to 1"),
+        (lambda: LookPlan(gate="maybe"), "gate is 'maybe': choose from not_excluded, point, proven"),
+        (lambda: LookPlan(mde=0), "mde is 0"),
+        (lambda: LookPlan(min_uplift=-1), "min_uplift is -1"),
+        (lambda: LookPlan(min_units=-1), "min_units is -1"),
+        (lambda: LookPlan(min_hours=math.nan), "min_hours is nan"),
+        (lambda: LookPlan(planned_units=0), "planned_units is 0"),
+        (lambda: LookPlan(futility_power=2), "futility_power is 2"),
+        (lambda: table((10, 11), (10, 1)), "more conversions than units"),
+        (lambda: table((10, -1), (10, 1)), "total has a negative number or NaN"),
+        (lambda: table((math.nan, 1), (10, 1)), "units has a negative number or NaN"),
+        (lambda: table(("many", 1), (10, 1)), "give numbers"),
+        (lambda: table((10, 1)), "at least 2 variants"),
+        (lambda: Aggregates.of([[10, 10]], [[1], [1]]), "shapes are"),
+        (lambda: Aggregates.of([[10, 10]], [[9, 9]], [[1, 9]]), "squares are too small"),
+        (lambda: Aggregates.of([[10, 10]], [[9, 9]], [[-1, 9]]), "squares has a negative"),
+        (lambda: look(PLAN, 400.0, (10, 1), (10, 1)), "elapsed is 1.19"),
+        (lambda: look(PLAN, -5.0, (10, 1), (10, 1)), "elapsed is -0.0"),
+        (lambda: evaluate(PLAN, table((10, 1), (10, 1)), elapsed=0.5, hours=math.nan), "hours is nan"),
+        (
+            lambda: look(LookPlan(weights=(0.5, 0.5)), 48.0, (10, 1), (10, 1)),
+            "one row for each of the plan's 2",
+        ),
+        (
+            lambda: look(PLAN, 48.0, (10, 1), (10, 1), (10, 1), state=EngineState.start(1)),
+            "state is of 1 challenger",
+        ),
+        (
+            lambda: look(PLAN, 47.0, (900, 9), (900, 9), state=look(PLAN, 48.0, (900, 9), (900, 9)).state),
+            "hours is 47 after 48: give looks in order, or rewind",
+        ),
+        (lambda: EngineState.from_json({"paths": []}), "stored state cannot be read"),
+        (
+            lambda: EngineState.from_json({**EngineState.start(1).as_json(), "hours": [24]}),
+            "stored state is inconsistent",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InvalidInput, match=message):
+        call()
