@@ -8,8 +8,8 @@ from pathlib import Path
 from flask import Flask, Response, current_app, g, request
 
 from cro_core.home import Home, open_home
-from cro_core.ingest import geolocation
 from cro_core.storage.group_commit import Intake
+from cro_core.workflows import geolocate
 from service import error_answers, logs
 from service.answers import CROSS_ORIGIN_HEADERS, PREFLIGHT_HEADERS, SECURITY_HEADERS
 from service.monitoring import Watch
@@ -32,7 +32,7 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     """
     opened = home if isinstance(home, Home) else open_home(home)
     # Read now: a service that cannot work must not start.
-    _ = opened.db, opened.salt, opened.admin_key, geolocation.locator(opened)
+    _ = opened.db, opened.salt, opened.admin_key, geolocate.locator(opened)
     app = Flask("service", static_folder=None)
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes

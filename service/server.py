@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home, open_home
-from cro_core.ingest import geolocation
+from cro_core.workflows import geolocate
 from service import logs
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _leave_with(parent: int) -> None:
 
 def _check_home(home: Home) -> None:
     """Finds here, not in the worker, what would keep the app from starting."""
-    _ = home.salt, home.admin_key, geolocation.locator(home)
+    _ = home.salt, home.admin_key, geolocate.locator(home)
     home.db.close()
 
 

@@ -7,13 +7,14 @@ which its workers finish, so there they agree to 9 digits at least.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from cro_core.analytics import event_scan
+from cro_core.analytics.engine import Engine, Named, Row
 from cro_core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,39 +22,6 @@ if TYPE_CHECKING:
 
 DUCKDB = "duckdb"
 SPARK = "spark:"
-
-Row = dict[str, Any]
-Named = Mapping[str, Any]
-
-
-class Engine(Protocol):
-    """Runs selections on the stored events as one connection to the database sees them."""
-
-    def give(self, name: str, **columns: Sequence[Any]) -> None:
-        """Makes a small table of whole numbers, fractions or text; there must be a row."""
-
-    def view(
-        self,
-        name: str,
-        columns: Sequence[str],
-        where: event_scan.Where,
-        *,
-        since: datetime | None = None,
-        before: datetime | None = None,
-    ) -> None:
-        """Makes a view of the stored events, as :func:`cro_core.analytics.event_scan.view` says."""
-
-    def keep(self, name: str, sql: str, named: Named) -> None:
-        """Makes a table of what a selection finds."""
-
-    def rows(self, sql: str, named: Named) -> list[Row]:
-        """What a selection finds, in its order."""
-
-    def table(self, sql: str, named: Named) -> pa.Table:
-        """The same in columns."""
-
-    def close(self) -> None:
-        """Frees what was made."""
 
 
 def opened(connection: sa.Connection, name: str = DUCKDB) -> Engine:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from cro_core.analytics import definitions, engines, unit_cache
+from cro_core.analytics import counts, definitions, engine, engines, unit_cache
 from cro_core.clock import from_micros, to_micros
 from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell
 from cro_core.errors import InvalidInput
@@ -66,7 +66,7 @@ class Reading:
     connection: sa.Connection
     experiment: Experiment
     as_of: datetime
-    engine: engines.Engine
+    engine: engine.Engine
     _keeper: unit_cache.Keeper | None = None
     _made: set[str] = field(default_factory=set)
     """Which of :data:`analysis.TABLES` there are."""
@@ -87,20 +87,18 @@ class Reading:
         """The counted units per epoch and variant."""
         return tuple(Cell(**row) for row in self._run(definitions.CELLS))
 
-    def times(self) -> tuple[definitions.Slice, ...]:
+    def times(self) -> tuple[counts.Slice, ...]:
         """The counted units by day and by hour of the day."""
         quarter = definitions.QUARTER // timedelta(microseconds=1)
         rows = self._run(definitions.QUARTERS)
         starts = ((r["epoch"], r["variant"], from_micros(r["quarter"] * quarter), r["units"]) for r in rows)
-        return definitions.time_slices(self.experiment, starts)
+        return counts.time_slices(self.experiment, starts)
 
     def quarter_sums(self) -> list[Row]:
         """What the counted units of each quarter of an hour did, per variant: :data:`analysis.QUARTER_SUMS`."""
         return self._run(definitions.QUARTER_SUMS)
 
-    def segments(
-        self, dimensions: Sequence[str] = tuple(definitions.SEGMENTS)
-    ) -> tuple[definitions.Slice, ...]:
+    def segments(self, dimensions: Sequence[str] = tuple(definitions.SEGMENTS)) -> tuple[counts.Slice, ...]:
         """Counted units by device, country, city, page and asset of the exposure.
 
         Each dimension has at most :data:`analysis.MOST_SLICES` slices beside those of other and of unknown values.
@@ -108,12 +106,12 @@ class Reading:
         Raises:
             InvalidInput: no such dimension.
         """
-        found: list[definitions.Slice] = []
+        found: list[counts.Slice] = []
         for dimension in dimensions:
             column = definitions.SEGMENTS[_known(dimension, tuple(definitions.SEGMENTS))]
             rows = self._run(definitions.SEGMENT.format(column=column))
             found += [
-                definitions.Slice(dimension, _slice_name(r), r["epoch"], r["variant"], int(r["units"]))
+                counts.Slice(dimension, _slice_name(r), r["epoch"], r["variant"], int(r["units"]))
                 for r in rows
             ]
         return tuple(found)
@@ -153,7 +151,7 @@ class Reading:
         """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
         return self.engine.table(definitions.UNITS, self._prepared(definitions.UNITS))
 
-    def waterfall(self) -> list[definitions.Step]:
+    def waterfall(self) -> list[counts.Step]:
         """From received to counted."""
         steps = {r["taken"]: int(r["events"] or 0) for r in self._run(definitions.STEPS_TAKEN)}
         stored = steps.pop(definitions.STORED)
@@ -161,7 +159,7 @@ class Reading:
         rows = self.connection.execute(
             sa.select(table.c.outcome, table.c.count).where(table.c.experiment_id == self.experiment.id)
         )
-        return definitions.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
+        return counts.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
 
     def crossover_units(self) -> int:
         """How many units met more than one variant."""
@@ -178,7 +176,7 @@ class Reading:
         self.engine.view("outcome", OUTCOME, wanted, before=until)
         return self._run(definitions.OUTCOMES, {"goal": goal})
 
-    def facets(self, *by: str) -> tuple[definitions.Facet, ...]:
+    def facets(self, *by: str) -> tuple[counts.Facet, ...]:
         """Counted units and conversions by one or two dimensions of :data:`analysis.FACETS`.
 
         Each has at most :data:`analysis.MOST_SLICES` values beside those of other and of unknown ones.
@@ -195,7 +193,7 @@ class Reading:
             self.engine.view("tagged", TAGGED, ours)
         rows = self._run(definitions.facet_query(by))
         return tuple(
-            definitions.Facet(
+            counts.Facet(
                 by, _facet_values(by, row), row["epoch"], row["variant"], row["units"], row["conversions"]
             )
             for row in rows
@@ -289,7 +287,7 @@ def _known(dimension: str, known: Sequence[str]) -> str:
 
 
 def _facet_values(by: Sequence[str], row: Row) -> tuple[str, ...]:
-    return tuple(definitions.facet_value(name, str(row[key])) for name, key in zip(by, "ab", strict=False))
+    return tuple(counts.facet_value(name, str(row[key])) for name, key in zip(by, "ab", strict=False))
 
 
 def _slice_name(row: Row) -> str:

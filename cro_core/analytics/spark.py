@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cro_core.analytics import event_scan
-from cro_core.analytics.engines import Named, Row
+from cro_core.analytics.engine import Named, Row
 from cro_core.clock import to_micros
 from cro_core.errors import StoreError
 from cro_core.storage.lake import arrow_schema
@@ -46,7 +46,7 @@ INSTALL = "install the extra: pip install 'cro-intelligence[spark]'"
 
 
 class Spark:
-    """A session of its own at a master, with tables that nobody else sees: a :class:`cro_core.analytics.engines.Engine`.
+    """A session of its own at a master, with tables that nobody else sees: a :class:`cro_core.analytics.engine.Engine`.
 
     Args:
         connection: the store.

@@ -7,9 +7,7 @@ SDKs therefore agree with this module by construction.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
-from functools import lru_cache
 
 from cro_core.errors import InvalidInput
 
@@ -73,16 +71,3 @@ def equal_shares(count: int) -> list[float]:
         raise InvalidInput(f"count is {count}: give 1 to {BUCKETS} variants", field="count")
     base, extra = divmod(BUCKETS, count)
     return [(base + (index < extra)) / BUCKETS for index in range(count)]
-
-
-def pseudonym(salt: bytes, visitor: str) -> str:
-    """The only form in which a visitor (or session) is stored: a keyed hash, 128 bits, as hex."""
-    keyed = _keyed(salt).copy()
-    keyed.update(visitor.encode("utf-8", "surrogatepass"))
-    return keyed.hexdigest()[:32]
-
-
-@lru_cache(maxsize=8)
-def _keyed(salt: bytes) -> hmac.HMAC:
-    """The hash with only its key in it: taking that in costs more than a visitor does."""
-    return hmac.new(salt, digestmod="sha256")

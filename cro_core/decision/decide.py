@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 from cro_core import __version__
-from cro_core.analytics.definitions import totals
+from cro_core.analytics.counts import totals
 from cro_core.decision import metrics
 from cro_core.decision.evidence import Comparison, always_valid, compare, look_at, with_rate
 from cro_core.decision.inputs import (

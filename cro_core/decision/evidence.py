@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cro_core.analytics.definitions import Totals
+from cro_core.analytics.counts import Totals
 from cro_core.decision.inputs import aggregates
 from cro_core.domain import Cell, Experiment, Variant, to_json
 from cro_core.statistics import looks, proportions

@@ -18,7 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cro_core.analytics.definitions import SEGMENTS, Slice
+from cro_core.analytics.counts import Slice
+from cro_core.analytics.definitions import SEGMENTS
 from cro_core.clock import zone
 from cro_core.domain import Cell, Experiment, Reason
 from cro_core.errors import InvalidInput

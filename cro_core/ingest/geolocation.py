@@ -10,29 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cro_core.errors import ConfigError
-from cro_core.home import Home
 from cro_core.ingest.cleaning import Place
 
 Locate = Callable[[str], Place]
 """The place of an address, as far as it is known."""
 
 SETTING = "service.geo_database"
-
-
-def locator(home: Home) -> Locate | None:
-    """What finds places for this home, or ``None`` where its settings name no file.
-
-    Raises:
-        ConfigError: the file cannot be read, or the package that reads it is missing.
-    """
-    path = home.config.service.geo_database
-    if path is None:
-        return None
-    found: Locate | None = home.cache.get("geo")
-    if found is None:
-        # A relative path is the home's: the service may be started anywhere.
-        found = home.cache["geo"] = open_locator(str(home.path / path))
-    return found
 
 
 def open_locator(path: str) -> Locate:

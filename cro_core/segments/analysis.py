@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cro_core.analytics.definitions import Facet
+from cro_core.analytics.counts import Facet
 from cro_core.domain import Cell, Experiment
 from cro_core.errors import InvalidInput
 from cro_core.segments import behaviour

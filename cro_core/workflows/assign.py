@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cro_core.assignment.buckets import assign, pseudonym
+from cro_core.assignment.buckets import assign
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Variant
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.ingest.user_agents import classify
 from cro_core.storage import events
 from cro_core.workflows.catalog import catalog

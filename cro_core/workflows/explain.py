@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from cro_core.analytics import definitions, reader
+from cro_core.analytics import counts, definitions, reader
 from cro_core.analytics.completeness import Extent, complete_until, extent
 from cro_core.clock import from_micros, iso, to_micros
 from cro_core.domain import Experiment
@@ -67,7 +67,7 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
         moment = experiment.judged_at(as_of)
         with reader.reading(connection, experiment, moment) as reading:
             steps = reading.waterfall()
-            totals = definitions.totals(experiment, reading.cells())
+            totals = counts.totals(experiment, reading.cells())
         stored = extent(connection, experiment, moment)
     said = {"received": _received(experiment.id), **dict(_steps(experiment.id))}
     return Explained(
@@ -232,7 +232,7 @@ def _steps(experiment_id: str) -> Iterator[tuple[str, str]]:
             yield step, f"SELECT COUNT(*) FROM explained WHERE step = {_literal(step)}"
 
 
-def _of_variant(total: definitions.Totals) -> Iterator[Number]:
+def _of_variant(total: counts.Totals) -> Iterator[Number]:
     counted = f"FROM explained_units WHERE standing = {_literal(definitions.COUNTED)} AND variant = {_literal(total.variant)}"
     key = total.variant
     yield Number(f"units:{key}", total.units, f"visitors counted for {key}", f"SELECT COUNT(*) {counted}")

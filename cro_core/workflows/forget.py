@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cro_core.assignment.buckets import pseudonym
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import erasure, journal
 from cro_core.workflows.seal import Sealer, events_of, sealing
 

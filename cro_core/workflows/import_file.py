@@ -20,7 +20,6 @@ import sqlalchemy as sa
 from tqdm import tqdm
 
 from cro_core.analytics import reader
-from cro_core.assignment.buckets import pseudonym
 from cro_core.decision import Judgement, decide
 from cro_core.domain import Decision, Event, Experiment
 from cro_core.errors import Conflict
@@ -35,6 +34,7 @@ from cro_core.importing.refusal import refuse
 from cro_core.importing.rows import Stream, prepare
 from cro_core.ingest.cleaning import Rejection, Rules
 from cro_core.ingest.cleaning_by_column import clean_columns
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import events as event_store
 from cro_core.storage import experiments, journal, look_states, schema
 from cro_core.workflows.evaluate import evaluate

@@ -20,11 +20,11 @@ import sqlalchemy as sa
 from tqdm import tqdm
 
 from cro_core.analytics import engines, event_scan, reader
-from cro_core.assignment.buckets import pseudonym
 from cro_core.decision.offline_outcomes import Outcomes, outcomes
 from cro_core.domain import EXPOSURE, Experiment, Status, to_json
 from cro_core.errors import Conflict
 from cro_core.home import Home
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import events as event_store
 from cro_core.storage import experiments, journal, schema
 from cro_core.storage.database import add_counts

@@ -9,12 +9,12 @@ from functools import lru_cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from cro_core.assignment.buckets import pseudonym
 from cro_core.home import Home
-from cro_core.ingest import geolocation
 from cro_core.ingest.cleaning import UNKNOWN, Place, Rejection, Rules, Sender, clean
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.ingest.user_agents import classify
 from cro_core.storage.events import Posted, record_all
+from cro_core.workflows import geolocate
 from cro_core.workflows.catalog import catalog, remembered
 
 
@@ -94,7 +94,7 @@ def _rules(home: Home, sender: Sender, now: datetime) -> Rules:
 
 
 def _place(home: Home, sender: Sender) -> Place:
-    locate = geolocation.locator(home)
+    locate = geolocate.locator(home)
     if locate is None or sender.address is None or (sender.place.city and sender.place.country):
         return sender.place
     return sender.place.or_else(locate(sender.address))

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cro_core.analytics import definitions, reader
+from cro_core.analytics import counts, reader
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
@@ -127,7 +127,7 @@ def _by_status(known: Any) -> dict[Status, int]:
 
 def _active(connection: sa.Connection, experiment: Experiment, now: datetime) -> dict[str, Any]:
     with reader.reading(connection, experiment, now) as reading:
-        totals, exposed = definitions.totals(experiment, reading.cells()), reading.exposed_units()
+        totals, exposed = counts.totals(experiment, reading.cells()), reading.exposed_units()
     epoch = experiment.epoch_at(now)
     return {
         "test_id": experiment.id,

@@ -29,7 +29,7 @@ from helpers.store_samples import (
     with_shares,
 )
 
-from cro_core.analytics import definitions, reader
+from cro_core.analytics import counts, definitions, reader
 from cro_core.clock import to_micros
 from cro_core.domain import EXPOSURE, Cell, Event, Experiment, Goal, Ratio
 from cro_core.errors import Conflict, InvalidInput
@@ -70,7 +70,7 @@ def counted(database: Database, experiment: Experiment, as_of: datetime = LATE) 
     """Variant -> counted units, conversions."""
     with database.read() as connection:
         cells = reader.reading(connection, experiment, as_of).cells()
-    return {t.variant: (t.units, t.conversions) for t in definitions.totals(experiment, cells)}
+    return {t.variant: (t.units, t.conversions) for t in counts.totals(experiment, cells)}
 
 
 # ---------------------------------------------------------------- the second implementation
@@ -280,7 +280,7 @@ def _same_cells(reading: reader.Reading, experiment: Experiment, expected: pd.Da
     cells, cities, crossed = reading.cells(), reading.slices("city"), reading.crossover_units()
     assert crossed >= 0
     kept = expected[expected["standing"] == "counted_exposure"] if len(expected) else expected
-    for total in definitions.totals(experiment, cells):
+    for total in counts.totals(experiment, cells):
         mine = kept[kept["variant"] == total.variant] if len(kept) else None
         sums = (
             (0, 0, 0.0, 0.0, 0.0, 0.0)
@@ -689,14 +689,14 @@ def test_before_the_start_there_is_nothing_to_count(database: Database) -> None:
 
 
 def test_an_event_lost_by_the_classification_would_be_shown() -> None:
-    lines = definitions.waterfall(5, {"counted_exposure": 3}, {"rejected": 1, "accepted": 5})
+    lines = counts.waterfall(5, {"counted_exposure": 3}, {"rejected": 1, "accepted": 5})
     assert lines[0].count == 6
     assert (lines[-1].step, lines[-1].count) == ("unexplained", 2)
 
 
 def test_totals_have_zeros_for_variants_nobody_saw() -> None:
     cells = [Cell(0, "b", 3, 1, 2.0, 4.0), Cell(1, "b", 4, 2, 1.0, 1.0)]
-    totals = definitions.totals(running(keys=("a", "b", "c")), cells)
+    totals = counts.totals(running(keys=("a", "b", "c")), cells)
     assert [(t.variant, t.units, t.conversions, t.score_sum, t.score_sumsq) for t in totals] == [
         ("a", 0, 0, 0, 0), ("b", 7, 3, 3.0, 5.0), ("c", 0, 0, 0, 0),
     ]  # fmt: skip

@@ -12,17 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cro_core.assignment.buckets import (
-    BUCKETS,
-    assign,
-    bucket,
-    check_shares,
-    choose,
-    equal_shares,
-    fnv1a32,
-    pseudonym,
-)
+from cro_core.assignment.buckets import BUCKETS, assign, bucket, check_shares, choose, equal_shares, fnv1a32
 from cro_core.errors import InvalidInput
+from cro_core.ingest.pseudonym import pseudonym
 
 texts = st.text(st.characters(exclude_categories=()), max_size=40)  # surrogates, emoji and all
 places = st.integers(0, BUCKETS - 1).map(lambda k: k / BUCKETS)

@@ -16,8 +16,9 @@ from helpers.real_data import ADSMART, DATA, REAL
 from helpers.store_samples import DAY, HOUR, START, event, exposure, rows, running, stored, with_shares
 from numpy.typing import NDArray
 
-from cro_core.analytics import definitions, reader
-from cro_core.analytics.definitions import OTHER, UNKNOWN, Slice
+from cro_core.analytics import counts, definitions, reader
+from cro_core.analytics.counts import Slice
+from cro_core.analytics.definitions import OTHER, UNKNOWN
 from cro_core.clock import from_micros, to_micros, zone
 from cro_core.decision import split_check
 from cro_core.decision.split_check import SplitReport, check_splits, segments_due
@@ -77,7 +78,7 @@ class Visitors:
         quarter = 900 * 10**6
         times = self._grouped(epoch, self.at // quarter)
         cells = tuple(Cell(e, v, n, 0) for (e, v), n in self._grouped(epoch))
-        found = definitions.time_slices(
+        found = counts.time_slices(
             self.experiment, ((e, v, from_micros(int(q) * quarter), n) for (e, v, q), n in times)
         )
         for name in ("device", "page", "city"):
@@ -307,7 +308,7 @@ def test_days_are_those_of_the_site() -> None:
     """The clocks of Paris go forward on 29 March 2026: 23 hours, none of them from 2 to 3."""
     experiment = running(zone="Europe/Paris")
     moments = [datetime(2026, 3, 28, 22, 45, tzinfo=UTC) + h * HOUR / 2 for h in range(52)]
-    found = definitions.time_slices(experiment, [(0, "a", m, 1) for m in moments])
+    found = counts.time_slices(experiment, [(0, "a", m, 1) for m in moments])
     days = {s.name: s.units for s in found if s.dimension == "day"}
     hours = {s.name: s.units for s in found if s.dimension == "hour"}
     assert days == {"2026-03-28": 1, "2026-03-29": 46, "2026-03-30": 5}

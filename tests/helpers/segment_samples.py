@@ -11,7 +11,8 @@ from helpers.real_data import DATA
 from helpers.store_samples import running
 from numpy.typing import NDArray
 
-from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY, Facet
+from cro_core.analytics.counts import Facet
+from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY
 from cro_core.assignment.buckets import assign
 from cro_core.domain import Cell, Experiment
 from cro_core.segments import analysis

@@ -20,12 +20,12 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from cro_core import reporting
-from cro_core.assignment.buckets import pseudonym
 from cro_core.cli import app
 from cro_core.decision.offline_outcomes import Estimate
 from cro_core.domain import Event
 from cro_core.errors import Conflict, MappingError
 from cro_core.home import Home, create_home
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.rendering import sections
 from cro_core.rendering.decision_text import decision_text
 from cro_core.storage import events, schema

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cro_core.analytics import arrivals, reader
-from cro_core.assignment.buckets import pseudonym
 from cro_core.domain import Event, Experiment, Status
 from cro_core.home import Home
 from cro_core.ingest.cleaning import MAX_ERROR, MAX_PAYLOAD, Place, Rejection, Rules, Sender, clean, new_id
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.ingest.user_agents import Agent
 from cro_core.planning import plans
 from cro_core.storage import schema

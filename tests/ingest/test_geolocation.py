@@ -16,6 +16,7 @@ from cro_core.home import Home
 from cro_core.ingest import geolocation
 from cro_core.ingest.cleaning import Place, Sender
 from cro_core.storage import schema
+from cro_core.workflows import geolocate
 from cro_core.workflows.ingest import ingest
 
 PLACES = {
@@ -87,15 +88,15 @@ def test_without_the_package_the_extra_is_named(file: Path, monkeypatch: pytest.
 
 
 def test_a_home_without_a_file_looks_nowhere(site: Home) -> None:
-    assert geolocation.locator(site) is None
+    assert geolocate.locator(site) is None
 
 
 def test_a_process_opens_the_file_once_and_relative_to_the_home(make_site: Callable[..., Home]) -> None:
     home = make_site({"service": {"geo_database": "data/places.mmdb"}})
     write_mmdb(home.data / "places.mmdb", PLACES)
-    first = geolocation.locator(home)
+    first = geolocate.locator(home)
     assert first is not None
-    assert geolocation.locator(home) is first
+    assert geolocate.locator(home) is first
     assert first("192.0.2.1").city == "Århus"
 
 

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ LAYERS = {
     "adapters": {
         "cro_core.analytics.arrivals",
         "cro_core.analytics.completeness",
+        "cro_core.analytics.engine",
         "cro_core.analytics.engines",
         "cro_core.analytics.event_scan",
         "cro_core.analytics.free_sql",
@@ -60,9 +62,7 @@ ORDER = list(LAYERS)
 def _layer(module: str) -> int | None:
     """Index of the layer a module belongs to, by the longest name that fits; the package itself belongs to none."""
     places = {name: index for index, names in enumerate(LAYERS.values()) for name in names}
-    while module and module not in places:
-        module = module.rpartition(".")[0]
-    return places.get(module)
+    return next((places[part] for part in _with_parents(module) if part in places), None)
 
 
 def _modules() -> Iterator[tuple[str, Path]]:
@@ -96,6 +96,51 @@ def test_imports_go_one_way() -> None:
             if own is not None and found is not None and found > own:
                 upward.append(f"{name} ({ORDER[own]}) imports {imported} ({ORDER[found]})")
     assert upward == []
+
+
+def _package(module: str) -> str:
+    """The room of a module: its package inside ``cro_core``, or the module itself where it stands loose."""
+    first, *rest = module.split(".")
+    return ".".join((first, *rest[:1])) if first == "cro_core" else first
+
+
+def _arrows() -> Iterator[tuple[str, str]]:
+    """Which module imports which, of our own."""
+    files = dict(_modules())
+    for name, file in files.items():
+        for imported in _imports(file):
+            nearest = next((part for part in _with_parents(imported) if part in files), "cro_core")
+            if nearest not in ("cro_core", name):
+                yield name, nearest
+
+
+def _with_parents(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    yield from (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+
+
+@pytest.mark.parametrize("room", [str, _package], ids=["files", "packages"])
+def test_no_imports_in_circles(room: Callable[[str], str]) -> None:
+    graph: dict[str, set[str]] = {}
+    for name, imported in _arrows():
+        if room(name) != room(imported):
+            graph.setdefault(room(name), set()).add(room(imported))
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def test_reporting_is_pure_and_so_is_all_that_it_reaches() -> None:
+    reached, waiting = set[str](), [name for name, _ in _modules() if name.startswith("cro_core.reporting")]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += [imported for importer, imported in _arrows() if importer == name]
+    assert {name for name in reached if _layer(name) not in (0, 1)} == set()
+
+
+def test_few_words_stay_loose() -> None:
+    loose = [name for name, file in _modules() if name.count(".") == 1 and file.stem != "__init__"]
+    assert len([name for name in loose if name.startswith("cro_core.")]) <= 7
 
 
 def test_nobody_imports_an_entry() -> None:

@@ -23,7 +23,8 @@ from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
 from cro_core.analytics import definitions, reader
-from cro_core.analytics.definitions import OTHER, UNKNOWN, Facet
+from cro_core.analytics.counts import Facet
+from cro_core.analytics.definitions import OTHER, UNKNOWN
 from cro_core.cli import app
 from cro_core.domain import Event
 from cro_core.errors import InvalidInput

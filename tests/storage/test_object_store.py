@@ -31,11 +31,11 @@ from helpers.store_samples import stored as with_experiment
 from cro_core import frames
 from cro_core.analytics import event_scan, unit_cache
 from cro_core.analytics.reader import reading
-from cro_core.assignment.buckets import pseudonym
 from cro_core.config import validate
 from cro_core.domain import Event, Ratio, to_json
 from cro_core.errors import ConfigError, InvalidInput, StoreError
 from cro_core.home import Home, create_home, open_home
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import duckdb_connection, schema, seals
 from cro_core.storage import lake as lake_module
 from cro_core.storage.lake import Lake, arrow_table, raw_columns

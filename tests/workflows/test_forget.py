@@ -17,12 +17,12 @@ from helpers.store_samples import stored as with_experiment
 from typer.testing import CliRunner
 
 from cro_core.analytics.reader import reading
-from cro_core.assignment.buckets import pseudonym
 from cro_core.cli import app
 from cro_core.domain import Event
 from cro_core.errors import Busy, InvalidInput, StoreError
 from cro_core.home import Home
 from cro_core.ingest.cleaning import MAX_PAYLOAD, Rejection
+from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import erasure, journal, schema, seals
 from cro_core.storage import events as event_store
 from cro_core.storage.database import Database

@@ -1,0 +1,22 @@
+"""Where a visitor is: what finds the place of an address, as a home's settings say."""
+
+from __future__ import annotations
+
+from cro_core.home import Home
+from cro_core.ingest.geolocation import Locate, open_locator
+
+
+def locator(home: Home) -> Locate | None:
+    """What finds places for this home, or ``None`` where its settings name no file.
+
+    Raises:
+        ConfigError: the file cannot be read, or the package that reads it is missing.
+    """
+    path = home.config.service.geo_database
+    if path is None:
+        return None
+    found: Locate | None = home.cache.get("geo")
+    if found is None:
+        # A relative path is the home's: the service may be started anywhere.
+        found = home.cache["geo"] = open_locator(str(home.path / path))
+    return found
