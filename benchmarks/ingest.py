@@ -39,7 +39,7 @@ from cro_core.clock import system_clock
 from cro_core.home import create_home, open_home
 from cro_core.storage import schema
 from cro_core.storage.events import Posted
-from cro_core.workflows import lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.ingest import save_alone
 from service import logs
 from service.app import create_app
@@ -152,7 +152,7 @@ def started(
     home, ports = folder / name.replace(" ", "-"), [free_port() for _ in range(workers)]
     environ = dict(os.environ) | ({"CRO_DATABASE_URL": url} if url else {})
     made = create_home(home, {"service": {"requests_per_second": None}}, environ)
-    lifecycle.create_experiment(made, EXPERIMENT, now=system_clock(), actor="benchmark")
+    create_experiment(made, EXPERIMENT, now=system_clock(), actor="benchmark")
     made.db.close()
     processes = [
         subprocess.Popen(

@@ -628,11 +628,11 @@ def approve(
     as_json: JsonOption = False,
 ) -> None:
     """Carry out what the autopilot proposed."""
-    from cro_core.workflows import lifecycle
+    from cro_core.workflows import approval
 
     opened = open_home(home)
     _say(
-        {"done": lifecycle.approve(opened, recommendation, now=opened.clock(), actor="cli")},
+        {"done": approval.approve(opened, recommendation, now=opened.clock(), actor="cli")},
         as_json,
         lambda d: str(d["done"]),
     )
@@ -645,11 +645,11 @@ def reject(
     as_json: JsonOption = False,
 ) -> None:
     """Decline what the autopilot proposed."""
-    from cro_core.workflows import lifecycle
+    from cro_core.workflows import approval
 
     opened = open_home(home)
     _say(
-        {"done": lifecycle.reject(opened, recommendation, now=opened.clock(), actor="cli")},
+        {"done": approval.reject(opened, recommendation, now=opened.clock(), actor="cli")},
         as_json,
         lambda d: str(d["done"]),
     )
@@ -665,12 +665,12 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Undo an automatic change."""
-    from cro_core.workflows import lifecycle
+    from cro_core.workflows import rollback as undoing
 
     opened = open_home(home)
     if list_only:
         with opened.db.read() as connection:
-            changes = lifecycle.undoable(connection)
+            changes = undoing.undoable(connection)
         _say(
             changes,
             as_json,
@@ -680,7 +680,7 @@ def rollback(
             ),
         )
         return
-    done = lifecycle.rollback(opened, change, now=opened.clock(), actor="cli")
+    done = undoing.rollback(opened, change, now=opened.clock(), actor="cli")
     _say({"done": done}, as_json, lambda d: str(d["done"]))
 
 

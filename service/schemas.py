@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from cro_core.domain import KEY, Status, Verdict
-from cro_core.workflows.lifecycle import ExperimentIn
+from cro_core.workflows.create_experiment import ExperimentIn
 
 SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 

@@ -17,7 +17,7 @@ from cro_core.domain import Decision, Experiment, Status, to_json
 from cro_core.errors import Busy
 from cro_core.home import Home
 from cro_core.storage import decisions, experiments, journal, look_states
-from cro_core.workflows import lifecycle, open_backlog
+from cro_core.workflows import feasibility, lifecycle, open_backlog, proposals
 from cro_core.workflows.evaluate import judge, look
 from cro_core.workflows.seal import seal
 
@@ -222,24 +222,24 @@ class _Cycle:
 
     def _start_or_propose(self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis) -> list[str]:
         """Starts by itself what can tell; at low traffic it asks for one patient experiment at a time instead."""
-        patience = lifecycle.patience(connection, hypothesis, self.home, now=self.now)
+        patience = feasibility.patience(connection, hypothesis, self.home, now=self.now)
         if patience is not None:
             return self._propose_patience(connection, hypothesis, patience)
         if self.home.config.automation.auto_start_new_tests:
             started = lifecycle.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
             return [started.text(hypothesis.statement)]
-        if lifecycle.propose_start(connection, hypothesis, now=self.now):
+        if proposals.propose_start(connection, hypothesis, now=self.now):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []
 
     def _propose_patience(
-        self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis, patience: lifecycle.Patience
+        self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis, patience: feasibility.Patience
     ) -> list[str]:
         """One experiment at a time: nothing is proposed while one runs or waits for a person."""
         waiting = [p for p in decisions.recommendations(connection) if p["kind"] == "start"]
         if waiting or experiments.with_status(connection, Status.RUNNING):
             return []
-        lifecycle.propose_start(connection, hypothesis, now=self.now, patience=patience)
+        proposals.propose_start(connection, hypothesis, now=self.now, patience=patience)
         return [f"{hypothesis.id}: proposed for {patience.weeks} weeks, waiting for approval. {patience.why}"]
 
 

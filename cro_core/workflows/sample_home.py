@@ -85,7 +85,7 @@ def sample_home(folder: Path | None = None) -> Home:
     Args:
         folder: where to make it; default: a temporary folder that is removed when this process ends.
     """
-    from cro_core.workflows.lifecycle import create_experiment  # not needed where a real home is opened
+    from cro_core.workflows.create_experiment import create_experiment
 
     root = folder or Path(tempfile.mkdtemp(prefix="cro-sample-"))
     if folder is None:

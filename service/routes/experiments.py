@@ -6,7 +6,8 @@ from typing import Any
 
 from cro_core.domain import Experiment
 from cro_core.home import Home
-from cro_core.workflows import lifecycle
+from cro_core.workflows import approval, lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from service.answers import Answer
 from service.auth import Access
 from service.endpoints import Reply, Section
@@ -38,7 +39,7 @@ def create_test(home: Home, body: ExperimentBody) -> Answer:
     One experiment runs in a slot at a time.
     """
     payload = body.model_dump(exclude_unset=True)
-    return Answer(_present(lifecycle.create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
+    return Answer(_present(create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
 
 
 @section.post(
@@ -74,7 +75,7 @@ def decide(home: Home, body: DecideBody) -> Answer:
 
     Approving carries it out at once; rejecting a winner archives its experiment.
     """
-    act = lifecycle.approve if body.action == "approve" else lifecycle.reject
+    act = approval.approve if body.action == "approve" else approval.reject
     done = act(home, body.recommendation, now=home.clock(), actor=ACTOR)
     return Answer({"recommendation": body.recommendation, "action": body.action, "done": done})
 

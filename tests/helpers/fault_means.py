@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from helpers.service_samples import BROWSER, EXPERIMENT, LATER, START, Server, cro, exposure, free_port
 
 from cro_core.home import Home, create_home, open_home, set_clock
-from cro_core.workflows import lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import evaluate
 
 EVENTS = "/api/cro/events"
@@ -38,7 +38,7 @@ def make_shop(path: Path, url: str) -> Home:
     set_clock(made, LATER)
     made.db.close()
     home = open_home(path, environ)
-    lifecycle.create_experiment(home, EXPERIMENT, now=START, actor="test")
+    create_experiment(home, EXPERIMENT, now=START, actor="test")
     return home
 
 

@@ -23,6 +23,7 @@ from cro_core.domain import Status
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.storage import experiments, schema
 from cro_core.workflows import lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import judge
 from cro_core.workflows.ingest import ingest
 
@@ -52,7 +53,7 @@ def make_home(path: Path, settings: dict[str, Any] | None = None) -> Home:
     set_clock(home, LATER)
     home.db.close()
     home = open_home(path)
-    lifecycle.create_experiment(home, EXPERIMENT, now=START, actor="test")
+    create_experiment(home, EXPERIMENT, now=START, actor="test")
     return home
 
 

@@ -17,7 +17,7 @@ from cro_core.home import Home, create_home
 from cro_core.hypotheses.backlog import WORDINGS, Asset, Champion, Priority, generate
 from cro_core.hypotheses.media_manifest import MANIFEST
 from cro_core.storage import decisions, experiments
-from cro_core.workflows import lifecycle
+from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.open_backlog import find, open_backlog
 from cro_core.workflows.orchestrate import orchestrate
 
@@ -179,10 +179,10 @@ def test_what_a_person_declined_is_not_proposed_again(tmp_path: Path) -> None:
     with home.db.read() as connection:
         pending = {p["subject"]: p["id"] for p in decisions.recommendations(connection)}
     assert set(pending) == {"hero.dance", "cta.check-your-date"}
-    lifecycle.reject(home, pending["hero.dance"], now=NOW, actor="admin")
+    approval.reject(home, pending["hero.dance"], now=NOW, actor="admin")
     assert "hero.dance" not in backlog(home)
     assert "cta.check-your-date" in backlog(home)
-    said = lifecycle.approve(home, pending["cta.check-your-date"], now=NOW, actor="admin")
+    said = approval.approve(home, pending["cta.check-your-date"], now=NOW, actor="admin")
     assert said == "cta.check-your-date: started"
     assert "cta.check-your-date" not in backlog(home)
     home.db.close()

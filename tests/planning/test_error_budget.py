@@ -19,7 +19,8 @@ from cro_core.planning import plans
 from cro_core.statistics import multiplicity
 from cro_core.statistics.multiplicity import Trial
 from cro_core.storage import decisions, experiments, journal
-from cro_core.workflows import error_budget, lifecycle
+from cro_core.workflows import approval, error_budget, lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.site_traffic import site_traffic
@@ -62,7 +63,7 @@ def changed(home: Home, section: str = "statistics", **values: Any) -> Home:
 
 def create(home: Home, key: str, slot: str = "hero", **more: Any) -> Experiment:
     payload = {"test_id": key, "slot": slot, "variants": [{"variant_id": "a"}, {"variant_id": "b"}], **more}
-    return lifecycle.create_experiment(home, payload, now=home.clock(), actor="test")
+    return create_experiment(home, payload, now=home.clock(), actor="test")
 
 
 def visit(home: Home, key: str, converting: Sequence[int], visitors: Sequence[int] = (400, 400)) -> None:
@@ -351,7 +352,7 @@ class TestTraffic:
         with home.db.read() as connection:
             (proposal,) = decisions.recommendations(connection)
             assert experiments.with_status(connection, Status.RUNNING) == []
-        said = lifecycle.approve(home, proposal["id"], now=home.clock(), actor="ann")
+        said = approval.approve(home, proposal["id"], now=home.clock(), actor="ann")
         made = get(home, said.partition(":")[0])
         assert (made.plan.horizon, made.plan.adaptive, len(made.epochs)) == (timedelta(weeks=8), False, 1)
         assert plans.under_powered(made.plan, 10) is None
@@ -413,5 +414,5 @@ class TestTraffic:
         cycle_after(home, 0)
         with home.db.read() as connection:
             proposal = decisions.recommendations(connection)[0]["id"]
-        said = lifecycle.approve(home, proposal, now=home.clock(), actor="ann")
+        said = approval.approve(home, proposal, now=home.clock(), actor="ann")
         assert ": started" in said

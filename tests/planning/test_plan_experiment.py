@@ -33,6 +33,7 @@ from cro_core.storage import events as event_store
 from cro_core.storage import experiments
 from cro_core.storage.database import Database
 from cro_core.workflows import error_budget, lifecycle
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.plan_experiment import Asked, plan
 from cro_core.workflows.site_traffic import experiment_traffic, site_traffic
 
@@ -514,7 +515,7 @@ def test_the_plan_is_what_the_next_experiment_gets(make_site: Callable[..., Home
     home = stream_site(make_site)
     stored(home.db, replace(running("old"), ended_at=START, status=Status.ARCHIVED))
     payload = {"test_id": "hero", "variants": [{"variant_id": "a"}, {"variant_id": "b"}], "start": False}
-    lifecycle.create_experiment(home, payload, now=START, actor="test")
+    create_experiment(home, payload, now=START, actor="test")
     later = START + 30 * DAY
     of_settings, of_draft = (plan(home, now=later, experiment_id=key) for key in (None, "hero"))
     with home.db.write() as connection:

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.reporting import words
-from cro_core.workflows.lifecycle import create_experiment
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.run_job import run_job
 from cro_core.workflows.sample_home import NOW
 

@@ -18,12 +18,14 @@ from cro_core.hypotheses.media_manifest import draw_sample_media
 from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
 from cro_core.storage import decisions, experiments, journal, look_states, schema
-from cro_core.workflows import lifecycle
+from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
+from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import foresee, orchestrate
 from cro_core.workflows.replay import replay
+from cro_core.workflows.rollback import rollback, undoable
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -53,7 +55,7 @@ def create(home: Home, key: str = "hero", **more: Any) -> Experiment:
         {"variant_id": "film", "config": {"kind": "video"}, "asset_id": "dance.mp4"},
     ]
     payload = {"test_id": key, "slot": "hero", "variants": variants, **more}
-    return lifecycle.create_experiment(home, payload, now=home.clock(), actor="test")
+    return create_experiment(home, payload, now=home.clock(), actor="test")
 
 
 def visit(home: Home, key: str, counts: Sequence[tuple[str, int, int]], at: datetime, epoch: int = 0) -> None:
@@ -179,27 +181,27 @@ class TestApproval:
 
     def test_approve_ships(self, proposed: Home) -> None:
         assert (
-            lifecycle.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+            approval.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
             == "hero: shows film of hero"
         )
         assert get(proposed, "hero").status is Status.ARCHIVED
         assert assignments(proposed, "anybody", now=proposed.clock())["production"][0]["variant_id"] == "film"
         with pytest.raises(Conflict, match="approved already"):
-            lifecycle.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+            approval.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
 
     def test_reject_keeps_what_is_shown(self, proposed: Home) -> None:
-        lifecycle.reject(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+        approval.reject(proposed, "ship:hero", now=proposed.clock(), actor="ann")
         assert (get(proposed, "hero").status, get(proposed, "hero").winner) == (Status.ARCHIVED, None)
         assert assignments(proposed, "anybody", now=proposed.clock())["production"] == []
 
     def test_unknown_proposal_names_those_there_are(self, proposed: Home) -> None:
         with pytest.raises(NotFound, match="pending are ship:hero"):
-            lifecycle.approve(proposed, "ship:nothing", now=proposed.clock(), actor="ann")
+            approval.approve(proposed, "ship:nothing", now=proposed.clock(), actor="ann")
 
     def test_ending_by_hand_withdraws_the_proposal(self, proposed: Home) -> None:
         lifecycle.end_experiment(proposed, "hero", now=proposed.clock(), actor="ann")
         with pytest.raises(Conflict, match="withdrawn"):
-            lifecycle.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
+            approval.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
 
 
 class TestRollback:
@@ -207,13 +209,13 @@ class TestRollback:
 
     def test_shipping_and_deciding(self, home: Home) -> None:
         orchestrate(home, now=won(home))
-        said = lifecycle.rollback(home, now=home.clock(), actor="ann")
+        said = rollback(home, now=home.clock(), actor="ann")
         assert said == "hero: shows the site's own default again"
         assert assignments(home, "anybody", now=home.clock())["production"] == []
-        lifecycle.rollback(home, now=home.clock(), actor="ann")
+        rollback(home, now=home.clock(), actor="ann")
         assert get(home, "hero").winner is None
         with pytest.raises(NotFound, match="no automatic change"):
-            lifecycle.rollback(home, now=home.clock(), actor="ann")
+            rollback(home, now=home.clock(), actor="ann")
 
     def test_taking_a_decision_back_restores_what_was_shown_before(self, home: Home) -> None:
         orchestrate(home, now=won(home))
@@ -229,21 +231,21 @@ class TestRollback:
         with home.db.read() as connection:
             concluded = next(
                 c
-                for c in lifecycle.undoable(connection)
+                for c in undoable(connection)
                 if (c["action"], c["subject"]) == (lifecycle.CONCLUDE, "hero-3")
             )
-        lifecycle.rollback(home, concluded["id"], now=home.clock(), actor="ann")
+        rollback(home, concluded["id"], now=home.clock(), actor="ann")
         with home.db.read() as connection:
             assert decisions.production(connection)["hero"]["experiment_id"] == "hero"
 
     def test_only_automatic_changes_and_only_once(self, home: Home) -> None:
         create(home)
         with pytest.raises(NotFound):
-            lifecycle.rollback(home, now=home.clock(), actor="ann")
+            rollback(home, now=home.clock(), actor="ann")
         with home.db.read() as connection:
             by_hand = journal.trail(connection)[0]["id"]
         with pytest.raises(Conflict, match="cannot be undone"):
-            lifecycle.rollback(home, by_hand, now=home.clock(), actor="ann")
+            rollback(home, by_hand, now=home.clock(), actor="ann")
 
 
 class TestEndingByHand:
@@ -367,7 +369,7 @@ class TestAllocation:
 
     def test_rollback_restores_the_shares_of_the_coming_days(self, moving: Home) -> None:
         orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
-        lifecycle.rollback(moving, now=START + 2 * DAY - timedelta(minutes=20), actor="ann")
+        rollback(moving, now=START + 2 * DAY - timedelta(minutes=20), actor="ann")
         assert {e.shares["film"] for e in get(moving, "hero").epochs} == {0.5}
 
     def test_shares_of_a_day_that_has_begun_are_frozen(self, moving: Home) -> None:
@@ -416,9 +418,9 @@ def test_backlog_is_proposed_once_where_a_person_has_to_agree(tmp_path: Path) ->
         assert experiments.with_status(connection, Status.RUNNING) == []
         waiting = [p["id"] for p in decisions.recommendations(connection)]
     assert len(waiting) == 2
-    said = lifecycle.approve(home, waiting[0], now=home.clock(), actor="ann")
+    said = approval.approve(home, waiting[0], now=home.clock(), actor="ann")
     assert said.endswith("started")
-    lifecycle.reject(home, waiting[1], now=home.clock(), actor="ann")
+    approval.reject(home, waiting[1], now=home.clock(), actor="ann")
     again = orchestrate(home, now=home.clock())
     assert not any(waiting[1].split(":")[1] in change for change in again.changes)
 

@@ -1,0 +1,80 @@
+"""What the site's traffic lets an experiment show, and what to propose where that is too little."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from cro_core.domain import Experiment
+from cro_core.home import Home
+from cro_core.hypotheses.backlog import Hypothesis
+from cro_core.planning import plans
+from cro_core.reporting import words
+from cro_core.workflows import error_budget
+from cro_core.workflows.site_traffic import expected_per_day
+
+
+def at_granted_level(
+    connection: sa.Connection, home: Home, draft: Experiment, now: datetime
+) -> tuple[Experiment, dict[str, float]]:
+    """The draft planned for what the stream grants, and that for the audit trail."""
+    rate = home.config.statistics.stream_false_discovery_rate
+    if rate is None:
+        return draft, {}
+    level = error_budget.granted(connection, rate, now)
+    alpha = min(draft.plan.alpha, level)
+    plan = plans.at_level(draft.plan, alpha, variants=len(draft.variants))
+    return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
+
+
+def attainable_uplift(draft: Experiment, per_day: float | None) -> float | None:
+    """The smallest uplift that so many visitors a day can show, where that is more than planned."""
+    if per_day is None:
+        return None
+    return plans.under_powered(draft.plan, per_day, variants=len(draft.variants))
+
+
+def traffic_warning(draft: Experiment, uplift: float) -> str:
+    """That the traffic shows no less than ``uplift``, which is more than planned, in words."""
+    planned = words.percent(draft.plan.mde).replace(words.NBSP, " ")
+    return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
+
+
+def _least(uplift: float) -> str:
+    if not math.isfinite(uplift):
+        return "no gain of any size"
+    return f"only a gain of {words.percent(uplift)} or more".replace(words.NBSP, " ")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a hypothesis needs at a traffic that is too little for the configured horizon."""
+
+    weeks: int
+    """Horizon to propose, with fixed shares."""
+    why: str
+    """What the configured horizon and the proposed one can show, in words."""
+
+
+def patience(
+    connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime
+) -> Patience | None:
+    """What to propose in the place of an experiment that cannot tell; ``None`` where traffic is enough or not known."""
+    draft, _ = at_granted_level(connection, home, hypothesis.to_experiment(home.config, now=now), now)
+    plan, variants = draft.plan, len(draft.variants)
+    per_day = expected_per_day(connection, home.config, now)
+    soon = attainable_uplift(draft, per_day)
+    if per_day is None or soon is None:
+        return None
+    weeks = plans.weeks_needed(plan, per_day, variants=variants)
+    late = plans.under_powered(plans.patient(plan, weeks, variants=variants), per_day, variants=variants)
+    days = plan.horizon / timedelta(days=1)
+    why = (
+        f"At {per_day:,.0f} visitors a day {days:g} days show {_least(soon)}; "
+        f"{weeks} weeks with fixed shares show {_least(plan.mde if late is None else late)}. "
+        "`cro plan` shows other choices."
+    )
+    return Patience(weeks, why)

@@ -1,0 +1,117 @@
+"""Undoing what the autopilot has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from cro_core.domain import Status
+from cro_core.errors import Conflict, NotFound
+from cro_core.home import Home
+from cro_core.storage import decisions, experiments, journal
+from cro_core.workflows.lifecycle import ALLOCATE, AUTOPILOT, CONCLUDE, PRODUCE, START
+from cro_core.workflows.proposals import withdraw
+
+
+def undoable(connection: sa.Connection) -> list[dict[str, Any]]:
+    """The automatic changes that can still be undone, newest first."""
+    return [
+        c
+        for c in journal.trail(connection)
+        if c["actor"] == AUTOPILOT and c["action"] in _UNDO and c["undone_by"] is None
+    ]
+
+
+def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str) -> str:
+    """Undoes an automatic change (default: the newest one not yet undone); returns what was done, in words.
+
+    The site shows again what it showed before. A test that was ended does not collect again: continuing a
+    stopped test would cost it its validity, so it stays archived, without a winner.
+
+    Raises:
+        NotFound: nothing to undo, or no such change.
+        Conflict: it cannot be undone, or something newer rests on it.
+    """
+    with home.db.write() as connection:
+        candidates = undoable(connection)
+        if change is None and not candidates:
+            raise NotFound("there is no automatic change to undo")
+        entry = journal.change(connection, change) if change is not None else candidates[0]
+        if entry["id"] not in {c["id"] for c in candidates}:
+            raise Conflict(
+                f"change {entry['id']} ({entry['action']} by {entry['actor']}) cannot be undone, or is undone already"
+            )
+        said = _UNDO[entry["action"]](connection, entry, now)
+        number = journal.log(
+            connection,
+            at=now,
+            actor=actor,
+            action="rollback",
+            subject=entry["subject"],
+            before=entry["after"],
+            after={"change": entry["id"], "restored": entry["before"]},
+        )
+        journal.mark_undone(connection, entry["id"], number)
+        return said
+
+
+def _undo_start(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+    experiment = experiments.get(connection, entry["subject"])
+    if experiment.status is not Status.RUNNING:
+        raise Conflict(
+            f"experiment {experiment.id} is {experiment.status} already: undo its decision instead"
+        )
+    experiments.update(connection, replace(experiment, status=Status.ARCHIVED, ended_at=now))
+    return f"{experiment.id}: ended; its slot shows production again"
+
+
+def _undo_conclude(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+    experiment = experiments.get(connection, entry["subject"])
+    shown = decisions.production(connection).get(experiment.slot)
+    if shown is not None and shown["experiment_id"] == experiment.id:
+        shipped = next(
+            c for c in journal.trail(connection, subject=experiment.slot)
+            if c["action"] == PRODUCE and c["after"]["experiment_id"] == experiment.id
+        )  # fmt: skip
+        journal.mark_undone(connection, shipped["id"], entry["id"])
+        _undo_production(connection, shipped, now)
+    experiments.update(connection, replace(experiment, status=Status.ARCHIVED, winner=None))
+    withdraw(connection, experiment.id, now)
+    return f"{experiment.id}: decision taken back; the site shows what it showed before"
+
+
+def _undo_allocation(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+    experiment = experiments.get(connection, entry["subject"])
+    experiments.set_future_shares(connection, experiment, entry["before"]["shares"], now)
+    return f"{experiment.id}: shares of the coming days are {entry['before']['shares']} again"
+
+
+def _undo_production(connection: sa.Connection, entry: Mapping[str, Any], _now: datetime) -> str:
+    slot, before = entry["subject"], entry["before"]
+    shown = decisions.production(connection).get(slot)
+    if shown is None or shown["decision_id"] != entry["after"]["decision_id"]:
+        raise Conflict(f"slot {slot} shows something newer by now: undo that first")
+    decisions.set_production(connection, slot, None if before is None else _revive(before))
+    return f"{slot}: shows " + (
+        f"{before['variant']} of {before['experiment_id']} again"
+        if before
+        else "the site's own default again"
+    )
+
+
+def _revive(entry: Mapping[str, Any]) -> dict[str, Any]:
+    from cro_core.clock import parse_time
+
+    return {**entry, "since": parse_time(entry["since"])}
+
+
+_UNDO: Mapping[str, Callable[[sa.Connection, Mapping[str, Any], datetime], str]] = {
+    START: _undo_start,
+    CONCLUDE: _undo_conclude,
+    ALLOCATE: _undo_allocation,
+    PRODUCE: _undo_production,
+}
