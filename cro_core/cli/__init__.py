@@ -751,7 +751,3 @@ def _status_text(state: Mapping[str, Any]) -> str:
     lines += [f"  waiting {p['id']}: {p['text']}" for p in state["pending"]]
     lines += [f"  run     {r['job']} {r['started_at']}: {r['status']}" for r in state["runs"]]
     return "\n".join(lines + [f"  warning {w}" for w in state["warnings"]])
-
-
-if __name__ == "__main__":
-    main()
