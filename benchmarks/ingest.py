@@ -43,8 +43,8 @@ from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.ingest import save_alone
 from service import logs
 from service.app import create_app
-from service.fast_path import with_lane
-from service.rsgi import Door
+from service.fast_path import with_fast_path
+from service.rsgi import RsgiAdapter
 from service.server import _granian as granian
 
 HELLO = "Flask hello"
@@ -113,7 +113,7 @@ def application(mode: str, home: Path) -> Flask:
         app.extensions["cro_intake"] = OneByOne(home)
     elif mode == "JSON file":
         app.extensions["cro_intake"] = JsonFile(json_file(home))
-    return with_lane(app)
+    return with_fast_path(app)
 
 
 def hello() -> Flask:
@@ -126,12 +126,12 @@ def hello() -> Flask:
 def serve(mode: str, home: Path, port: int) -> None:
     """As ``cro serve`` does, until terminated; without a line of the log for each request."""
     server = granian("127.0.0.1", port, logs.settings({"CRO_LOG_LEVEL": "WARNING"}))
-    server.serve(target_loader=partial(door, mode, home), wrap_loader=False)
+    server.serve(target_loader=partial(adapted, mode, home), wrap_loader=False)
 
 
-def door(mode: str, home: Path) -> Door:
+def adapted(mode: str, home: Path) -> RsgiAdapter:
     """The application as the server takes it."""
-    return Door(application(mode, home), threads=THREADS, most=1_000_000)
+    return RsgiAdapter(application(mode, home), threads=THREADS, most=1_000_000)
 
 
 @dataclass(frozen=True)

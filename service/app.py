@@ -12,7 +12,7 @@ from cro_core.storage.group_commit import Intake
 from cro_core.workflows import geolocate
 from service import error_answers, logs
 from service.answers import CROSS_ORIGIN_HEADERS, PREFLIGHT_HEADERS, SECURITY_HEADERS
-from service.monitoring import Watch
+from service.monitoring import Monitor
 from service.openapi import document
 from service.rate_limits import Limits
 from service.routes import SECTIONS
@@ -37,15 +37,15 @@ def create_app(home: Home | Path | str | None = None) -> Flask:
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = opened.config.service.max_body_bytes
     app.extensions["cro_home"] = opened
-    watch = app.extensions["cro_watch"] = Watch(opened)
+    monitor = app.extensions["cro_monitor"] = Monitor(opened)
     intake = app.extensions["cro_intake"] = Intake(
-        opened.db, most_waiting=opened.config.service.max_waiting_events, on_commit=watch.commit
+        opened.db, most_waiting=opened.config.service.max_waiting_events, on_commit=monitor.commit
     )
-    watch.waiting(lambda: intake.waiting)
-    app.extensions["cro_limits"] = Limits(opened.config.service, watch.limited)
+    monitor.waiting(lambda: intake.waiting)
+    app.extensions["cro_limits"] = Limits(opened.config.service, monitor.limited)
     app.before_request(_begin)
     app.before_request(_limit)
-    app.after_request(_tell)
+    app.after_request(_note_answer)
     app.after_request(_add_headers)
     app.teardown_request(_end)
     error_answers.install(app)
@@ -72,11 +72,11 @@ def _limit() -> None:
         current_app.extensions["cro_limits"].check(request, current_app.extensions["cro_home"])
 
 
-def _tell(response: Response) -> Response:
-    watch: Watch = current_app.extensions["cro_watch"]
+def _note_answer(response: Response) -> Response:
+    monitor: Monitor = current_app.extensions["cro_monitor"]
     rule = request.url_rule.rule if request.url_rule else "(none)"
     seconds = time.perf_counter() - g.began
-    watch.answered(request.method, rule, response.status_code, seconds, g.get("receipt"))
+    monitor.answered(request.method, rule, response.status_code, seconds, g.get("receipt"))
     return response
 
 

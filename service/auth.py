@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from flask import Request
 
 from cro_core.home import Home
-from service.error_answers import Refusal
+from service.error_answers import HttpRefusal
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 FORWARDED = (
@@ -43,20 +43,20 @@ def check(access: Access, request: Request, home: Home) -> None:
     """Lets the request through or not.
 
     Raises:
-        Refusal: 401 without a key where one is needed, 403 with a wrong one.
+        HttpRefusal: 401 without a key where one is needed, 403 with a wrong one.
     """
     if access is Access.PUBLIC or (access is Access.READ and is_local(request)):
         return
     key = given_key(request)
     if key is None:
-        raise Refusal(
+        raise HttpRefusal(
             401,
             "key_missing",
             "this needs the admin key: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`; `cro init` made it",
             headers={"WWW-Authenticate": 'Bearer realm="cro"'},
         )
     if not _is_right(key, home):
-        raise Refusal(403, "key_wrong", "this is not the admin key of this home")
+        raise HttpRefusal(403, "key_wrong", "this is not the admin key of this home")
 
 
 def has_key(request: Request, home: Home) -> bool:

@@ -19,7 +19,9 @@ MOST = 120
 
 def sender(request: Request, settings: Service) -> Sender:
     """What the request tells of its client, believing only what the settings say."""
-    place = Place(_told(request, settings.city_header), _told(request, settings.country_header))
+    place = Place(
+        _place_header(request, settings.city_header), _place_header(request, settings.country_header)
+    )
     address = client_address(request, settings.trusted_proxies)
     return Sender(request.headers.get("User-Agent"), address, place)
 
@@ -60,7 +62,7 @@ def _plain(text: str) -> str | None:
     return str(mapped or address)
 
 
-def _told(request: Request, header: str | None) -> str | None:
+def _place_header(request: Request, header: str | None) -> str | None:
     """A place as a proxy wrote it: in UTF-8, which WSGI hands over as Latin-1, or percent-encoded."""
     text = request.headers.get(header, "") if header else ""
     try:

@@ -21,7 +21,7 @@ from cro_core.home import Home
 from service import auth
 from service.answers import Answer, respond
 from service.auth import Access
-from service.error_answers import Refusal
+from service.error_answers import HttpRefusal
 from service.request_bodies import parse_body, parse_query
 
 PREFIX = "/api/cro"
@@ -79,7 +79,7 @@ class Endpoint:
     """Whether pages of any other origin may call it and read the answer."""
 
 
-class Section:
+class ApiSection:
     """The endpoints of one tag, as a blueprint that remembers what was declared."""
 
     def __init__(self, name: str, description: str, prefix: str = PREFIX) -> None:
@@ -144,4 +144,4 @@ def _check_path(path: Mapping[str, str]) -> None:
 
 def _check_no_body() -> None:
     if request.get_data(cache=False).strip() not in (b"", b"{}"):
-        raise Refusal(422, "invalid_input", "this takes no body: leave it out", field="body")
+        raise HttpRefusal(422, "invalid_input", "this takes no body: leave it out", field="body")

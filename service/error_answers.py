@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, Overloaded, StoreError
 from service.answers import Answer, respond
 from service.logs import request_id
-from service.monitoring import Watch
+from service.monitoring import Monitor
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ WANTED: Mapping[str, str] = {
 """In the words of JSON, where pydantic speaks of Python."""
 
 
-class Refusal(Exception):
+class HttpRefusal(Exception):
     """A request that HTTP itself gives a reason to refuse; raised by the service only."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def envelope(refusal: Refusal) -> Answer:
+def envelope(refusal: HttpRefusal) -> Answer:
     """The one shape of an error."""
     error = {"code": refusal.code, "message": str(refusal), "field": refusal.field}
     return Answer({"error": error}, refusal.status, refusal.headers)
@@ -103,26 +103,26 @@ def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
     return "; ".join(lines), _path(found[0]) or None
 
 
-def told(error: Exception, *, method: str, rule: str, most: int | None, watch: Watch) -> Answer:
-    """What a client is told of an error, whatever it is. What is for us only goes to the log.
+def answer_for(error: Exception, *, method: str, rule: str, most: int | None, monitor: Monitor) -> Answer:
+    """The answer to a client whose request ended in an error, whatever it is. What is for us only goes to the log.
 
     Args:
         error: why a request was not served.
         method: the request's.
         rule: the route as it is declared, for the log: the path and the query may name a visitor.
         most: bytes that a body may have.
-        watch: counts what the store did not serve.
+        monitor: counts what the store did not serve.
     """
-    found = None
-    if isinstance(error, Refusal):
-        found = error
+    refusal = None
+    if isinstance(error, HttpRefusal):
+        refusal = error
     elif isinstance(error, CroError):
-        found = _of_the_core(error, watch)
+        refusal = _of_the_core(error, monitor)
     elif isinstance(error, HTTPException):
-        found = _of_http(error, method, most)
+        refusal = _of_http(error, method, most)
     elif isinstance(error, sa.exc.SQLAlchemyError):
-        found = _of_the_store(error, watch)
-    return envelope(found or _surprise(error, method, rule))
+        refusal = _of_the_store(error, monitor)
+    return envelope(refusal or _surprise(error, method, rule))
 
 
 def install(app: Flask) -> None:
@@ -132,25 +132,25 @@ def install(app: Flask) -> None:
 
 def _on_error(error: Exception) -> Response:
     rule = request.url_rule.rule if request.url_rule else "(no rule)"
-    watch = current_app.extensions["cro_watch"]
+    monitor = current_app.extensions["cro_monitor"]
     most = request.max_content_length
-    return respond(told(error, method=request.method, rule=rule, most=most, watch=watch))
+    return respond(answer_for(error, method=request.method, rule=rule, most=most, monitor=monitor))
 
 
-def _of_the_core(error: CroError, watch: Watch) -> Refusal | None:
+def _of_the_core(error: CroError, monitor: Monitor) -> HttpRefusal | None:
     status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), None)
     if status is None:
         return None
     if isinstance(error, Overloaded):  # counted, not logged: there are many, and they end by themselves
-        watch.store_failed("overloaded")
-        return Refusal(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
+        monitor.store_failed("overloaded")
+        return HttpRefusal(503, error.code, OVERLOADED_MESSAGE, headers={"Retry-After": "1"})
     if status == 503:  # its message may name a database address: for the log, not for a client
         log.error("request %s: %s", request_id.get(), error)
-        return _unavailable(error.code, watch)
-    return Refusal(status, error.code, str(error), field=getattr(error, "field", None))
+        return _unavailable(error.code, monitor)
+    return HttpRefusal(status, error.code, str(error), field=getattr(error, "field", None))
 
 
-def _of_http(error: HTTPException, method: str, most: int | None) -> Refusal | None:
+def _of_http(error: HTTPException, method: str, most: int | None) -> HttpRefusal | None:
     status = error.code or 500
     if status >= 500:
         return None
@@ -159,30 +159,30 @@ def _of_http(error: HTTPException, method: str, most: int | None) -> Refusal | N
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         allow = {"Allow": ", ".join(sorted(error.valid_methods))}
         message = f"{method} is not possible here: use {allow['Allow']}"
-    return Refusal(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
+    return HttpRefusal(status, HTTP_CODES.get(status, "bad_request"), message, headers=allow)
 
 
-def _of_the_store(error: sa.exc.SQLAlchemyError, watch: Watch) -> Refusal | None:
+def _of_the_store(error: sa.exc.SQLAlchemyError, monitor: Monitor) -> HttpRefusal | None:
     if isinstance(error, sa.exc.StatementError):
         error.hide_parameters = True  # they may hold what a visitor typed
     if isinstance(error, (sa.exc.OperationalError, sa.exc.TimeoutError)):
         log.error("request %s: the store failed: %s", request_id.get(), error)
-        return _unavailable(StoreError.code, watch)
+        return _unavailable(StoreError.code, monitor)
     if isinstance(error, sa.exc.DataError):
-        return Refusal(
+        return HttpRefusal(
             422, "invalid_input", "a value is of a size or kind that cannot be stored: nothing was changed"
         )
     return None
 
 
-def _unavailable(code: str, watch: Watch) -> Refusal:
-    watch.store_failed("failed")
-    return Refusal(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
+def _unavailable(code: str, monitor: Monitor) -> HttpRefusal:
+    monitor.store_failed("failed")
+    return HttpRefusal(503, code, STORE_MESSAGE, headers={"Retry-After": "5"})
 
 
-def _surprise(error: Exception, method: str, rule: str) -> Refusal:
+def _surprise(error: Exception, method: str, rule: str) -> HttpRefusal:
     log.error("request %s: %s %s failed", request_id.get(), method, rule, exc_info=error)
-    return Refusal(
+    return HttpRefusal(
         500,
         "internal_error",
         f"something failed in the service: its log tells what, under {request_id.get()}",

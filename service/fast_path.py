@@ -36,14 +36,14 @@ HEADERS = [*answers.SECURITY_HEADERS.items(), *answers.CROSS_ORIGIN_HEADERS.item
 """Of every answer."""
 
 
-def with_lane(app: Flask) -> Flask:
+def with_fast_path(app: Flask) -> Flask:
     """The app of ``create_app``, with the short way before it."""
-    app.wsgi_app = Lane(app)  # type: ignore[method-assign]  # as Flask's documentation has it
+    app.wsgi_app = FastPath(app)  # type: ignore[method-assign]  # as Flask's documentation has it
     return app
 
 
-class Lane:
-    """What a WSGI server calls.
+class FastPath:
+    """The application that a WSGI server calls: plain posts of events by the short way, the rest by Flask.
 
     Args:
         app: as ``create_app`` made it.
@@ -52,7 +52,7 @@ class Lane:
     def __init__(self, app: Flask) -> None:
         self._flask = app.wsgi_app
         self._home = app.extensions["cro_home"]
-        self._watch = app.extensions["cro_watch"]
+        self._monitor = app.extensions["cro_monitor"]
         self._limits = app.extensions["cro_limits"]
         self._save = app.extensions["cro_intake"].store
         self._most = app.config["MAX_CONTENT_LENGTH"]
@@ -66,7 +66,7 @@ class Lane:
         try:
             answer, receipt = self._answer(environ)
             seconds = time.perf_counter() - began
-            self._watch.answered(METHOD, PATH, answer.status, seconds, receipt)
+            self._monitor.answered(METHOD, PATH, answer.status, seconds, receipt)
         finally:
             logs.end()
         body = answers.body(answer)
@@ -88,8 +88,10 @@ class Lane:
             self._limits.check(request, self._home)
             receipt = visitors.receive(request, self._home, NO_QUERY, self._save)
         except Exception as error:  # noqa: BLE001  told to whoever posted
-            told = error_answers.told(error, method=METHOD, rule=PATH, most=self._most, watch=self._watch)
-            return told, None
+            answer = error_answers.answer_for(
+                error, method=METHOD, rule=PATH, most=self._most, monitor=self._monitor
+            )
+            return answer, None
         return visitors.acknowledged(receipt), receipt
 
 

@@ -39,15 +39,15 @@ def end() -> None:
     request_id.set("-")
 
 
-def tell(method: str, rule: str, status: int, seconds: float, receipt: Receipt | None) -> None:
-    """The line of an answered request; ``rule`` is the route as it is declared."""
+def log_request(method: str, rule: str, status: int, seconds: float, receipt: Receipt | None) -> None:
+    """Writes the line of an answered request; ``rule`` is the route as it is declared."""
     if not requests.isEnabledFor(logging.INFO):
         return
-    told: dict[str, Any] = {"method": method, "rule": rule, "status": status, "ms": round(seconds * 1000, 2)}
+    extra: dict[str, Any] = {"method": method, "rule": rule, "status": status, "ms": round(seconds * 1000, 2)}
     if receipt is not None:
-        told |= {"accepted": receipt.accepted, "duplicates": receipt.duplicates}
-        told |= {"rejected": len(receipt.rejected), "not_stored": receipt.not_stored}
-    requests.info("%s %s %d", method, rule, status, extra=told)
+        extra |= {"accepted": receipt.accepted, "duplicates": receipt.duplicates}
+        extra |= {"rejected": len(receipt.rejected), "not_stored": receipt.not_stored}
+    requests.info("%s %s %d", method, rule, status, extra=extra)
 
 
 def settings(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -41,11 +41,11 @@ CYCLE = "orchestrate"
 """The job that decides; its age tells whether the autopilot flies."""
 
 
-class Watch:
+class Monitor:
     """The figures of one process; safe to call from any thread.
 
     Args:
-        home: whose experiments are told of.
+        home: whose experiments the figures are about.
     """
 
     def __init__(self, home: Home) -> None:
@@ -108,7 +108,7 @@ class Watch:
             counts = (receipt.accepted, receipt.duplicates, len(receipt.rejected), receipt.not_stored)
             for counter, count in zip(self._outcomes, counts, strict=True):
                 counter.inc(count)
-        logs.tell(method, rule, status, seconds, receipt)
+        logs.log_request(method, rule, status, seconds, receipt)
 
     def _children_of(self, method: str, rule: str, status: int) -> tuple[Counter, Histogram]:
         """The series of such requests, kept: the library's own way to them costs more than counting does."""

@@ -13,7 +13,7 @@ import cro_core
 from cro_core.config import Service
 from cro_core.domain import KEY
 from service.auth import Access
-from service.endpoints import Endpoint, NoQuery, RawBody, Reply, Section
+from service.endpoints import ApiSection, Endpoint, NoQuery, RawBody, Reply
 from service.schemas import ErrorAnswer
 
 REF = "#/components/schemas/"
@@ -58,7 +58,7 @@ Assign visitors, take in what they do, and see what the autopilot decided.
 * A body may have {max_body_bytes:,} bytes and a request {max_events_per_request:,} events."""
 
 
-def document(sections: Sequence[Section], limits: Service) -> dict[str, Any]:
+def document(sections: Sequence[ApiSection], limits: Service) -> dict[str, Any]:
     """The document of these sections under these limits."""
     endpoints = [endpoint for section in sections for endpoint in section.endpoints]
     refs, schemas = _schemas(endpoints)

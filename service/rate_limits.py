@@ -19,7 +19,7 @@ from cro_core.config import Service
 from cro_core.home import Home
 from service import auth
 from service.client_address import client_address
-from service.error_answers import Refusal
+from service.error_answers import HttpRefusal
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Limits:
         """Counts the request, unless it is this machine's own.
 
         Raises:
-            Refusal: 429 with the seconds to wait; the request was not counted against the limit it broke.
+            HttpRefusal: 429 with the seconds to wait; the request was not counted against the limit it broke.
         """
         if self._most is None or self._is_free(request):
             return
@@ -127,7 +127,7 @@ class Limits:
                 return
             wait = self._wait(most, most.key_for(by, who))
         self._on_limited(by)
-        raise Refusal(
+        raise HttpRefusal(
             429,
             "too_many_requests",
             f"more than {most.amount} requests of this {by} in {WINDOW_SECONDS} seconds: "

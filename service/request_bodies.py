@@ -11,7 +11,7 @@ from flask import Request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from service.error_answers import Refusal, complaints
+from service.error_answers import HttpRefusal, complaints
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,11 +26,11 @@ def parse_json(request: Request) -> Any:
     """The body as JSON, whatever its Content-Type says: browsers' beacons arrive as ``text/plain``.
 
     Raises:
-        Refusal: 400 where it is not JSON (also NaN, numbers beyond a double, too deep), 415 where it is compressed.
+        HttpRefusal: 400 where it is not JSON (also NaN, numbers beyond a double, too deep), 415 where it is compressed.
         RequestEntityTooLarge: over the configured size, with or without a Content-Length.
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refusal(
+        raise HttpRefusal(
             415,
             "unsupported_media_type",
             "a compressed body cannot be read: send it without Content-Encoding",
@@ -38,14 +38,14 @@ def parse_json(request: Request) -> Any:
     try:
         text = _read(request).decode("utf-8-sig")
         if not text.strip():
-            raise Refusal(400, "bad_json", "the body is empty: send JSON")
+            raise HttpRefusal(400, "bad_json", "the body is empty: send JSON")
         value = _JSON.decode(text)
     except UnicodeDecodeError:
-        raise Refusal(400, "bad_json", "the body is not UTF-8 text") from None
+        raise HttpRefusal(400, "bad_json", "the body is not UTF-8 text") from None
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from None
+        raise HttpRefusal(400, "bad_json", f"the body is not JSON: {error}") from None
     _check_depth(value)
     return _storable(value) if "\\u" in text else value
 
@@ -54,12 +54,12 @@ def parse_body(request: Request, model: type[Model], *, optional: bool) -> Model
     """The body of a request that must be JSON and says so.
 
     Raises:
-        Refusal: 400 no JSON, 415 another Content-Type, 422 the wrong content.
+        HttpRefusal: 400 no JSON, 415 another Content-Type, 422 the wrong content.
     """
     if optional and not _has_body(request):
         return _validate(model, {}, "body", strict=True)
     if not request.is_json:
-        raise Refusal(
+        raise HttpRefusal(
             415,
             "unsupported_media_type",
             f"the body is {request.mimetype or 'of no type'}: send JSON with `Content-Type: application/json`",
@@ -71,12 +71,12 @@ def parse_query(request: Request, model: type[Model]) -> Model:
     """The query string; every name known and given once.
 
     Raises:
-        Refusal: 422 naming the parameter.
+        HttpRefusal: 422 naming the parameter.
     """
     values = request.args.to_dict(flat=False)
     for name, given in values.items():
         if len(given) > 1:
-            raise Refusal(
+            raise HttpRefusal(
                 422, "invalid_input", f"{name} is given {len(given)} times: give it once", field=name
             )
     # As in a body, so that one visitor id is the same visitor in both.
@@ -89,7 +89,7 @@ def _validate(model: type[Model], value: Any, whole: str, *, strict: bool = Fals
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
         message, field = complaints(error, whole)
-        raise Refusal(422, "invalid_input", message, field=field) from None
+        raise HttpRefusal(422, "invalid_input", message, field=field) from None
 
 
 def _read(request: Request) -> bytes:
@@ -146,8 +146,8 @@ def _children(value: Any) -> Any:
     return value if isinstance(value, list) else ()
 
 
-def _too_deep() -> Refusal:
-    return Refusal(400, "bad_json", f"the body is nested more than {MAX_DEPTH} levels deep")
+def _too_deep() -> HttpRefusal:
+    return HttpRefusal(400, "bad_json", f"the body is nested more than {MAX_DEPTH} levels deep")
 
 
 def _storable(value: Any) -> Any:

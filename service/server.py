@@ -19,7 +19,7 @@ from cro_core.workflows import geolocate
 from service import logs
 
 if TYPE_CHECKING:
-    from service.rsgi import Door
+    from service.rsgi import RsgiAdapter
 
 SHUTDOWN_SECONDS = 20
 """How long requests that are being answered may take to end after SIGTERM or SIGINT."""
@@ -83,17 +83,17 @@ def _granian(host: str, port: int, logging_settings: dict[str, Any]) -> Any:
     )
 
 
-def _load(path: Path, threads: int) -> Door:
-    """The app behind its door, made in the worker: neither connections nor threads survive a fork."""
+def _load(path: Path, threads: int) -> RsgiAdapter:
+    """The app behind its adapter, made in the worker: neither connections nor threads survive a fork."""
     from service.app import create_app
-    from service.fast_path import with_lane
-    from service.rsgi import Door
+    from service.fast_path import with_fast_path
+    from service.rsgi import RsgiAdapter
 
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch-parent", daemon=True).start()
     _allow_connections()
-    app = with_lane(create_app(path))
+    app = with_fast_path(create_app(path))
     most = app.extensions["cro_home"].config.service.max_body_bytes
-    return Door(app, threads=threads, most=most, on_slow=app.extensions["cro_watch"].slow)
+    return RsgiAdapter(app, threads=threads, most=most, on_slow=app.extensions["cro_monitor"].slow)
 
 
 def _allow_connections() -> None:

@@ -7,6 +7,6 @@ made for; several processes work too.
 from __future__ import annotations
 
 from service.app import create_app
-from service.fast_path import with_lane
+from service.fast_path import with_fast_path
 
-app = with_lane(create_app())
+app = with_fast_path(create_app())

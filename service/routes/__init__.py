@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from service.endpoints import Section
+from service.endpoints import ApiSection
 from service.routes import experiments, jobs, reads, system, visitors
 
-SECTIONS: tuple[Section, ...] = tuple(
+SECTIONS: tuple[ApiSection, ...] = tuple(
     module.section for module in (visitors, reads, experiments, jobs, system)
 )

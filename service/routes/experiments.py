@@ -10,10 +10,10 @@ from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.create_experiment import create_experiment
 from service.answers import Answer
 from service.auth import Access
-from service.endpoints import Reply, Section
+from service.endpoints import ApiSection, Reply
 from service.schemas import DecideAnswer, DecideBody, EndBody, ExperimentAnswer, ExperimentBody
 
-section = Section("experiments", "For people and programs that run experiments. Needs the admin key.")
+section = ApiSection("experiments", "For people and programs that run experiments. Needs the admin key.")
 
 ACTOR = "api"
 """Who the audit trail names for what comes over HTTP."""

@@ -13,12 +13,12 @@ from cro_core.storage import journal
 from cro_core.workflows.run_job import start_job
 from service.answers import Answer
 from service.auth import Access
-from service.endpoints import PREFIX, Reply, Section
-from service.error_answers import Refusal
+from service.endpoints import PREFIX, ApiSection, Reply
+from service.error_answers import HttpRefusal
 from service.routes.reads import present_run
 from service.schemas import PredictBody, PredictionAnswer, Run, WaitQuery
 
-section = Section("jobs", "Runs of the autopilot's notebooks, and the prediction model.")
+section = ApiSection("jobs", "Runs of the autopilot's notebooks, and the prediction model.")
 
 WAIT_SECONDS = 600
 """How long ``?wait=1`` waits at most; the run goes on, and 202 says so."""
@@ -102,7 +102,7 @@ def _wait_for(home: Home, run_id: str) -> dict[str, Any]:
 def _check_outcome(run: Mapping[str, Any]) -> None:
     """Raises:
     Busy: another run of the job was going on.
-    Refusal: 500, the notebook failed.
+    HttpRefusal: 500, the notebook failed.
     """
     if run["status"] == "busy":
         raise Busy(
@@ -110,7 +110,7 @@ def _check_outcome(run: Mapping[str, Any]) -> None:
         )
     if run["status"] == "failed":
         reason = (run["outcome"] or {}).get("error", "its notebook tells why")
-        raise Refusal(500, "run_failed", f"run {run['id']} failed: {reason}")
+        raise HttpRefusal(500, "run_failed", f"run {run['id']} failed: {reason}")
 
 
 def _run(home: Home, run_id: str) -> dict[str, Any]:

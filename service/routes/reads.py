@@ -8,7 +8,7 @@ from cro_core.home import Home
 from cro_core.workflows import overview as views
 from service.answers import Answer
 from service.auth import Access
-from service.endpoints import Reply, Section
+from service.endpoints import ApiSection, Reply
 from service.schemas import (
     ActiveTestsAnswer,
     DecisionsAnswer,
@@ -18,7 +18,7 @@ from service.schemas import (
     RecommendationsAnswer,
 )
 
-section = Section("reads", "For dashboards and people: how things stand.")
+section = ApiSection("reads", "For dashboards and people: how things stand.")
 
 OUTCOMES = ("accepted", "duplicate", "rejected", "opted_out")
 """What may become of a posted event."""

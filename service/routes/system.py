@@ -10,10 +10,10 @@ from cro_core.storage.database import HEAD
 from service import auth, readiness
 from service.answers import Answer, respond
 from service.auth import Access
-from service.endpoints import Reply, Section, current_home
+from service.endpoints import ApiSection, Reply, current_home
 from service.schemas import HealthAnswer, ReadyAnswer
 
-section = Section("system", "For machines: is it alive, is it ready, and what can it do.", prefix="")
+section = ApiSection("system", "For machines: is it alive, is it ready, and what can it do.", prefix="")
 
 METRICS = "/metrics"
 
@@ -52,7 +52,7 @@ def get_readiness(home: Home) -> Answer:
     found = readiness.problems(
         home,
         waiting=current_app.extensions["cro_intake"].waiting,
-        since_commit=current_app.extensions["cro_watch"].seconds_since_commit(),
+        since_commit=current_app.extensions["cro_monitor"].seconds_since_commit(),
     )
     if found:
         return Answer({"status": "not_ready", "problems": found}, 503, {"Retry-After": "5"})
@@ -64,7 +64,7 @@ def get_metrics() -> Response:
     """The figures of this process and its home, in the text format of Prometheus."""
     auth.check(Access.READ, request, current_home())
     return Response(
-        current_app.extensions["cro_watch"].text(), content_type="text/plain; version=0.0.4; charset=utf-8"
+        current_app.extensions["cro_monitor"].text(), content_type="text/plain; version=0.0.4; charset=utf-8"
     )
 
 

@@ -13,12 +13,12 @@ from cro_core.workflows.ingest import Receipt, Save, ingest
 from service.answers import Answer
 from service.auth import Access
 from service.client_address import sender
-from service.endpoints import RawBody, Reply, Section
-from service.error_answers import Refusal
+from service.endpoints import ApiSection, RawBody, Reply
+from service.error_answers import HttpRefusal
 from service.request_bodies import parse_json
 from service.schemas import AssignmentQuery, AssignmentsAnswer, EventsAnswer, VisitorQuery
 
-section = Section("visitors", "For the website: which variant to show, and what the visitor did.")
+section = ApiSection("visitors", "For the website: which variant to show, and what the visitor did.")
 
 EVENT = {
     "id": "0198c7d2-1",
@@ -110,14 +110,16 @@ def receive(posted: Request, home: Home, query: VisitorQuery, save: Save) -> Rec
     """Stores what a request posts; when this returns, it is durable.
 
     Raises:
-        Refusal: 400, 413, 415: the body is not what it has to be, and nothing was stored.
+        HttpRefusal: 400, 413, 415: the body is not what it has to be, and nothing was stored.
         RequestEntityTooLarge: it is larger than the settings let it be.
         CroError, sqlalchemy.exc.SQLAlchemyError: the store did not take it.
     """
     items = _items(parse_json(posted))
     most = home.config.service.max_events_per_request
     if len(items) > most:
-        raise Refusal(413, "too_large", f"the body holds {len(items)} events: send at most {most} at once")
+        raise HttpRefusal(
+            413, "too_large", f"the body holds {len(items)} events: send at most {most} at once"
+        )
     return ingest(
         home,
         items,
@@ -139,7 +141,7 @@ def _items(body: Any) -> list[Any]:
     """What was posted, as a list.
 
     Raises:
-        Refusal: 400, the body has none of the three shapes.
+        HttpRefusal: 400, the body has none of the three shapes.
     """
     if isinstance(body, list):
         return body
@@ -147,7 +149,7 @@ def _items(body: Any) -> list[Any]:
         return [body]
     if isinstance(body, dict) and set(body) == {"events"} and isinstance(body["events"], list):
         return list(body["events"])
-    raise Refusal(
+    raise HttpRefusal(
         400,
         "bad_events",
         'the body must be one event, an array of events, or {"events": [...]} and nothing else',

@@ -43,7 +43,7 @@ EXPERIMENT: dict[str, Any] = {
 BROWSER = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 
-both_ways = pytest.mark.parametrize("way", ["flask", "lane"])
+both_ways = pytest.mark.parametrize("way", ["flask", "fast_path"])
 """Runs a test on the plain Flask app and on the one with the short way."""
 
 

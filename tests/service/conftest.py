@@ -14,7 +14,7 @@ from helpers.service_samples import Server, make_home, start_server
 
 from cro_core.home import Home, open_home
 from service.app import create_app
-from service.fast_path import with_lane
+from service.fast_path import with_fast_path
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +47,13 @@ def careful_home(tmp_path: Path) -> Iterator[Home]:
 
 @pytest.fixture
 def way() -> str:
-    """How events are answered, by ``flask`` or by the ``lane``; a test that is about events asks for both."""
+    """How events are answered, by ``flask`` or by the ``fast_path``; a test that is about events asks for both."""
     return "flask"
 
 
 @pytest.fixture
 def make_app(way: str) -> Callable[[Home], Flask]:
-    return lambda home: with_lane(create_app(home)) if way == "lane" else create_app(home)
+    return lambda home: with_fast_path(create_app(home)) if way == "fast_path" else create_app(home)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def _run(code: str, *arguments: str) -> str:
 def test_importing_and_creating_loads_nothing_heavy(home: Home) -> None:
     loaded = _run(
         "import sys, service.server, service.app, service.fast_path\n"
-        "app = service.fast_path.with_lane(service.app.create_app(sys.argv[1]))\n"
+        "app = service.fast_path.with_fast_path(service.app.create_app(sys.argv[1]))\n"
         "event = {'event_type': 'phone_click', 'user_id': 'v'}\n"
         "assert app.test_client().post('/api/cro/events', json=event).json['accepted'] == 1\n"
         "app.test_client().get('/api/cro/overview')\n"
@@ -96,7 +96,7 @@ def test_the_wsgi_module_serves_the_home_of_the_environment(home: Home) -> None:
         "import os, sys\nos.environ['CRO_HOME'] = sys.argv[1]\nfrom service.wsgi import app\n"
         "print(app.test_client().get('/api/cro/overview').json['site'], type(app.wsgi_app).__name__)"
     )
-    assert _run(code, str(home.path)).strip() == "My site Lane"
+    assert _run(code, str(home.path)).strip() == "My site FastPath"
 
 
 def test_two_apps_keep_to_their_homes(home: Home, careful_home: Home) -> None:

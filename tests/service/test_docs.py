@@ -159,7 +159,7 @@ def test_the_limits_told_are_those_that_ship() -> None:
 
 def test_the_error_table_lists_every_code() -> None:
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "service").rglob("*.py"))
-    codes = {code for _, code in re.findall(r'Refusal\(\s*(\d{3}),\s*"(\w+)"', source)}
+    codes = {code for _, code in re.findall(r'HttpRefusal\(\s*(\d{3}),\s*"(\w+)"', source)}
     codes |= {"not_found", "method_not_allowed", "conflict", "busy", "store_error", "internal_error"}
     assert codes <= set(re.findall(r"`(\w+)`", GUIDE))
 

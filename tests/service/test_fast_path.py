@@ -22,7 +22,7 @@ from cro_core.home import Home, open_home
 from cro_core.storage import schema
 from service import logs
 from service.app import create_app
-from service.fast_path import with_lane
+from service.fast_path import with_fast_path
 
 EVENTS = "/api/cro/events"
 EVENT = json.dumps(exposure(id="one", city="Zürich"), ensure_ascii=False).encode()
@@ -53,7 +53,7 @@ class Way:
         """The figures, but for durations."""
         return {
             (sample.name, tuple(sample.labels.values()), sample.value)
-            for family in self.app.extensions["cro_watch"].registry.collect()
+            for family in self.app.extensions["cro_monitor"].registry.collect()
             for sample in family.samples
             if not sample.name.startswith(("process_", "cro_request_seconds_", "cro_commit_seconds_"))
         }
@@ -70,14 +70,14 @@ Ways = Callable[..., tuple[Way, Way]]
 
 @pytest.fixture
 def ways(template: Path, tmp_path: Path) -> Iterator[Ways]:
-    """Makes two apps on equal homes: the plain one, and the one with the lane."""
+    """Makes two apps on equal homes: the plain one, and the one with the short way."""
     homes: list[Home] = []
 
     def make(**environ: str) -> tuple[Way, Way]:
-        for name in ("plain", "lane"):
+        for name in ("plain", "fast_path"):
             shutil.copytree(template, tmp_path / name)
             homes.append(open_home(tmp_path / name, environ))
-        return Way(create_app(homes[0])), Way(with_lane(create_app(homes[1])))
+        return Way(create_app(homes[0])), Way(with_fast_path(create_app(homes[1])))
 
     yield make
     for home in homes:
@@ -187,27 +187,27 @@ def test_both_ways_answer_count_log_and_store_the_same(
     monkeypatch.setattr(
         "cro_core.ingest.cleaning.secrets.randbits", lambda _: 1
     )  # of the ids that are made here
-    plain, lane = pair = ways(**LIMITS)
+    plain, fast = pair = ways(**LIMITS)
     for _ in range(2):
         _ask_both(pair, asked, caplog)
     assert plain.by_flask == 2
-    assert lane.by_flask == (2 if asked in BY_FLASK.values() else 0)
-    assert plain.counted() == lane.counted()
-    assert plain.stored() == lane.stored()
+    assert fast.by_flask == (2 if asked in BY_FLASK.values() else 0)
+    assert plain.counted() == fast.counted()
+    assert plain.stored() == fast.stored()
 
 
 @pytest.mark.usefixtures("stopped")
 def test_both_ways_count_a_request_once_whatever_it_holds(
     ways: Ways, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain, lane = pair = ways(CRO_SERVICE__REQUESTS_PER_SECOND="0.3")
+    plain, fast = pair = ways(CRO_SERVICE__REQUESTS_PER_SECOND="0.3")
     bodies = [EVENT, b"not json", b" " * 2_000_000, EVENT, b"not json"]
     asked = [{"data": body, "environ_overrides": ELSEWHERE} for body in bodies]
     answers = [_ask_both(pair, one, caplog) for one in asked]
     assert [status[:3] for status, _ in answers] == ["202", "400", "413", "429", "429"]
     assert _ask_both(pair, {"data": EVENT}, caplog)[0] == "202 ACCEPTED"
-    assert plain.counted() == lane.counted()
-    assert lane.by_flask == 0
+    assert plain.counted() == fast.counted()
+    assert fast.by_flask == 0
 
 
 @pytest.mark.parametrize(
@@ -234,13 +234,13 @@ def test_both_ways_tell_alike_of_a_store_that_fails(
     def fail(*_: Any) -> int:
         raise error
 
-    plain, lane = pair = ways()
+    plain, fast = pair = ways()
     monkeypatch.setattr("cro_core.storage.group_commit.Intake._start", fail)
     told, answer = _ask_both(pair, {"data": EVENT}, caplog)
     assert int(told[:3]) == status
     assert "secret" not in str(answer)
-    assert plain.counted() == lane.counted()
-    assert lane.by_flask == 0
+    assert plain.counted() == fast.counted()
+    assert fast.by_flask == 0
 
 
 @pytest.mark.parametrize("body", [EVENT, b"not json"])
@@ -261,5 +261,5 @@ def test_lines_of_the_log_carry_the_request_they_are_about(
 
 def test_it_is_still_the_app(home: Home) -> None:
     app = create_app(home)
-    assert with_lane(app) is app
+    assert with_fast_path(app) is app
     assert app.test_client().get("/healthz").status_code == 200

@@ -28,7 +28,7 @@ CROWD = 40
 """Clients that misbehave at once; launch.py has 8 threads."""
 
 QUICK = 2.0
-"""Seconds, on a busy machine; without a door the answer takes as long as the slow client likes."""
+"""Seconds, on a busy machine; without buffering the answer takes as long as the slow client likes."""
 
 HALF = (
     b"POST /api/cro/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
