@@ -285,7 +285,7 @@ def analyse(
     as_json: JsonOption = False,
 ) -> None:
     """Say who converts, when and where, and which differences the data prove; changes nothing."""
-    from cro_core.rendering.segments_text import performance_text
+    from cro_core.rendering.segments_text import segments_text
     from cro_core.segments.findings import DIMENSIONS
     from cro_core.workflows.analyse_segments import analyse as look_at
 
@@ -293,7 +293,7 @@ def analyse(
     moment = parse_time(as_of) if as_of else opened.clock()
     asked = DIMENSIONS if by is None else tuple(name.strip() for name in by.split(","))
     found = look_at(opened, experiment, as_of=moment, by=asked)
-    _say(found, as_json, lambda _: performance_text(found))
+    _say(found, as_json, lambda _: segments_text(found))
 
 
 @app.command(epilog="Example: cro assets --json")
