@@ -447,7 +447,7 @@ def _lab_measure(
 ) -> None:
     import numpy as np
 
-    from cro_core.rendering.lab_text import found_text
+    from cro_core.rendering.lab_text import measure_text
     from cro_core.workflows.simulate import simulate
 
     rng = np.random.default_rng(seed)
@@ -455,7 +455,7 @@ def _lab_measure(
     _say(
         {**to_json(answer), "seed": seed},
         as_json,
-        lambda _: f"{_setup_text(answer.setup, programmes)}\n\n{found_text(answer.found)}",
+        lambda _: f"{_setup_text(answer.setup, programmes)}\n\n{measure_text(answer.found)}",
     )
 
 
