@@ -285,7 +285,7 @@ def analyse(
     as_json: JsonOption = False,
 ) -> None:
     """Say who converts, when and where, and which differences the data prove; changes nothing."""
-    from cro_core.rendering.segments_text import performance_text
+    from cro_core.rendering.segments_text import segments_text
     from cro_core.segments.findings import DIMENSIONS
     from cro_core.workflows.analyse_segments import analyse as look_at
 
@@ -293,7 +293,7 @@ def analyse(
     moment = parse_time(as_of) if as_of else opened.clock()
     asked = DIMENSIONS if by is None else tuple(name.strip() for name in by.split(","))
     found = look_at(opened, experiment, as_of=moment, by=asked)
-    _say(found, as_json, lambda _: performance_text(found))
+    _say(found, as_json, lambda _: segments_text(found))
 
 
 @app.command(epilog="Example: cro assets --json")
@@ -447,7 +447,7 @@ def _lab_measure(
 ) -> None:
     import numpy as np
 
-    from cro_core.rendering.lab_text import found_text
+    from cro_core.rendering.lab_text import measure_text
     from cro_core.workflows.simulate import simulate
 
     rng = np.random.default_rng(seed)
@@ -455,7 +455,7 @@ def _lab_measure(
     _say(
         {**to_json(answer), "seed": seed},
         as_json,
-        lambda _: f"{_setup_text(answer.setup, programmes)}\n\n{found_text(answer.found)}",
+        lambda _: f"{_setup_text(answer.setup, programmes)}\n\n{measure_text(answer.found)}",
     )
 
 

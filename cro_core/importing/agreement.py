@@ -1,4 +1,4 @@
-"""What can be wrong between keys of a mapping that are right one by one."""
+"""Checks an import mapping for keys that contradict each other, though each is right by itself."""
 
 from __future__ import annotations
 
@@ -11,118 +11,132 @@ from cro_core.importing.refusal import did_you_mean, listing, refuse
 from cro_core.ingest.cleaning import IMPRESSION
 
 
-def disagreements(m: ImportMapping) -> Iterator[MappingError]:
-    """What is wrong between keys that are right one by one."""
-    yield from _variant_problems(m)
-    yield from _goal_problems(m)
-    yield from _time_problems(m)
-    if m.table.layout == "events" and m.exposure is None:
+def disagreements(mapping: ImportMapping) -> Iterator[MappingError]:
+    """Yields an error for each contradiction between keys that are right one by one."""
+    yield from _variant_problems(mapping)
+    yield from _goal_problems(mapping)
+    yield from _time_problems(mapping)
+    if mapping.table.layout == "events" and mapping.exposure is None:
         want = "which rows are exposures, since an event log holds goals too"
         yield refuse(
-            m.source, "exposure.when", "nothing", want, 'add [exposure] with when = { action = "view" }'
+            mapping.source, "exposure.when", "nothing", want, 'add [exposure] with when = { action = "view" }'
         )
-    if m.table.layout == "events" and m.columns.unit is None:
+    if mapping.table.layout == "events" and mapping.columns.unit is None:
         yield refuse(
-            m.source, "columns.unit", "nothing", "the column that joins a visitor's events", "name it"
+            mapping.source, "columns.unit", "nothing", "the column that joins a visitor's events", "name it"
         )
-    for n, join in enumerate(m.join, 1):
-        if m.columns.unit in join.columns or m.columns.variant in join.columns:
+    for number, join in enumerate(mapping.join, 1):
+        if mapping.columns.unit in join.columns or mapping.columns.variant in join.columns:
             yield refuse(
-                m.source,
-                f"join[{n}].columns",
+                mapping.source,
+                f"join[{number}].columns",
                 listing(join.columns),
                 "neither the unit nor the variant",
                 "take them from the table itself",
             )
 
 
-def _variant_problems(m: ImportMapping) -> Iterator[MappingError]:
-    keys = [v.key for v in m.variants]
-    for n, variant in enumerate(m.variants, 1):
-        if keys.index(variant.key) != n - 1:
-            yield refuse(m.source, f"variants[{n}].key", repr(variant.key), "distinct keys", "rename one")
-    written = [str(value) for v in m.variants for value in v.written] + [
-        str(v) for v in m.experiment.ignored_variants
-    ]
-    for value in written:
-        if written.count(value) > 1:
+def _variant_problems(mapping: ImportMapping) -> Iterator[MappingError]:
+    keys = [variant.key for variant in mapping.variants]
+    for number, variant in enumerate(mapping.variants, 1):
+        if keys.index(variant.key) != number - 1:
             yield refuse(
-                m.source, "variants.values", f"{value!r} twice", "each value in one place only", "remove one"
+                mapping.source, f"variants[{number}].key", repr(variant.key), "distinct keys", "rename one"
             )
-    controls = [v.key for v in m.variants if v.control]
+    spellings = [str(value) for variant in mapping.variants for value in variant.spellings] + [
+        str(variant) for variant in mapping.experiment.ignored_variants
+    ]
+    for value in spellings:
+        if spellings.count(value) > 1:
+            yield refuse(
+                mapping.source,
+                "variants.values",
+                f"{value!r} twice",
+                "each value in one place only",
+                "remove one",
+            )
+    controls = [variant.key for variant in mapping.variants if variant.control]
     if len(controls) != 1:
         yield refuse(
-            m.source,
+            mapping.source,
             "variants.control",
             f"{len(controls)} controls",
             "exactly 1",
             f"set control = true in one of {', '.join(keys)}",
         )
-    if isinstance(m.plan.shares, dict) and set(m.plan.shares) != set(keys):
-        strange = next((key for key in m.plan.shares if key not in keys), "")
+    if isinstance(mapping.plan.shares, dict) and set(mapping.plan.shares) != set(keys):
+        strange = next((key for key in mapping.plan.shares if key not in keys), "")
         fix = did_you_mean(strange, keys) or "name each variant once"
         yield refuse(
-            m.source,
+            mapping.source,
             "plan.shares",
-            f"shares of {', '.join(m.plan.shares)}",
+            f"shares of {', '.join(mapping.plan.shares)}",
             f"shares of {', '.join(keys)}",
             fix,
         )
 
 
-def _goal_problems(m: ImportMapping) -> Iterator[MappingError]:
-    names = [goal.name for goal in m.goals]
-    for n, goal in enumerate(m.goals, 1):
-        if names.index(goal.name) != n - 1:
+def _goal_problems(mapping: ImportMapping) -> Iterator[MappingError]:
+    names = [goal.name for goal in mapping.goals]
+    for number, goal in enumerate(mapping.goals, 1):
+        if names.index(goal.name) != number - 1:
             yield refuse(
-                m.source,
-                f"goals[{n}].name",
+                mapping.source,
+                f"goals[{number}].name",
                 repr(goal.name),
                 "distinct names",
                 "rename one, or list both cases in one `when`",
             )
         if goal.name in (EXPOSURE, IMPRESSION):
             yield refuse(
-                m.source,
-                f"goals[{n}].name",
+                mapping.source,
+                f"goals[{number}].name",
                 repr(goal.name),
                 "a word for what visitors do",
                 "exposures are told by [exposure]",
             )
-    if not any(goal.primary for goal in m.goals):
+    if not any(goal.primary for goal in mapping.goals):
         yield refuse(
-            m.source,
+            mapping.source,
             "goals.primary",
             "no primary goal",
             "at least 1",
             f"set primary = true in one of {', '.join(names)}",
         )
-    if not m.plan.goal_at_exposure and not m.goals_have_times:
+    if not mapping.plan.goal_at_exposure and not mapping.goals_have_times:
         want = "true where goals have no time of their own, else nothing could ever count"
         yield refuse(
-            m.source, "plan.goal_at_exposure", "false", want, "remove it, or give the goals a `time` column"
+            mapping.source,
+            "plan.goal_at_exposure",
+            "false",
+            want,
+            "remove it, or give the goals a `time` column",
         )
 
 
-def _time_problems(m: ImportMapping) -> Iterator[MappingError]:
-    if m.columns.time is None and m.time.fixed is None:
+def _time_problems(mapping: ImportMapping) -> Iterator[MappingError]:
+    if mapping.columns.time is None and mapping.time.fixed is None:
         want = "the column of the time, or one time for all rows"
         yield refuse(
-            m.source,
+            mapping.source,
             "columns.time",
             "nothing",
             want,
             'name the column, or set fixed = "2026-03-01T00:00:00Z" in [time]',
         )
-    if m.columns.time is not None and m.time.fixed is not None:
+    if mapping.columns.time is not None and mapping.time.fixed is not None:
         yield refuse(
-            m.source, "time.fixed", repr(m.time.fixed), "nothing beside columns.time", "remove one of the two"
+            mapping.source,
+            "time.fixed",
+            repr(mapping.time.fixed),
+            "nothing beside columns.time",
+            "remove one of the two",
         )
-    text = m.time.format
+    text = mapping.time.format
     if text is not None and text not in UNITS_SINCE_1970 and "%" not in text:
         want = f'a pattern such as "%d/%m/%Y %H:%M", or one of {", ".join(UNITS_SINCE_1970)} (since 1970)'
         yield refuse(
-            m.source,
+            mapping.source,
             "time.format",
             repr(text),
             want,

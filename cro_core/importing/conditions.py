@@ -23,29 +23,30 @@ TESTS = ("min", "max", "not", "present")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What one column must be; every part that is given must hold."""
+    """A condition on one column; every part that is given must hold."""
 
     column: str
     equals: tuple[Scalar, ...] = ()
-    """Any of these."""
+    """Values of which the cell must be one."""
     differs: tuple[Scalar, ...] = ()
-    """None of these; an empty cell is none of them."""
+    """Values of which the cell must be none; an empty cell is none of them."""
     least: Scalar | None = None
+    """Inclusive lower bound: numbers compare as numbers, texts (ISO dates) as texts."""
     most: Scalar | None = None
-    """Inclusive bounds: numbers compare as numbers, texts (ISO dates) as texts."""
+    """Inclusive upper bound: numbers compare as numbers, texts (ISO dates) as texts."""
     present: bool | None = None
     """Whether the cell must be filled, or must be empty."""
 
 
 Condition = tuple[Check, ...]
-"""All of them."""
+"""Checks of which all must hold."""
 
 Cases = tuple[Condition, ...]
-"""Any of them."""
+"""Conditions of which any must hold."""
 
 
 def parse_cases(raw: Any) -> Cases:
-    """A table of columns, or a list of such tables.
+    """Reads conditions as a mapping writes them: a table of columns, or a list of such tables.
 
     Raises:
         ValueError: it is neither, or a test in it is unknown or of the wrong type.
@@ -55,11 +56,11 @@ def parse_cases(raw: Any) -> Cases:
         raise ValueError(
             f'got {raw!r}; wanted column names with values, such as {{ action = "view" }}, or a list of such tables'
         )
-    return tuple(tuple(_check(column, wanted) for column, wanted in table.items()) for table in tables)
+    return tuple(tuple(_check(column, condition) for column, condition in table.items()) for table in tables)
 
 
 def parse_scalar(raw: Any) -> Scalar:
-    """A text, number or true/false; dates and times become ISO text.
+    """Reads a value as a mapping writes it: a text, number or true/false; dates and times become ISO text.
 
     Raises:
         ValueError: it is a list or a table.
@@ -72,12 +73,12 @@ def parse_scalar(raw: Any) -> Scalar:
 
 
 def columns_of(cases: Cases) -> Iterator[str]:
-    """Every column that the conditions look at."""
+    """Yields every column that the conditions look at."""
     return (check.column for condition in cases for check in condition)
 
 
 def holds(table: pd.DataFrame, cases: Cases) -> pd.Series[bool]:
-    """Which rows meet any of the conditions; ``table`` holds text, with missing values for empty cells."""
+    """Finds the rows that meet any of the conditions; ``table`` holds text, with missing values for empty cells."""
     import pandas as pd
 
     result = pd.Series(data=False, index=table.index)
@@ -90,7 +91,7 @@ def holds(table: pd.DataFrame, cases: Cases) -> pd.Series[bool]:
 
 
 def equals(cells: pd.Series[str], value: Scalar) -> pd.Series[bool]:
-    """Which cells are this value; a number also where it is written otherwise (1, 1.0, 01)."""
+    """Finds the cells that are this value; a number also where it is written otherwise (1, 1.0, 01)."""
     import pandas as pd
 
     if isinstance(value, bool):
@@ -100,24 +101,24 @@ def equals(cells: pd.Series[str], value: Scalar) -> pd.Series[bool]:
     return cells.isin([value])
 
 
-def _check(column: str, wanted: Any) -> Check:
-    if not isinstance(wanted, dict):
-        return Check(column, equals=_scalars(column, wanted))
-    for name in wanted:
+def _check(column: str, condition: Any) -> Check:
+    if not isinstance(condition, dict):
+        return Check(column, equals=_scalars(column, condition))
+    for name in condition:
         if name not in TESTS:
             fix = did_you_mean(name, TESTS)
             raise ValueError(
                 f"got {column} = {{ {name} = ... }}; wanted one of {', '.join(TESTS)}"
                 + (f"; {fix}" if fix else "")
             )
-    present = wanted.get("present")
+    present = condition.get("present")
     if present is not None and not isinstance(present, bool):
         raise ValueError(f"got {column} = {{ present = {present!r} }}; wanted true or false")
     return Check(
         column,
-        differs=_scalars(column, wanted["not"]) if "not" in wanted else (),
-        least=_bound(column, "min", wanted),
-        most=_bound(column, "max", wanted),
+        differs=_scalars(column, condition["not"]) if "not" in condition else (),
+        least=_bound(column, "min", condition),
+        most=_bound(column, "max", condition),
         present=present,
     )
 
@@ -128,12 +129,12 @@ def _scalars(column: str, raw: Any) -> tuple[Scalar, ...]:
     return tuple(parse_scalar(value) for value in (raw if isinstance(raw, list) else [raw]))
 
 
-def _bound(column: str, name: str, wanted: dict[str, Any]) -> Scalar | None:
-    if name not in wanted:
+def _bound(column: str, name: str, condition: dict[str, Any]) -> Scalar | None:
+    if name not in condition:
         return None
-    bound = parse_scalar(wanted[name])
+    bound = parse_scalar(condition[name])
     if isinstance(bound, bool):
-        raise ValueError(f"got {column} = {{ {name} = {wanted[name]!r} }}; wanted a number or a date")
+        raise ValueError(f"got {column} = {{ {name} = {condition[name]!r} }}; wanted a number or a date")
     return bound
 
 
@@ -155,14 +156,14 @@ def _meets(cells: pd.Series[str], check: Check) -> pd.Series[bool]:
 
 
 def _any_of(cells: pd.Series[str], values: tuple[Scalar, ...]) -> pd.Series[bool]:
-    found = equals(cells, values[0])
+    hits = equals(cells, values[0])
     for value in values[1:]:
-        found |= equals(cells, value)
-    return found
+        hits |= equals(cells, value)
+    return hits
 
 
 def _comparable(cells: pd.Series[str], bound: Scalar) -> Any:
-    """Numbers beside a number, else text; missing cells compare as false."""
+    """Turns cells into numbers beside a number, else leaves them text; missing cells compare as false."""
     import pandas as pd
 
     return cells if isinstance(bound, str) else pd.to_numeric(cells, errors="coerce")

@@ -1,4 +1,4 @@
-"""The experiment that a stream belongs to: finished, or as it would have run under the site's settings."""
+"""The experiment that imported events belong to: finished, or as it would have run under the site's settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cro_core.config import Config
 from cro_core.domain import Epoch, Experiment, Goal, Plan, Status, Variant, check_experiment
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
-from cro_core.importing.rows import Stream
+from cro_core.importing.rows import FileEvents
 from cro_core.planning import plans
 from cro_core.statistics.sample_size import plan_size
 
@@ -20,50 +20,58 @@ HOUR = timedelta(hours=1)
 
 
 def experiment_of(
-    config: Config, stream: Stream, mapping: ImportMapping, now: datetime, as_live: bool
+    config: Config, file_events: FileEvents, mapping: ImportMapping, now: datetime, as_live: bool
 ) -> Experiment:
-    """Completed, so that no cycle ever acts on it: an import changes nothing that a site shows."""
-    told = mapping.experiment
-    variants = tuple(Variant(v.key, v.name or v.key, is_control=v.control) for v in mapping.variants)
-    plan = _live_plan(config, mapping) if as_live else _finished_plan(config, mapping, stream)
+    """Makes the experiment of imported events: completed, so that no cycle ever changes what the site shows."""
+    part = mapping.experiment
+    variants = tuple(
+        Variant(variant.key, variant.name or variant.key, is_control=variant.control)
+        for variant in mapping.variants
+    )
+    plan = _live_plan(config, mapping) if as_live else _finished_plan(config, mapping, file_events)
     draft = Experiment(
-        told.id,
-        told.name or told.id,
+        part.id,
+        part.name or part.id,
         variants,
         plan,
         status=Status.COMPLETED,
-        slot=told.id,
-        seed=told.id,
+        slot=part.id,
+        seed=part.id,
         kind="import",
-        hypothesis=told.hypothesis,
-        occasion=told.occasion,
+        hypothesis=part.hypothesis,
+        occasion=part.occasion,
         source="import",
         created_at=now,
-        started_at=stream.started_at,
-        ended_at=None if as_live else stream.ended_at,
+        started_at=file_events.started_at,
+        ended_at=None if as_live else file_events.ended_at,
     )
     # Only exposures have to lie in the epoch; it is open at its end.
-    ends_at = draft.enrolment_ends_at if as_live else stream.last_exposure_at + MICROSECOND
+    ends_at = draft.enrolment_ends_at if as_live else file_events.last_exposure_at + MICROSECOND
     return replace(
-        check_experiment(draft), epochs=(_epoch(mapping, stream.started_at, ends_at or stream.started_at),)
+        check_experiment(draft),
+        epochs=(_epoch(mapping, file_events.started_at, ends_at or file_events.started_at),),
     )
 
 
 def _epoch(mapping: ImportMapping, starts_at: datetime, ends_at: datetime) -> Epoch:
-    keys = [v.key for v in mapping.variants]
+    keys = [variant.key for variant in mapping.variants]
     shares = mapping.plan.shares
-    planned = shares if isinstance(shares, dict) else dict(zip(keys, equal_shares(len(keys)), strict=True))
-    return Epoch(0, starts_at, ends_at, planned, 1.0)
+    planned_shares = (
+        shares if isinstance(shares, dict) else dict(zip(keys, equal_shares(len(keys)), strict=True))
+    )
+    return Epoch(0, starts_at, ends_at, planned_shares, 1.0)
 
 
-def _finished_plan(config: Config, mapping: ImportMapping, stream: Stream) -> Plan:
-    """Nothing is left to wait for: one look at everything, with the whole file as the time to convert."""
-    span = timedelta(hours=max(1, math.ceil((stream.ended_at - stream.started_at + MICROSECOND) / HOUR)))
+def _finished_plan(config: Config, mapping: ImportMapping, file_events: FileEvents) -> Plan:
+    """Plans one look at everything, with the whole file as the time to convert: nothing is left to wait for."""
+    span = timedelta(
+        hours=max(1, math.ceil((file_events.ended_at - file_events.started_at + MICROSECOND) / HOUR))
+    )
     hours = mapping.plan.window_hours
     window = span if hours is None else timedelta(hours=hours)
-    planned = mapping.plan.planned_units is not None or mapping.plan.base_rate is not None
+    was_planned = mapping.plan.planned_units is not None or mapping.plan.base_rate is not None
     plan = replace(_plan(config, mapping), finished=True, horizon=span, window=window)
-    return plan if planned else replace(plan, units=None, base_rate=None)
+    return plan if was_planned else replace(plan, units=None, base_rate=None)
 
 
 def _live_plan(config: Config, mapping: ImportMapping) -> Plan:
@@ -89,25 +97,25 @@ def _live_plan(config: Config, mapping: ImportMapping) -> Plan:
 
 
 def _plan(config: Config, mapping: ImportMapping) -> Plan:
-    """The settings' plan with what the mapping says instead; the shares of a file never moved."""
-    told, count = mapping.plan, len(mapping.variants)
-    plan = plans.new_plan(config, told.base_rate, count)
-    base_rate, mde = told.base_rate or config.statistics.base_rate, told.mde or plan.mde
+    """Plans as the settings say, but for what the mapping says instead; the shares of a file never moved."""
+    part, count = mapping.plan, len(mapping.variants)
+    plan = plans.new_plan(config, part.base_rate, count)
+    base_rate, mde = part.base_rate or config.statistics.base_rate, part.mde or plan.mde
     units = (
-        told.planned_units
+        part.planned_units
         or plan_size(base_rate, mde, variants=count, alpha=plan.alpha, power=plan.power).units
     )
     return replace(
         plan,
-        goals=tuple(Goal(g.name, g.weight, g.primary) for g in mapping.goals),
+        goals=tuple(Goal(goal.name, goal.weight, goal.primary) for goal in mapping.goals),
         base_rate=base_rate,
         mde=mde,
         units=units,
         zone=mapping.time.zone or plan.zone,
         adaptive=False,
-        shares_known=told.shares != "unknown",
-        goal_at_exposure=told.goal_at_exposure,
-        guardrails=tuple(g for g in plan.guardrails if _measured(mapping, g.measure)),
+        shares_known=part.shares != "unknown",
+        goal_at_exposure=part.goal_at_exposure,
+        guardrails=tuple(goal for goal in plan.guardrails if _measured(mapping, goal.measure)),
         ratios=tuple(
             r for r in plan.ratios if all(_measured(mapping, side) for side in (r.numerator, r.denominator))
         ),
@@ -118,11 +126,11 @@ def _plan(config: Config, mapping: ImportMapping) -> Plan:
 def _measured(mapping: ImportMapping, quantity: str) -> bool:
     """Whether a metric of the site's settings means anything in this file."""
     _, colon, goal = quantity.partition(":")
-    return not colon or goal in {g.name for g in mapping.goals}
+    return not colon or goal in {each.name for each in mapping.goals}
 
 
 def _covariate(mapping: ImportMapping, configured: str) -> str:
-    """A column of its own; else only a log can hold what happened before an exposure."""
+    """Names the covariate: a column of its own; else only a log can hold what happened before an exposure."""
     if mapping.columns.covariate is not None:
         return "exposure_value"
     return configured if mapping.table.layout == "events" and configured == "engagement" else "none"

@@ -1,4 +1,4 @@
-"""Files as tables of text, a chunk at a time: CSV, Parquet or newline-delimited JSON, several and joined ones."""
+"""Reads files as tables of text, a chunk at a time: CSV, Parquet or newline-delimited JSON, several and joined ones."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ FORMATS = {
 
 
 CHUNK = 50_000
-"""Rows that are in memory at a time, as text."""
+"""How many rows are in memory at a time, as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What an import starts from: files that are read a chunk at a time, as often as is asked."""
+    """The files that an import starts from; they are read a chunk at a time, as often as is asked."""
 
     name: str
-    """Of the file, for messages."""
+    """Name of the file, for messages."""
     fingerprint: str
     """SHA-256 over the files and the mapping."""
     notes: tuple[str, ...]
     mapping: AnyMapping
     parts: Sequence[tuple[Path, Mapping[str, str]]]
-    """Each file with the columns that are constant in it."""
+    """The files that are read one after the other, each with the columns that are constant in it."""
     joined: Sequence[tuple[str, pd.DataFrame]]
-    """Each other table by its key, with the column that holds the key here."""
+    """The tables that are joined: the column here that holds a table's key, and the table by its key."""
 
     def chunks(self) -> Iterator[pd.DataFrame]:
-        """Every column the mapping names, as text with missing values for empty cells; rows in the files' order.
+        """Yields every column the mapping names, as text with missing values for empty cells; rows in the files' order.
 
         The index numbers the rows through all files, from 0.
 
@@ -57,17 +57,17 @@ class Source:
             MappingError: a file cannot be read as what it should be, or lacks a column that the mapping names;
                 where only its end tells, after its chunks.
         """
-        wanted = list(dict.fromkeys(column for _, column in self.mapping.references()))
+        columns = list(dict.fromkeys(column for _, column in self.mapping.references()))
         start = 0
         for path, constants in self.parts:
             for part in _part(path, constants, self.mapping):
                 table = part
-                for key, other in self.joined:
+                for key, joined_table in self.joined:
                     table = table.assign(
-                        **{column: table[key].map(other[column]) for column in other.columns}
+                        **{column: table[key].map(joined_table[column]) for column in joined_table.columns}
                     )
                 table.index = pd.RangeIndex(start, start := start + len(table))
-                yield table[wanted].astype("str")
+                yield table[columns].astype("str")
         if not start:
             raise refuse(self.name, "rows", "none", "at least one row below the header")
 
@@ -81,11 +81,11 @@ def read(file: Path, mapping: AnyMapping) -> Source:
     """
     folder, parts = _parts(file, mapping)
     used, notes, joined = [path for path, _ in parts], list[str](), []
-    for n, join in enumerate(mapping.join, 1):
-        other = folder / join.file
-        if other.is_file():
-            joined.append((join.on, _other(other, join, f"join[{n}]", mapping)))
-            used.append(other)
+    for number, join in enumerate(mapping.join, 1):
+        path = folder / join.file
+        if path.is_file():
+            joined.append((join.on, _joined_table(path, join, f"join[{number}]", mapping)))
+            used.append(path)
         elif join.optional:
             joined.append(
                 (join.on, pd.DataFrame(columns=join.columns, index=pd.Index([], dtype="str"), dtype="str"))
@@ -93,13 +93,13 @@ def read(file: Path, mapping: AnyMapping) -> Source:
             notes.append(f"{join.file} is not beside {file.name}: {listing(join.columns)} stays empty")
         else:
             raise NotFound(
-                f"{mapping.source}: join[{n}].file: {other} does not exist: put it there, or set optional = true"
+                f"{mapping.source}: join[{number}].file: {path} does not exist: put it there, or set optional = true"
             )
     return Source(file.name, _fingerprint(used, mapping), tuple(notes), mapping, parts, joined)
 
 
 def _parts(file: Path, mapping: AnyMapping) -> tuple[Path, list[tuple[Path, dict[str, str]]]]:
-    """The folder, and each file to read with the columns that are constant in it."""
+    """Finds the folder, and each file to read with the columns that are constant in it."""
     if not file.exists():
         raise NotFound(f"{file} does not exist: check the path")
     if not mapping.files:
@@ -118,15 +118,15 @@ def _parts(file: Path, mapping: AnyMapping) -> tuple[Path, list[tuple[Path, dict
 
 
 def _part(path: Path, constants: Mapping[str, str], mapping: AnyMapping) -> Iterator[pd.DataFrame]:
-    """The columns the mapping wants of one file; those that a join brings come later."""
+    """Yields the columns the mapping wants of one file; those that a join brings come later."""
     from_joins = {column for join in mapping.join for column in join.columns}
-    wanted = [(key, column) for key, column in mapping.references() if column not in from_joins]
-    columns, there = list(dict.fromkeys(column for _, column in wanted)), dict[str, None]()
+    references = [(key, column) for key, column in mapping.references() if column not in from_joins]
+    columns, present = list(dict.fromkeys(column for _, column in references)), dict[str, None]()
     open_ended = _format(path, mapping) == "ndjson"  # whose last line may have a column more
     for text in _read_text(path, mapping):
         table = text.assign(**constants)
-        there |= dict.fromkeys(table.columns)
-        for column in from_joins & there.keys():
+        present |= dict.fromkeys(table.columns)
+        for column in from_joins & present.keys():
             raise refuse(
                 mapping.source,
                 "join.columns",
@@ -135,45 +135,45 @@ def _part(path: Path, constants: Mapping[str, str], mapping: AnyMapping) -> Iter
                 "remove it",
             )
         if not open_ended:
-            _check_columns(wanted, list(there), path, mapping)
+            _check_columns(references, list(present), path, mapping)
         if len(table):
             yield table.reindex(columns=columns)
-    _check_columns(wanted, list(there), path, mapping)
+    _check_columns(references, list(present), path, mapping)
 
 
-def _other(path: Path, join: JoinPart, key: str, mapping: AnyMapping) -> pd.DataFrame:
-    """The columns of another table, by its key; a row without a partner gets empty cells."""
+def _joined_table(path: Path, join: JoinPart, key: str, mapping: AnyMapping) -> pd.DataFrame:
+    """Reads the columns of a table to be joined, by its key; a row without a partner gets empty cells."""
     name = join.key or join.on
-    other = pd.concat(list(_read_text(path, mapping)))
+    table = pd.concat(list(_read_text(path, mapping)))
     _check_columns(
-        [(f"{key}.key", name), *((f"{key}.columns", c) for c in join.columns)],
-        list(other.columns),
+        [(f"{key}.key", name), *((f"{key}.columns", column) for column in join.columns)],
+        list(table.columns),
         path,
         mapping,
     )
-    other = other[[name, *join.columns]].dropna(subset=[name]).drop_duplicates()
-    twice = other[name][other[name].duplicated()]
-    if len(twice):
-        got = f"{len(twice):,} keys more than once, e.g. {twice.iloc[0]!r}"
+    table = table[[name, *join.columns]].dropna(subset=[name]).drop_duplicates()
+    repeated = table[name][table[name].duplicated()]
+    if len(repeated):
+        got = f"{len(repeated):,} keys more than once, e.g. {repeated.iloc[0]!r}"
         raise refuse(path.name, name, got, "each key once", "a row must have one partner at most")
-    return other.set_index(name)
+    return table.set_index(name)
 
 
 def _check_columns(
-    wanted: Sequence[tuple[str, str]], there: list[str], path: Path, mapping: AnyMapping
+    references: Sequence[tuple[str, str]], present: list[str], path: Path, mapping: AnyMapping
 ) -> None:
-    for key, column in wanted:
-        if column not in there:
-            fix = did_you_mean(column, there)
-            if len(there) == 1 and any(sign in there[0] for sign in ";\t|"):
+    for key, column in references:
+        if column not in present:
+            fix = did_you_mean(column, present)
+            if len(present) == 1 and any(sign in present[0] for sign in ";\t|"):
                 fix = "the header is one single column: set table.delimiter"
             raise refuse(
-                mapping.source, key, repr(column), f"a column of {path.name} ({listing(there)})", fix
+                mapping.source, key, repr(column), f"a column of {path.name} ({listing(present)})", fix
             )
 
 
 def _read_text(path: Path, mapping: AnyMapping) -> Iterator[pd.DataFrame]:
-    """All columns of a file as text, empty cells missing, a chunk of rows at a time; at least one chunk."""
+    """Yields all columns of a file as text, empty cells missing, a chunk of rows at a time; at least one chunk."""
     kind = _format(path, mapping)
     try:
         for table in {"csv": _csv, "parquet": _parquet, "ndjson": _ndjson}[kind](path, mapping):
@@ -193,12 +193,12 @@ def _format(path: Path, mapping: AnyMapping) -> str:
         return mapping.table.format
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
-        known = listing([*FORMATS, ".csv.gz"])
+        choices = listing([*FORMATS, ".csv.gz"])
         raise refuse(
             path.name,
             "format",
             repr(suffix or path.name),
-            f"one of {known}",
+            f"one of {choices}",
             f"set table.format in {mapping.source}",
         )
     return FORMATS[suffix]
@@ -222,18 +222,18 @@ def _csv(path: Path, mapping: AnyMapping) -> Iterator[pd.DataFrame]:
     except pd.errors.EmptyDataError:
         raise refuse(path.name, "rows", "an empty file", "a header and rows") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        told = str(error).removeprefix("Error tokenizing data. C error: ").strip()
+        problem = str(error).removeprefix("Error tokenizing data. C error: ").strip()
         raise refuse(
             path.name,
             "CSV",
-            told,
+            problem,
             "as many fields in every line as in the header",
             "quote fields that hold the delimiter",
         ) from None
 
 
 def _strictly(step: Callable[[], Any]) -> Any:
-    """What the step returns; pandas only warns where every line has a field too many, and drops it."""
+    """Returns what the step does; pandas only warns where every line has a field too many, and drops it."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return step()
@@ -245,27 +245,29 @@ def _parquet(path: Path, _mapping: AnyMapping) -> Iterator[pd.DataFrame]:
 
     try:
         with pq.ParquetFile(path) as file:
-            whole = _whole_numbers(file)
+            whole_numbers = _whole_numbers(file)
             chunks = file.iter_batches(CHUNK)
             for batch in chain(chunks, [pa.RecordBatch.from_pylist([], schema=file.schema_arrow)]):
                 table = batch.to_pandas(types_mapper=_nullable().get)
-                yield table.astype(dict.fromkeys(whole, "Int64")).astype("str")
+                yield table.astype(dict.fromkeys(whole_numbers, "Int64")).astype("str")
     except pa.ArrowException as error:
         raise refuse(path.name, "Parquet", str(error), "a Parquet file") from None
 
 
 @cache
 def _nullable() -> dict[Any, Any]:
-    """Arrow's types as those of pandas that know missing values: a gap does not make 7 a 7.0."""
+    """Maps Arrow's types to those of pandas that know missing values: a gap does not make 7 a 7.0."""
     import pyarrow as pa
 
-    whole = {f"{sign}int{bits}": f"{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-    names = whole | {"float": "Float32", "double": "Float64", "bool": "boolean", "string": "str"}
+    integers = {
+        f"{sign}int{bits}": f"{sign.upper()}Int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+    }
+    names = integers | {"float": "Float32", "double": "Float64", "bool": "boolean", "string": "str"}
     return {pa.type_for_alias(ours): pd.api.types.pandas_dtype(theirs) for ours, theirs in names.items()}
 
 
 def _whole_numbers(file: Any) -> list[str]:
-    """Columns of decimals that hold whole numbers only: a gap made them so (7.0), in a text file they are 7."""
+    """Finds columns of decimals that hold whole numbers only: a gap made them so (7.0), in a text file they are 7."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -293,16 +295,16 @@ def _ndjson(path: Path, mapping: AnyMapping) -> Iterator[pd.DataFrame]:
 
 def _object(line: str, number: int, path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        data = json.loads(line)
     except json.JSONDecodeError as error:
         raise refuse(path.name, f"line {number}", str(error), "one JSON object a line") from None
-    if not isinstance(found, dict):
-        raise refuse(path.name, f"line {number}", f"a JSON {type(found).__name__}", "one JSON object a line")
-    return found
+    if not isinstance(data, dict):
+        raise refuse(path.name, f"line {number}", f"a JSON {type(data).__name__}", "one JSON object a line")
+    return data
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str | None]]:
-    """``{"a": {"b": 1}}`` as ``a.b``; numbers keep their text, lists stay JSON."""
+    """Yields the fields of nested JSON: ``{"a": {"b": 1}}`` as ``a.b``; numbers keep their text, lists stay JSON."""
     for name, value in data.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""What became of every row of a file, and how its experiment would have ended."""
+"""The report of an import: what became of every row of a file, and how its experiment would have ended."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from cro_core.domain import to_json
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How a stream would have ended, had it been watched hour by hour."""
+    """How an imported experiment would have ended, had it been watched hour by hour."""
 
     hour: int
-    """Hour of the stream in which it ends, the first being hour 0; the look is taken at the hour's end."""
+    """Hour of the experiment in which it ends, the first being hour 0; the look is taken at the hour's end."""
     decided_at: datetime
     verdict: str
     planned_units: int | None
-    """Over all variants."""
+    """Visitors that were planned, over all variants; ``None`` where no number was."""
     variants: tuple[Mapping[str, Any], ...]
-    """``variant``, ``units`` and ``conversions`` of each, as counted at that look."""
+    """``variant``, ``units`` and ``conversions`` of each variant, as counted at the look that ends it."""
     text: str
 
 
@@ -37,9 +37,9 @@ class ImportReport:
     left_out: Mapping[str, int]
     """Rows that belong to something else, by reason."""
     rejected: Mapping[str, int]
-    """What broke a rule, by reason; kept in quarantine and counted in the waterfall."""
+    """Rows that broke a rule, by reason; kept in quarantine and counted in the waterfall."""
     first_rejected: Mapping[str, int]
-    """The first row of each of these reasons, counted from 1 below the header."""
+    """The first rejected row by reason, counted from 1 below the header."""
     units: int
     """Distinct units among the exposures that were kept."""
     repeated_exposures: int
@@ -47,17 +47,17 @@ class ImportReport:
     units_in_several_variants: int
     """Units with rows of more than one variant, among the rows as they came."""
     units_crossing: int
-    """The same after the rules."""
+    """Units exposed to more than one variant, among the exposures that the rules left."""
     accepted: int
     """Events stored by this run."""
     duplicates: int
-    """Events that were stored before."""
+    """Events of the file that were stored before."""
     started_at: datetime
-    """First exposure."""
+    """Time of the first exposure."""
     ended_at: datetime
-    """Last event."""
+    """Time of the last event."""
     unchanged: bool
-    """True where the same file had been imported with the same mapping before: nothing was stored."""
+    """Whether nothing was stored: true where the same file had been imported with the same mapping before."""
     resumed_at: int | None = None
     """Row from which on an import that was cut off was taken up, where that is so."""
     notes: tuple[str, ...] = ()
@@ -66,24 +66,24 @@ class ImportReport:
     """Events that the ingestion did not accept, by reason; in quarantine too."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON."""
+        """Turns the report into JSON."""
         data: dict[str, Any] = to_json(self)
         return data | {"text": self.text}
 
     @property
     def text(self) -> str:
-        """The report for people."""
+        """The report as text for people."""
         return "\n".join(_lines(self))
 
 
 def _lines(report: ImportReport) -> list[str]:
     lines = [f"{report.file}: {report.rows:,} rows read with the mapping {report.mapping}."]
-    lines += [f"  left out  {n:>9,}  {reason}" for reason, n in report.left_out.items()]
+    lines += [f"  left out  {count:>9,}  {reason}" for reason, count in report.left_out.items()]
     lines += [
-        f"  rejected  {n:>9,}  {reason} (first in row {report.first_rejected[reason]:,})"
-        for reason, n in report.rejected.items()
+        f"  rejected  {count:>9,}  {reason} (first in row {report.first_rejected[reason]:,})"
+        for reason, count in report.rejected.items()
     ]
-    lines += [f"  rejected  {n:>9,}  {reason}" for reason, n in report.refused.items()]
+    lines += [f"  rejected  {count:>9,}  {reason}" for reason, count in report.refused.items()]
     lines += [f"  note: {note}" for note in report.notes]
     lines.append(
         f"Units: {report.units:,} distinct, {report.repeated_exposures:,} repeated exposures; in more than one variant "
@@ -110,10 +110,12 @@ def _lines(report: ImportReport) -> list[str]:
 
 
 def _replay_lines(replay: Replay) -> list[str]:
-    counted = " v ".join(f"{v['variant']} {v['units']:,}/{v['conversions']:,}" for v in replay.variants)
-    planned = "" if replay.planned_units is None else f" of {replay.planned_units:,} planned"
+    counts = " v ".join(
+        f"{variant['variant']} {variant['units']:,}/{variant['conversions']:,}" for variant in replay.variants
+    )
+    of_planned = "" if replay.planned_units is None else f" of {replay.planned_units:,} planned"
     return [
         f"Replayed as live: ends in hour {replay.hour} (the first is hour 0), at {iso(replay.decided_at)}, as {replay.verdict}.",
-        f"  counted {sum(v['units'] for v in replay.variants):,} visitors{planned}: {counted}",
+        f"  counted {sum(variant['units'] for variant in replay.variants):,} visitors{of_planned}: {counts}",
         f"  {replay.text}",
     ]

@@ -1,4 +1,4 @@
-"""How far an import is: noted in the transaction that stores its events, so that it can be taken up anywhere."""
+"""How far an import has come: written in the transaction that stores its events, so that it can be taken up anywhere."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ REASONS = 50
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One import, finished or not."""
+    """The state of an import, finished or not."""
 
     fingerprint: str
-    """Of the file and the mapping."""
+    """Fingerprint of the file and the mapping."""
     next_row: int = 0
-    """Rows before it are stored."""
+    """The first row that is not stored yet."""
     accepted: int = 0
     duplicates: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Entry:
     done: bool = False
 
     def plus(self, next_row: int, accepted: int, duplicates: int, refused: list[str]) -> Self:
-        """The entry after one more batch."""
+        """Returns the entry after one more batch."""
         counts = dict(self.refused)
         for reason in refused:
             name = reason if reason in counts or len(counts) < REASONS else "other reasons"
@@ -48,14 +48,14 @@ class Entry:
 
 
 def find(connection: sa.Connection, experiment_id: str) -> Entry | None:
-    """The import that made this experiment, or ``None``."""
+    """Returns the state of the import that made this experiment, or ``None`` where no import did."""
     table = schema.home
     text = connection.scalar(sa.select(table.c.value).where(table.c.key == PREFIX + experiment_id))
     return None if text is None else Entry(**json.loads(text))
 
 
 def save(connection: sa.Connection, experiment_id: str, entry: Entry) -> None:
-    """Notes how far the import is, in the caller's transaction."""
+    """Stores how far the import has come, in the caller's transaction."""
     _forget(connection, experiment_id)
     connection.execute(
         sa.insert(schema.home).values(key=PREFIX + experiment_id, value=json.dumps(asdict(entry)))

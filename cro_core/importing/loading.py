@@ -1,4 +1,7 @@
-"""Reading a mapping; every mistake in it is refused by the name of its key."""
+"""Loads and checks an import mapping, the TOML file that says what a table's columns mean.
+
+Every mistake in it is refused by the name of its key.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ AMapping = TypeVar("AMapping", ImportMapping, OutcomeMapping)
 
 
 def load_mapping(mapping: str | Path | Mapping[str, Any]) -> ImportMapping:
-    """A mapping that ships, by name; or your own, by the path of a ``.toml``; or its content.
+    """Loads a mapping that ships, by name; or your own, by the path of a ``.toml``; or from its content.
 
     Raises:
         MappingError: there is none of that name, or a key of it is refused.
@@ -38,7 +41,7 @@ def load_mapping(mapping: str | Path | Mapping[str, Any]) -> ImportMapping:
 
 
 def shipped() -> list[str]:
-    """The names of the mappings that come with the package."""
+    """Lists the names of the mappings that come with the package."""
     folder = files("cro_core.importing") / "mappings"
     return sorted(
         entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
@@ -46,20 +49,20 @@ def shipped() -> list[str]:
 
 
 def parse_mapping(data: Mapping[str, Any], source: str) -> ImportMapping:
-    """The mapping in ``data``.
+    """Checks the content of a mapping and returns it typed.
 
     Raises:
         MappingError: naming every key that is unknown, missing or of the wrong kind; or, where each is
             right by itself, the first that does not agree with the others.
     """
-    found = _validated(ImportMapping, data, source)
-    for problem in disagreements(found):
+    mapping = _validated(ImportMapping, data, source)
+    for problem in disagreements(mapping):
         raise problem
-    return found
+    return mapping
 
 
 def load_outcomes(mapping: str | Path | Mapping[str, Any]) -> OutcomeMapping:
-    """The mapping of a table of outcomes: the path of a ``.toml``, or its content.
+    """Loads the mapping of a table of outcomes, from the path of a ``.toml`` or from its content.
 
     Raises:
         MappingError: there is none of that name, or a key of it is refused.
@@ -69,24 +72,26 @@ def load_outcomes(mapping: str | Path | Mapping[str, Any]) -> OutcomeMapping:
     else:
         source = Path(mapping).name
         data = _parsed(_own(Path(mapping)), source)
-    found = _validated(OutcomeMapping, data, source)
-    columns = found.columns
+    outcomes = _validated(OutcomeMapping, data, source)
+    columns = outcomes.columns
     if (columns.lead is None) == (columns.visitor is None):
         got = "neither" if columns.lead is None else "both"
         wanted = "the column of the lead or that of the visitor"
         raise refuse(source, "columns", got, wanted, "name one of them: columns.lead or columns.visitor")
-    if found.goal in RESERVED_GOALS:
-        raise refuse(source, "goal", repr(found.goal), "a word for what became of the lead", 'e.g. "booked"')
-    return found
+    if outcomes.goal in RESERVED_GOALS:
+        raise refuse(
+            source, "goal", repr(outcomes.goal), "a word for what became of the lead", 'e.g. "booked"'
+        )
+    return outcomes
 
 
 def _validated(model: type[AMapping], data: Mapping[str, Any], source: str) -> AMapping:
     try:
         return model.model_validate({**data, "source": source})
     except ValidationError as error:
-        told = [(_key(e["loc"]), _complaint(e, model)) for e in error.errors()]
+        problems = [(_key(problem["loc"]), _complaint(problem, model)) for problem in error.errors()]
         raise MappingError(
-            "; also ".join(f"{source}: {key}: {text}" for key, text in told), field=told[0][0]
+            "; also ".join(f"{source}: {key}: {text}" for key, text in problems), field=problems[0][0]
         ) from None
 
 
@@ -104,14 +109,14 @@ def _own(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
         fix = did_you_mean(path.name, shipped()) or "write one from docs/importing.md"
-        known = f"a mapping that ships ({', '.join(shipped())}) or the path of a .toml file"
-        raise refuse("--mapping", "name", repr(str(path)), known, fix) from None
+        wanted = f"a mapping that ships ({', '.join(shipped())}) or the path of a .toml file"
+        raise refuse("--mapping", "name", repr(str(path)), wanted, fix) from None
     except UnicodeDecodeError:
         raise refuse(path.name, "TOML", "bytes that are not UTF-8", "a TOML file in UTF-8") from None
 
 
 def _key(location: tuple[Any, ...]) -> str:
-    """``goals[1].when``: entries of a list count from 1."""
+    """Writes a key as people do, such as ``goals[1].when``: entries of a list count from 1."""
     return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
@@ -120,11 +125,9 @@ def _complaint(error: Any, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "got nothing; wanted a value; docs/importing.md has the table of keys"
     if kind == "extra_forbidden":
-        known = _known_keys(model, error["loc"][:-1])
-        fix = did_you_mean(str(error["loc"][-1]), known)
-        return f"got a key that does not exist; wanted one of {', '.join(known)}" + (
-            f"; {fix}" if fix else ""
-        )
+        keys = _known_keys(model, error["loc"][:-1])
+        fix = did_you_mean(str(error["loc"][-1]), keys)
+        return f"got a key that does not exist; wanted one of {', '.join(keys)}" + (f"; {fix}" if fix else "")
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
@@ -143,5 +146,8 @@ def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:
         if isinstance(part, str):
             annotation = model.model_fields[part].annotation
             choices = [annotation, *get_args(annotation)]
-            model = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), model)
+            model = next(
+                (choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)),
+                model,
+            )
     return [name for name in model.model_fields if name != "source"]

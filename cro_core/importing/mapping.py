@@ -1,4 +1,7 @@
-"""The mapping: what a TOML file says about the columns of a table. docs/importing.md explains every key."""
+"""The types of an import mapping, the TOML file that says what a table's columns mean.
+
+docs/importing.md explains every key.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ SHARES_FIX = 'wanted a table such as { control = 0.5, new = 0.5 } that sums to 1
 
 
 def _names(raw: Any) -> list[str]:
-    found = [raw] if isinstance(raw, str) else raw
-    if not isinstance(found, list) or not found or not all(isinstance(name, str) and name for name in found):
+    names = [raw] if isinstance(raw, str) else raw
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"got {raw!r}; wanted the name of a column, or a list of such names")
-    return found
+    return names
 
 
 def _values(raw: Any) -> list[Scalar]:
@@ -33,7 +36,9 @@ def _values(raw: Any) -> list[Scalar]:
 def _shares(raw: Any) -> dict[str, float] | str:
     if raw in ("equal", "unknown"):
         return str(raw)
-    if not isinstance(raw, dict) or not all(type(v) in (int, float) and 0 <= v <= 1 for v in raw.values()):
+    if not isinstance(raw, dict) or not all(
+        type(share) in (int, float) and 0 <= share <= 1 for share in raw.values()
+    ):
         raise ValueError(f"got {raw!r}; {SHARES_FIX}")
     if abs(sum(raw.values()) - 1) > 1e-9:
         raise ValueError(f"got shares that sum to {sum(raw.values()):.6g}; {SHARES_FIX}")
@@ -54,7 +59,7 @@ class Part(BaseModel):
 
 
 class ExperimentPart(Part):
-    """``[experiment]``: what is made."""
+    """``[experiment]``: the experiment that an import makes."""
 
     id: str = Field(pattern=f"^{KEY.pattern}$")
     name: str = Field(default="", max_length=200)
@@ -64,7 +69,7 @@ class ExperimentPart(Part):
 
 
 class ReadPart(Part):
-    """How a file is read."""
+    """How a file is read: its format, delimiter, encoding, and what stands for a missing value."""
 
     format: Literal["csv", "parquet", "ndjson"] | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
@@ -89,7 +94,7 @@ class TablePart(ReadPart):
 
 
 class ColumnsPart(Part):
-    """``[columns]``: which column holds what."""
+    """``[columns]``: which column holds the variant, the unit, the time and so on."""
 
     variant: Column
     unit: Column | None = None
@@ -127,7 +132,7 @@ class TimePart(Part):
 
 
 class VariantPart(Part):
-    """``[[variants]]``: one arm."""
+    """``[[variants]]``: a variant, and how the table spells it."""
 
     key: str = Field(pattern=f"^{KEY.pattern}$")
     name: str = Field(default="", max_length=200)
@@ -135,8 +140,8 @@ class VariantPart(Part):
     control: bool = False
 
     @property
-    def written(self) -> list[Scalar]:
-        """What the variant column holds for this arm."""
+    def spellings(self) -> list[Scalar]:
+        """Values of the variant column that stand for this variant."""
         return self.values or [self.key]
 
 
@@ -193,7 +198,7 @@ class PlanPart(Part):
 
 
 class ImportMapping(Part):
-    """A whole mapping; ``source`` is its name in messages."""
+    """A whole mapping of visitors' or events' tables; ``source`` is its name in messages."""
 
     source: str
     experiment: ExperimentPart
@@ -212,7 +217,7 @@ class ImportMapping(Part):
     @property
     def control(self) -> VariantPart:
         """The variant the others are compared with."""
-        return next(v for v in self.variants if v.control)
+        return next(variant for variant in self.variants if variant.control)
 
     @property
     def goals_have_times(self) -> bool:
@@ -220,25 +225,25 @@ class ImportMapping(Part):
         return self.table.layout == "events" or any(goal.time for goal in self.goals)
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Every ``(key of the mapping, column it names)``."""
+        """Yields every ``(key of the mapping, column it names)``."""
         for name in ColumnsPart.model_fields:
-            named = getattr(self.columns, name)
+            value = getattr(self.columns, name)
             yield from (
-                (f"columns.{name}", column) for column in ([named] if isinstance(named, str) else named or [])
+                (f"columns.{name}", column) for column in ([value] if isinstance(value, str) else value or [])
             )
         conditions = [("only", self.only), ("exposure.when", self.exposure and self.exposure.when)]
-        conditions += [(f"valid[{n}].any", rule.any) for n, rule in enumerate(self.valid, 1)]
-        conditions += [(f"goals[{n}].when", goal.when) for n, goal in enumerate(self.goals, 1)]
+        conditions += [(f"valid[{number}].any", rule.any) for number, rule in enumerate(self.valid, 1)]
+        conditions += [(f"goals[{number}].when", goal.when) for number, goal in enumerate(self.goals, 1)]
         for key, cases in conditions:
             yield from ((key, column) for column in columns_of(cases or ()))
-        for n, goal in enumerate(self.goals, 1):
-            yield from ((f"goals[{n}].time", column) for column in goal.time or [])
-            yield from ((f"goals[{n}].value", column) for column in [goal.value] if column)
-        yield from ((f"join[{n}].on", join.on) for n, join in enumerate(self.join, 1))
+        for number, goal in enumerate(self.goals, 1):
+            yield from ((f"goals[{number}].time", column) for column in goal.time or [])
+            yield from ((f"goals[{number}].value", column) for column in [goal.value] if column)
+        yield from ((f"join[{number}].on", join.on) for number, join in enumerate(self.join, 1))
 
 
 class OutcomeColumns(Part):
-    """``[columns]`` of outcomes: whose they are, by lead or by visitor, and the rest."""
+    """``[columns]`` of an outcomes' table: which column holds the lead or the visitor, the time and so on."""
 
     lead: Column | None = None
     visitor: Column | None = None
@@ -248,7 +253,7 @@ class OutcomeColumns(Part):
 
 
 class OutcomeMapping(Part):
-    """What a table of outcomes says: one row is something that became of a lead, such as a booking."""
+    """A whole mapping of an outcomes' table, whose rows are what became of a lead, such as a booking."""
 
     source: str
     goal: str = Field(pattern=f"^{KEY.pattern}$")
@@ -260,11 +265,11 @@ class OutcomeMapping(Part):
     files: ClassVar[list[FilePart]] = []
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Every ``(key of the mapping, column it names)``."""
+        """Yields every ``(key of the mapping, column it names)``."""
         for name in OutcomeColumns.model_fields:
-            named = getattr(self.columns, name)
+            value = getattr(self.columns, name)
             yield from (
-                (f"columns.{name}", column) for column in ([named] if isinstance(named, str) else named or [])
+                (f"columns.{name}", column) for column in ([value] if isinstance(value, str) else value or [])
             )
 
 
@@ -272,5 +277,5 @@ AnyMapping = ImportMapping | OutcomeMapping
 
 
 def fingerprint_text(mapping: AnyMapping) -> str:
-    """The mapping as one canonical text: equal mappings, equal texts."""
+    """Writes the mapping as one canonical text: equal mappings, equal texts."""
     return json.dumps(mapping.model_dump(mode="json", exclude={"source"}), sort_keys=True)

@@ -1,4 +1,4 @@
-"""From a table of text and a mapping to a stream of events, and to what could not become one.
+"""Turns the rows of an imported table into events, as its mapping says, and tells which rows could not become one.
 
 Every row ends in exactly one of three places: it is left out (it belongs to something else), rejected (it
 breaks a rule, or lacks what an event needs), or it becomes events: an exposure, goals, or both.
@@ -34,43 +34,43 @@ CONTEXT: Mapping[str, str] = {
     "occasion": "occasion",
     "url": "url",
 }
-"""Key in ``[columns]`` -> field of an event."""
+"""Key in a mapping's ``[columns]`` -> the field of an event that it fills."""
 
 OLDEST = pd.Timestamp("2000-01-01")
-"""Times before it are a wrong unit or a default of somebody's software, as for posted events."""
+"""Earliest time that is believed: what is older has a wrong unit or is a default of somebody's software."""
 
 KEPT = 100_000_000
-"""Bytes of placed rows that are kept for the storing; what is larger is read a second time instead."""
+"""Most bytes of placed rows that are kept for the storing; what is larger is read a second time instead."""
 
 Hash = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What becomes of some rows that follow each other."""
+    """A chunk of a file's rows, with the events that they become and the rejections."""
 
     table: pd.DataFrame
     """The rows as text; its index numbers them from 0 through the whole file."""
     variants: pd.Series[str]
     """Variant key by row; missing where the row names none."""
     events: pd.DataFrame
-    """``row`` (ascending), ``kind``, ``moment`` (UTC, naive) and ``value``."""
+    """Table of the events: ``row`` (ascending), ``kind``, ``moment`` (UTC, naive) and ``value``."""
     rejected: pd.DataFrame
-    """``row`` and ``reason``; a row may stand twice where two of its goals are rejected."""
+    """Table of ``row`` and ``reason``; a row may stand twice where two of its goals are rejected."""
     mapping: ImportMapping
 
     @property
     def start(self) -> int:
-        """The first row."""
+        """Number of the first row of the chunk."""
         return int(self.table.index[0])
 
     @property
     def stop(self) -> int:
-        """The row after the last."""
+        """Number of the row after the chunk's last."""
         return self.start + len(self.table)
 
     def batch(self, start: int, stop: int, hash_id: Hash) -> tuple[Columns, list[Rejection]]:
-        """The events, a column for each field, and the rejections of the rows from ``start`` up to ``stop``.
+        """Makes events, a column for each field, and rejections of the rows from ``start`` up to ``stop``.
 
         The ids are the experiment, the row and the type, so that the same file makes the same events.
         """
@@ -80,20 +80,23 @@ class Placed:
 
     def _columns(self, events: pd.DataFrame) -> Columns:
         rows, kinds = events["row"].to_numpy(), events["kind"].tolist()
-        places, test_id = rows - self.start, self.mapping.experiment.id
+        places, experiment_id = rows - self.start, self.mapping.experiment.id
         columns = {
-            "id": [f"{test_id}:{row + 1:08d}:{kind}" for row, kind in zip(rows.tolist(), kinds, strict=True)],
+            "id": [
+                f"{experiment_id}:{row + 1:08d}:{kind}"
+                for row, kind in zip(rows.tolist(), kinds, strict=True)
+            ],
             "event_type": kinds,
             "user_id": self._users(rows),
-            "test_id": [test_id] * len(rows),
+            "test_id": [experiment_id] * len(rows),
             "variant_id": _objects(self.variants.iloc[places]),
             "timestamp": texts(events["moment"]),
             "value": _objects(events["value"]),
         }
-        for name, wanted in CONTEXT.items():
+        for name, field_name in CONTEXT.items():
             column = getattr(self.mapping.columns, name)
             if column is not None:
-                columns[wanted] = _objects(self.table[column].iloc[places])
+                columns[field_name] = _objects(self.table[column].iloc[places])
         return columns
 
     def _users(self, rows: Any) -> list[Any]:
@@ -111,22 +114,26 @@ class Placed:
             for name in cells
             if name in self._personal() or any(word in name.lower() for word in PERSONAL)
         }
-        found = []
+        rejections = []
         for place, (row, reason) in enumerate(zip(rows.tolist(), reasons, strict=True)):
-            kept = {name: _veiled(values[place], name in private, hash_id) for name, values in cells.items()}
-            if self.mapping.columns.url in kept:
-                kept[self.mapping.columns.url] = (kept[self.mapping.columns.url] or "").partition("?")[0]
-            payload = json.dumps({"row": row + 1} | kept, ensure_ascii=False)[:MAX_PAYLOAD]
-            found.append(Rejection(row + 1, reason, payload, self.mapping.experiment.id))
-        return found
+            payload_cells = {
+                name: _veiled(values[place], name in private, hash_id) for name, values in cells.items()
+            }
+            if self.mapping.columns.url in payload_cells:
+                payload_cells[self.mapping.columns.url] = (
+                    payload_cells[self.mapping.columns.url] or ""
+                ).partition("?")[0]
+            payload = json.dumps({"row": row + 1} | payload_cells, ensure_ascii=False)[:MAX_PAYLOAD]
+            rejections.append(Rejection(row + 1, reason, payload, self.mapping.experiment.id))
+        return rejections
 
     def _personal(self) -> set[str | None]:
         return {self.mapping.columns.unit, self.mapping.columns.session}
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
-    """The events of a file in the order of its rows, and what there is to tell of the whole."""
+class FileEvents:
+    """The events of a whole file in the order of its rows, and what there is to tell of them."""
 
     source: Source
     mapping: ImportMapping
@@ -135,35 +142,36 @@ class Stream:
     left_out: Mapping[str, int]
     """Rows that belong to something else, by reason."""
     rejected_by_reason: Mapping[str, int]
-    """What was rejected, most frequent first."""
+    """Rejected rows by reason, most frequent first."""
     first_rejected: Mapping[str, int]
-    """The first row of each reason, counted from 1 below the header: where to look."""
+    """The first rejected row by reason, counted from 1 below the header: where to look."""
     units: int
     """Distinct units among the exposures."""
     repeated_exposures: int
     units_in_several_variants: int
-    """Among the rows as they came, before any rule."""
+    """Units with rows of more than one variant, among the rows as they came, before any rule."""
     units_crossing: int
-    """The same among the exposures that are left."""
+    """Units exposed to more than one variant, among the exposures that the rules left."""
     goals: int
-    """Goal events."""
+    """How many goal events there are."""
     unexposed_goals: int
     """Goal events of units that have no exposure: they can never count."""
     started_at: datetime
-    """First exposure, UTC."""
+    """Time of the first exposure, UTC."""
     last_exposure_at: datetime
+    """Time of the last exposure, UTC."""
     ended_at: datetime
-    """Last event, UTC."""
+    """Time of the last event, UTC."""
     kept: tuple[Placed, ...] | None
-    """All rows; ``None`` where they are too many, and :meth:`placed` reads them again."""
+    """Every row of the file; ``None`` where they are too many, and :meth:`placed` reads them again."""
 
     @property
     def experiment_id(self) -> str:
-        """The experiment that the mapping makes."""
+        """Id of the experiment that the mapping makes."""
         return self.mapping.experiment.id
 
     def placed(self) -> Iterator[Placed]:
-        """Every row, in order, chunk by chunk."""
+        """Yields every row, in order, chunk by chunk."""
         if self.kept is not None:
             yield from self.kept
         else:
@@ -172,32 +180,32 @@ class Stream:
 
 
 def prepare(
-    source: Source, mapping: ImportMapping, now: datetime, told: Callable[[int], object] | None = None
-) -> Stream:
-    """Places every row of a file.
+    source: Source, mapping: ImportMapping, now: datetime, progress: Callable[[int], object] | None = None
+) -> FileEvents:
+    """Decides what becomes of every row of a file.
 
     Args:
         source: the file.
         mapping: what its columns mean.
         now: events later than this are rejected.
-        told: called with the number of rows of each chunk, for a progress bar.
+        progress: called with the number of rows of each chunk, for a progress bar.
 
     Raises:
         MappingError: the file cannot be read, the variant column holds values the mapping does not know (or
             the other way round), times need a zone, or no row becomes an exposure.
     """
-    survey, kept = _Survey(), list[Placed]()
+    survey, chunks = _Survey(), list[Placed]()
     for table in source.chunks():
         placed = _place(table, mapping, now, survey)
         if survey.size <= KEPT:
-            kept.append(placed)
+            chunks.append(placed)
         else:
-            kept.clear()
-        if told is not None:
-            told(len(table))
+            chunks.clear()
+        if progress is not None:
+            progress(len(table))
     survey.refuse_what_fits_no_row(mapping, source.name)
     moments = survey.moments
-    return Stream(
+    return FileEvents(
         source=source,
         mapping=mapping,
         now=now,
@@ -208,62 +216,66 @@ def prepare(
         **survey.unit_counts(),
         started_at=_aware(min(moments["exposure"])),
         last_exposure_at=_aware(max(moments["exposure"])),
-        ended_at=_aware(max(m for found in moments.values() for m in found)),
-        kept=tuple(kept) if survey.size <= KEPT else None,
+        ended_at=_aware(max(moment for span in moments.values() for moment in span)),
+        kept=tuple(chunks) if survey.size <= KEPT else None,
     )
 
 
 @dataclass(slots=True)
 class _Survey:
-    """What is told of a whole file, gathered chunk by chunk."""
+    """What the report tells of a whole file, gathered chunk by chunk."""
 
     rows: int = 0
     size: int = 0
-    """Bytes of the rows."""
+    """Bytes of the rows in memory."""
     left_out: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     first_rejected: dict[str, int] = field(default_factory=dict)
-    written: Counter[str] = field(default_factory=Counter)
+    spellings: Counter[str] = field(default_factory=Counter)
     """Values of the variant column in rows that are not left out, with how often."""
-    met: set[str] = field(default_factory=set)
+    variants: set[str] = field(default_factory=set)
     """Variants that some row has."""
     times: dict[str, str | None] = field(default_factory=dict)
     """Key of the mapping -> a cell that is no time, ``None`` once one was."""
     moments: dict[Literal["exposure", "goal"], list[pd.Timestamp]] = field(
         default_factory=lambda: {"exposure": [], "goal": []}
     )
-    """Earliest and latest of each chunk."""
+    """Earliest and latest time of each chunk, by kind of event."""
     raw: list[Any] = field(default_factory=list)
-    """Exposures before any rule, those after the rules, and goals: each as units beside variants."""
+    """Exposures before any rule, as units beside the numbers of their variants."""
     exposed: list[Any] = field(default_factory=list)
+    """Exposures that the rules left, as units beside the numbers of their variants."""
     achieved: list[Any] = field(default_factory=list)
+    """Goal events that the rules left, as units beside the numbers of their variants."""
 
     def add_time(self, key: str, text: pd.Series[str], moments: pd.Series[pd.Timestamp]) -> None:
-        """Notes whether any cell of a time column can be read."""
+        """Remembers whether any cell of a time column can be read."""
         filled = text.notna()
         if (moments.notna() & filled).any():
             self.times[key] = None
         elif filled.any():
             self.times.setdefault(key, str(text[filled].iloc[0]))
 
-    def add(self, placed: Placed, why: pd.Series[Any], raw: pd.Series[bool]) -> None:
-        """Counts a chunk; ``why`` rows are left out, ``raw`` are its exposures before any rule."""
+    def add(self, placed: Placed, left_out: pd.Series[Any], exposed: pd.Series[bool]) -> None:
+        """Counts a chunk; rows with a reason in ``left_out`` are; ``exposed`` are its exposures before any rule."""
         self.rows += len(placed.table)
         self.size += int(
             placed.table.memory_usage(deep=True).sum() + placed.events.memory_usage(deep=True).sum()
         )
-        self.left_out.update(_counts(why))
+        self.left_out.update(_counts(left_out))
         self.rejected.update(_counts(placed.rejected["reason"]))
         first = placed.rejected.groupby("reason")["row"].min()
-        self.first_rejected = {str(r): int(row) + 1 for r, row in first.items()} | self.first_rejected
-        self.written.update(_counts(placed.table[placed.mapping.columns.variant][why.isna()]))
-        self.met |= set(placed.variants[why.isna()].dropna().unique())
+        self.first_rejected = {
+            str(reason): int(row) + 1 for reason, row in first.items()
+        } | self.first_rejected
+        self.spellings.update(_counts(placed.table[placed.mapping.columns.variant][left_out.isna()]))
+        self.variants |= set(placed.variants[left_out.isna()].dropna().unique())
         exposure = (placed.events["kind"] == EXPOSURE).to_numpy()
         rows = placed.events["row"].to_numpy() - placed.start
-        for kind, mine in (("exposure", exposure), ("goal", ~exposure)):
-            if mine.any():
-                found = placed.events["moment"][mine]
-                self.moments[kind] += [found.min(), found.max()]  # type: ignore[index]
+        for kind, of_kind in (("exposure", exposure), ("goal", ~exposure)):
+            if of_kind.any():
+                times = placed.events["moment"][of_kind]
+                self.moments[kind] += [times.min(), times.max()]  # type: ignore[index]
         # Numbers are compared faster than texts, and take less room.
         column = placed.mapping.columns.unit
         units = (
@@ -271,19 +283,19 @@ class _Survey:
             if column is None
             else pd.util.hash_array(placed.table[column].to_numpy(dtype="object"), categorize=False)
         )
-        named = np.ones(len(units), bool) if column is None else placed.table[column].notna().to_numpy()
-        keys = {v.key: number for number, v in enumerate(placed.mapping.variants)}
-        arms = placed.variants.map(keys).fillna(-1).to_numpy(dtype="int8")
-        before = raw.to_numpy() & named & (arms >= 0)
-        self.raw.append((units[before], arms[before]))
-        self.exposed.append((units[rows[exposure]], arms[rows[exposure]]))
-        self.achieved.append((units[rows[~exposure]], arms[rows[~exposure]]))
+        has_unit = np.ones(len(units), bool) if column is None else placed.table[column].notna().to_numpy()
+        keys = {variant.key: number for number, variant in enumerate(placed.mapping.variants)}
+        variant_numbers = placed.variants.map(keys).fillna(-1).to_numpy(dtype="int8")
+        usable = exposed.to_numpy() & has_unit & (variant_numbers >= 0)
+        self.raw.append((units[usable], variant_numbers[usable]))
+        self.exposed.append((units[rows[exposure]], variant_numbers[rows[exposure]]))
+        self.achieved.append((units[rows[~exposure]], variant_numbers[rows[~exposure]]))
 
     def unit_counts(self) -> dict[str, int]:
-        """What the report tells of units."""
+        """Counts units and repeated exposures for the report."""
         raw, exposed, achieved = (
-            [np.concatenate(column) for column in zip(*found, strict=True)]
-            for found in (self.raw, self.exposed, self.achieved)
+            [np.concatenate(column) for column in zip(*pairs, strict=True)]
+            for pairs in (self.raw, self.exposed, self.achieved)
         )
         met = np.unique(exposed[0])
         return {
@@ -302,21 +314,21 @@ class _Survey:
             MappingError: a value that no variant takes, a variant that no row has, a column of times of which
                 none can be read, or no exposure at all.
         """
-        there = sorted(self.written)
-        for n, variant in enumerate(mapping.variants, 1):
-            if variant.key not in self.met:
+        spellings = sorted(self.spellings)
+        for number, variant in enumerate(mapping.variants, 1):
+            if variant.key not in self.variants:
                 got, wanted = (
-                    listing(map(repr, variant.written)),
-                    f"a value of column {mapping.columns.variant!r} of {file} ({listing(there)})",
+                    listing(map(repr, variant.spellings)),
+                    f"a value of column {mapping.columns.variant!r} of {file} ({listing(spellings)})",
                 )
-                fix = did_you_mean(str(variant.written[0]), there) or "correct it, or remove the variant"
-                raise refuse(mapping.source, f"variants[{n}].values", got, wanted, fix)
-        cells = pd.Series(there, dtype="str")
+                fix = (
+                    did_you_mean(str(variant.spellings[0]), spellings) or "correct it, or remove the variant"
+                )
+                raise refuse(mapping.source, f"variants[{number}].values", got, wanted, fix)
+        cells = pd.Series(spellings, dtype="str")
         unknown = cells[_variant_keys(cells, mapping).isna()].tolist()
         if unknown:
-            got = (
-                f"{sum(self.written[v] for v in unknown):,} rows of {file} with {listing(map(repr, unknown))}"
-            )
+            got = f"{sum(self.spellings[value] for value in unknown):,} rows of {file} with {listing(map(repr, unknown))}"
             raise refuse(
                 mapping.source,
                 "variants.values",
@@ -344,34 +356,36 @@ class _Survey:
 
 
 def _place(table: pd.DataFrame, mapping: ImportMapping, now: datetime, survey: _Survey) -> Placed:
-    """Places some rows, and tells the survey."""
+    """Decides what becomes of some rows, and adds them to the survey."""
     exposed = (
         holds(table, mapping.exposure.when) if mapping.exposure else pd.Series(data=True, index=table.index)
     )
     goals = [holds(table, goal.when) for goal in mapping.goals]
-    why = pd.Series(None, index=table.index, dtype="object")
+    left_out = pd.Series(None, index=table.index, dtype="object")
     if mapping.only is not None:
-        _mark(why, ~holds(table, mapping.only), "not asked for by [only]")
-    _mark(why, ~_any([exposed, *goals]), "neither an exposure nor a goal")
+        _mark(left_out, ~holds(table, mapping.only), "not asked for by [only]")
+    _mark(left_out, ~_any([exposed, *goals]), "neither an exposure nor a goal")
     cells = table[mapping.columns.variant]
     for value in mapping.experiment.ignored_variants:
-        _mark(why, equals(cells, value), "of an ignored variant")
+        _mark(left_out, equals(cells, value), "of an ignored variant")
     variants = _variant_keys(cells, mapping)
-    ours = why.isna()
+    belongs = left_out.isna()
     moments = _moments(table, mapping, survey)
-    reasons = _reject(table, mapping, variants, moments, exposed, now).where(ours)
-    good = ours & reasons.isna()
-    met = good & exposed
-    known = mapping.columns.covariate  # of the visitor, before the exposure
-    before = None if known is None else pd.to_numeric(table[known][met], errors="coerce")
-    parts = [_events(EXPOSURE, moments[met], before)]
+    reasons = _reject(table, mapping, variants, moments, exposed, now).where(belongs)
+    good = belongs & reasons.isna()
+    exposing = good & exposed
+    covariate = mapping.columns.covariate  # of the visitor, before the exposure
+    values = None if covariate is None else pd.to_numeric(table[covariate][exposing], errors="coerce")
+    parts = [_events(EXPOSURE, moments[exposing], values)]
     rejected = [pd.DataFrame({"row": reasons.dropna().index, "reason": reasons.dropna().to_numpy()})]
-    for n, (goal, met) in enumerate(zip(mapping.goals, goals, strict=True), 1):
-        events, refused = _goal_events(table[good & met], goal, f"goals[{n}]", moments, mapping, now, survey)
+    for number, (goal, reaching) in enumerate(zip(mapping.goals, goals, strict=True), 1):
+        events, unusable = _goal_events(
+            table[good & reaching], goal, f"goals[{number}]", moments, mapping, now, survey
+        )
         parts.append(events)
-        rejected.append(refused)
+        rejected.append(unusable)
     placed = Placed(table, variants, _in_row_order(parts), _in_row_order(rejected), mapping)
-    survey.add(placed, why, ours & exposed)
+    survey.add(placed, left_out, belongs & exposed)
     return placed
 
 
@@ -379,7 +393,7 @@ def _variant_keys(cells: pd.Series[str], mapping: ImportMapping) -> pd.Series[st
     """The key of each cell's variant, missing where no variant takes it."""
     keys = pd.Series(None, index=cells.index, dtype="str")
     for variant in mapping.variants:
-        keys = keys.mask(_any([equals(cells, value) for value in variant.written]), variant.key)
+        keys = keys.mask(_any([equals(cells, value) for value in variant.spellings]), variant.key)
     return keys
 
 
@@ -398,7 +412,7 @@ def _times(
 
 
 def one_text(table: pd.DataFrame, columns: list[str]) -> pd.Series[str]:
-    """Date and hour in two columns, for example, as one text with a space between."""
+    """Joins columns, such as a date's and an hour's, to one text with a space between."""
     text: pd.Series[str] = table[columns[0]]
     for column in columns[1:]:
         text = text + " " + table[column]
@@ -460,18 +474,18 @@ def _events(kind: str, moments: pd.Series[pd.Timestamp], values: pd.Series[float
     return pd.DataFrame({"row": moments.index, "kind": kind, "moment": moments.to_numpy(), "value": amounts})
 
 
-def _in_several(units: Any, arms: Any) -> int:
-    """How many units stand beside more than one arm."""
+def _in_several(units: Any, variants: Any) -> int:
+    """Counts units that stand beside more than one variant."""
     if not len(units):
         return 0
     order = np.argsort(units)
-    units, arms = units[order], arms[order]
+    units, variants = units[order], variants[order]
     starts = np.flatnonzero(np.r_[True, units[1:] != units[:-1]])
-    return int((np.minimum.reduceat(arms, starts) != np.maximum.reduceat(arms, starts)).sum())
+    return int((np.minimum.reduceat(variants, starts) != np.maximum.reduceat(variants, starts)).sum())
 
 
 def _counts(cells: pd.Series[Any]) -> dict[str, int]:
-    return {str(value): int(n) for value, n in cells.value_counts().items()}
+    return {str(value): int(count) for value, count in cells.value_counts().items()}
 
 
 def _mark(why: pd.Series[Any], where: pd.Series[bool], reason: str) -> None:
@@ -479,25 +493,25 @@ def _mark(why: pd.Series[Any], where: pd.Series[bool], reason: str) -> None:
     why[where & why.isna()] = reason
 
 
-def _mark_times(why: pd.Series[Any], moments: pd.Series[pd.Timestamp], what: str, now: datetime) -> None:
-    _mark(why, moments.isna(), f"{what} is empty or cannot be read")
-    _mark(why, moments < OLDEST, f"{what} is before the year 2000")
+def _mark_times(why: pd.Series[Any], moments: pd.Series[pd.Timestamp], subject: str, now: datetime) -> None:
+    _mark(why, moments.isna(), f"{subject} is empty or cannot be read")
+    _mark(why, moments < OLDEST, f"{subject} is before the year 2000")
     _mark(
         why,
         moments > pd.Timestamp(now).tz_convert(UTC).tz_localize(None) + FUTURE,
-        f"{what} is in the future",
+        f"{subject} is in the future",
     )
 
 
 def _any(masks: list[pd.Series[bool]]) -> pd.Series[bool]:
-    found = masks[0]
+    union = masks[0]
     for mask in masks[1:]:
-        found = found | mask
-    return found
+        union = union | mask
+    return union
 
 
 def _in_row_order(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Exposures before goals within a row."""
+    """Puts parts together in the order of rows, exposures before goals within a row."""
     filled = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(filled, ignore_index=True).sort_values("row", kind="stable", ignore_index=True)
 
@@ -508,7 +522,7 @@ def _between(frame: pd.DataFrame, start: int, stop: int) -> pd.DataFrame:
 
 
 def _objects(cells: pd.Series[Any]) -> list[Any]:
-    """Python values, ``None`` for missing ones."""
+    """Turns a column into Python values, ``None`` for missing ones."""
     return cells.astype("object").where(cells.notna(), None).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Reading times as people write them, a column at a time, as UTC."""
+"""Reads times as people write them, a column at a time, as UTC."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from cro_core.importing.mapping import UNITS_SINCE_1970, AnyMapping, ImportMappi
 from cro_core.importing.refusal import refuse
 
 ZONED = r"\d[Tt ]\d{2}.*(?:[Zz]|[+-]\d{2}(?::?\d{2})?)$"
-"""An ISO time that ends in a zone: the date's own hyphens are no zone."""
+"""Pattern of an ISO time that ends in a zone: the date's own hyphens are no zone."""
 
 LIMIT = 2.5e17
-"""Microseconds: about the year 9900, where datetimes end."""
+"""Most microseconds since 1970 that are a time: about the year 9900, where datetimes end."""
 
 
 def to_utc(text: pd.Series[str], mapping: AnyMapping, key: str) -> pd.Series[pd.Timestamp]:
-    """Times in UTC as naive ``datetime64[us]``; NaT where a cell is empty or cannot be read.
+    """Reads times as UTC, naive ``datetime64[us]``; NaT where a cell is empty or cannot be read.
 
     A time that happens twice when clocks go back is its first occurrence; one that is skipped when they go
     forward is the moment of the change.
@@ -55,7 +55,7 @@ def to_utc(text: pd.Series[str], mapping: AnyMapping, key: str) -> pd.Series[pd.
 
 
 def fixed_time(mapping: ImportMapping) -> pd.Timestamp:
-    """The one time of a table without times, in UTC, naive.
+    """Reads the one time of a table without a column of times, in UTC, naive.
 
     Raises:
         MappingError: it cannot be read, or has no zone.
@@ -68,7 +68,7 @@ def fixed_time(mapping: ImportMapping) -> pd.Timestamp:
 
 
 def unreadable(cell: str, mapping: AnyMapping, key: str) -> MappingError:
-    """The refusal of a column of times of which none can be read, ``cell`` being one."""
+    """Makes the error for a column of times of which none can be read, ``cell`` being one."""
     layout = mapping.time.format
     wanted = layout or "ISO 8601 times such as 2026-03-01 09:30:00"
     fix = 'set time.format, e.g. "%d/%m/%Y %H:%M" or "seconds"' if layout is None else "correct time.format"
@@ -76,7 +76,7 @@ def unreadable(cell: str, mapping: AnyMapping, key: str) -> MappingError:
 
 
 def texts(moments: pd.Series[pd.Timestamp]) -> list[str]:
-    """ISO 8601 with a Z, as the ingestion reads it."""
+    """Writes times as ISO 8601 with a Z, as the ingestion reads them."""
     return [f"{moment}Z" for moment in np.datetime_as_string(moments.to_numpy(), unit="us")]
 
 

@@ -1,4 +1,4 @@
-"""The proof by simulation: whole programmes of experiments run through the functions that decide live ones.
+"""The lab proves the statistics by simulation: experiments of known truth, through the functions that decide live ones.
 
 A programme is one experiment from its first visitor to its last look, with a known truth. Thousands run at
 once: visitors arrive hour by hour, are split by the epoch's shares, convert at a rate that swings with hour,
@@ -7,12 +7,12 @@ of :mod:`cro_core.statistics.rules`, :mod:`cro_core.statistics.combination` and 
 One thing is common to all programmes of a scenario: the information clock is the mean over programmes, so
 that one recursion serves them all.
 
-Beside the engine stands the naive rule of simpler tools: a chi-square at .05 looked at every hour, once each
-variant has 100 visitors and the observed uplift is 10 %. ``Flaw`` plants engines that are known to be wrong,
+Beside the product's own rule stands the naive rule of simpler tools: a chi-square at .05 looked at every hour, once each
+variant has 100 visitors and the observed uplift is 10 %. ``Flaw`` plants rules that are known to be wrong,
 to show that the lab catches them.
 """
 
-from cro_core.lab.discoveries import Discoveries, stream
+from cro_core.lab.discoveries import Discoveries, false_discoveries
 from cro_core.lab.measures import (
     Coverage,
     FalsePositives,
@@ -42,6 +42,7 @@ __all__ = [
     "Traffic",
     "coverage",
     "decide",
+    "false_discoveries",
     "fpr",
     "naive_rule",
     "planned",
@@ -51,5 +52,4 @@ __all__ = [
     "simulate",
     "simulate_together",
     "srm_alarms",
-    "stream",
 ]

@@ -1,4 +1,4 @@
-"""A year of experiments, one after another or side by side, and how many of its discoveries are false."""
+"""Simulates a year of experiments, one after another or side by side, and counts how many discoveries are false."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from cro_core.statistics import stagewise
 from cro_core.statistics.multiplicity import Trial, next_level
 
 GRID = 0.05 * 0.5 ** np.arange(11)
-"""Levels that experiments are simulated at; one granted in between is rounded down."""
+"""Error rates (alpha) that experiments are simulated at; one granted in between is rounded down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discoveries:
-    """How a series of experiments fares; a discovery is a boundary crossed in either direction."""
+    """How many discoveries of a series of experiments are false; one is a boundary crossed in either direction."""
 
     rate: Share
     """False discovery rate: mean part of the discoveries that is false."""
     power: Share
-    """Real effects that are discovered."""
+    """Part of the real effects that is discovered."""
     uncorrected: Share
-    """False discovery rate if every experiment ran at the first level of ``GRID``."""
+    """False discovery rate if every experiment ran at the first error rate of ``GRID``."""
     level: float
-    """Mean level granted."""
+    """Mean error rate (alpha) that an experiment is granted."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pool:
-    """Experiments run at one level: stagewise p-values and hours until the end, shape ``(experiments,)``."""
+    """Experiments run at one alpha: stagewise p-values and hours until the end, shape ``(experiments,)``."""
 
     p_value: Floats
     hours: Floats
     real: Bools
 
     def draw(self, real: bool, rng: np.random.Generator) -> tuple[float, float]:
-        """The p-value and the hours of one of them."""
-        k = int(rng.choice(np.flatnonzero(self.real == real)))
-        return float(self.p_value[k]), float(self.hours[k])
+        """Draws an experiment: its p-value and its hours."""
+        row = int(rng.choice(np.flatnonzero(self.real == real)))
+        return float(self.p_value[row]), float(self.hours[row])
 
 
-def stream(
+def false_discoveries(
     scenario: Scenario,
     programmes: int,
     rng: np.random.Generator,
@@ -58,7 +58,7 @@ def stream(
     alpha: float = 0.1,
     pool: int = 2_000,
 ) -> Discoveries:
-    """Series of experiments, each planned for and run at the level that SAFFRON grants it at its start.
+    """Simulates series of experiments, each planned for and run at the alpha that SAFFRON grants it at its start.
 
     Args:
         scenario: of each experiment; its uplift is that of the real effects, its sample is planned anew.
@@ -77,15 +77,15 @@ def stream(
         raise InvalidInput("a stream is simulated with two variants and fixed shares: leave out the rest")
     pools = {level: _run_at(level, scenario, together, pool, rng) for level in GRID.tolist()}
     truth = rng.random((programmes, tests)) < real
-    levels, p = np.array(
+    levels, p_values = np.array(
         [_series(pools, row, scenario.hours, together, alpha, rng) for row in truth]
     ).transpose(1, 0, 2)
     first = pools[GRID[0]]
-    alone = np.array([[first.draw(bool(t), rng)[0] for t in row] for row in truth])
-    found = p <= levels
+    alone = np.array([[first.draw(bool(has_effect), rng)[0] for has_effect in row] for row in truth])
+    discovered = p_values <= levels
     return Discoveries(
-        rate=share(_false_part(found, truth)),
-        power=share(found[truth]),
+        rate=share(_false_part(discovered, truth)),
+        power=share(discovered[truth]),
         uncorrected=share(_false_part(alone <= GRID[0], truth)),
         level=float(levels.mean()),
     )
@@ -99,34 +99,36 @@ def _series(
     alpha: float,
     rng: np.random.Generator,
 ) -> tuple[list[float], list[float]]:
-    """Levels and p-values of one series, decided in turn."""
+    """Decides the experiments of a series in turn; returns their alphas and p-values."""
     trials: list[Trial] = []
     levels: list[float] = []
-    for t, real in enumerate(truth):
-        starts = t // together * hours
+    for number, real in enumerate(truth):
+        starts = number // together * hours
         granted = next_level(trials, levels, starts, alpha)
         # below the grid nobody runs an experiment: it is charged, and finds nothing
         level = float(GRID[granted >= GRID].max(initial=0.0))
-        p, took = pools[level].draw(bool(real), rng) if level else (1.0, hours)
-        trials.append(Trial(starts, starts + took, p))
+        p_value, duration = pools[level].draw(bool(real), rng) if level else (1.0, hours)
+        trials.append(Trial(starts, starts + duration, p_value))
         levels.append(level)
     return levels, [trial.p_value or 0.0 for trial in trials]
 
 
 def _run_at(level: float, scenario: Scenario, together: int, size: int, rng: np.random.Generator) -> _Pool:
-    """Experiments planned for a level; those that run together share their visitors."""
+    """Simulates experiments planned for one alpha; those that run together share their visitors."""
     at = planned(replace(scenario, plan=replace(scenario.plan, alpha=level)))
     real = rng.random((-(-size // together), together)) < 0.5
-    p, hours = np.ones((2, *real.shape))
-    for k, traffic in enumerate(simulate_together(at, real, rng)):
-        found = decide(at, traffic)
-        information, critical = found.information[found.looks], found.critical[found.looks, 0]
-        look = np.searchsorted(found.looks, found.look)
-        p[:, k] = stagewise.p_values(information, critical, look, found.z[:, 0] * np.sqrt(information[look]))
-        hours[:, k] = found.look + 1
-    return _Pool(p.ravel(), hours.ravel(), real.ravel())
+    p_values, hours = np.ones((2, *real.shape))
+    for column, traffic in enumerate(simulate_together(at, real, rng)):
+        outcomes = decide(at, traffic)
+        information, critical = outcomes.information[outcomes.looks], outcomes.critical[outcomes.looks, 0]
+        look = np.searchsorted(outcomes.looks, outcomes.look)
+        p_values[:, column] = stagewise.p_values(
+            information, critical, look, outcomes.z[:, 0] * np.sqrt(information[look])
+        )
+        hours[:, column] = outcomes.look + 1
+    return _Pool(p_values.ravel(), hours.ravel(), real.ravel())
 
 
-def _false_part(found: Bools, real: Bools) -> Floats:
-    """Part of each series' discoveries that is false; 0 without discoveries."""
-    return np.asarray((found & ~real).sum(1) / np.maximum(found.sum(1), 1))
+def _false_part(discovered: Bools, real: Bools) -> Floats:
+    """Computes the part of each series' discoveries that is false; 0 without discoveries."""
+    return np.asarray((discovered & ~real).sum(1) / np.maximum(discovered.sum(1), 1))

@@ -1,4 +1,4 @@
-"""What the lab counts: false positives, power, coverage, false alarms and false discoveries."""
+"""The figures that the lab measures: false positives, power, sample, coverage, bias, false alarms of the split check."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cro_core.statistics.sample_size import sample_size
 from cro_core.statistics.sequential import check_between
 
 BATCH = 2_500
-"""Programmes simulated at once: some 70 MB for two variants over two weeks."""
+"""Most programmes simulated at once: some 70 MB for two variants over two weeks."""
 
 LONG = 4 * HOURLY
 """Looks from which on fewer are simulated at once, so that memory does not grow with the horizon."""
@@ -34,12 +34,12 @@ class Share:
     """A simulated probability or mean."""
 
     value: float
-    """The estimate."""
+    """The estimated probability or mean."""
     error: float
-    """Its Monte-Carlo standard error."""
+    """Monte-Carlo standard error of the estimate."""
 
     def __str__(self) -> str:
-        """In percent, for tables."""
+        """Writes the share in percent, for tables."""
         return f"{self.value:.2%} +- {self.error:.2%}"
 
 
@@ -48,13 +48,13 @@ class FalsePositives:
     """How often a true null is rejected."""
 
     any: Share
-    """Any decision: a challenger wins or the control beats them all."""
+    """Programmes with any decision: a challenger wins or the control beats them all."""
     challenger: Share
-    """A challenger wins."""
+    """Programmes in which a challenger wins."""
     naive: Share
-    """Any winner by the naive rule on the same data."""
+    """Programmes with any winner by the naive rule on the same data."""
     sample: Share
-    """Mean visitors used over all there were."""
+    """Mean share of the visitors that is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,43 +62,43 @@ class Power:
     """How often a real effect is found, and with how many visitors."""
 
     power: Share
-    """The best challenger wins."""
+    """Programmes in which the best challenger wins."""
     wrong: Share
-    """Another variant wins, or the control beats all."""
+    """Programmes in which another variant wins, or the control beats all."""
     futile: Share
-    """Stopped for no practical gain."""
+    """Programmes that are stopped for no practical gain."""
     sample: Share
     """Mean visitors used over those of a fixed-horizon test of the same power."""
     naive: Share
-    """The best challenger wins by the naive rule."""
+    """Programmes in which the best challenger wins by the naive rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How honest the estimates are; of the first challenger."""
+    """How honest the estimates of the first challenger's uplift are."""
 
     stagewise: Share
-    """Stagewise intervals that hold the truth at stopping."""
+    """Share of stagewise intervals that hold the truth at stopping."""
     repeated: Share
-    """Repeated intervals that hold the truth at stopping."""
+    """Share of repeated intervals that hold the truth at stopping."""
     median: float
     """Median of the median-unbiased uplifts over the true uplift (NaN where that is 0)."""
     below: Share
-    """Median-unbiased uplifts below the truth: one half when unbiased."""
+    """Share of median-unbiased uplifts below the truth: one half when unbiased."""
     exaggeration: float
     """Mean median-unbiased uplift of proven winners over the true one."""
     naive_exaggeration: float
-    """The same of their raw uplift."""
+    """Mean raw uplift of proven winners over the true one."""
     bias: Share
     """Mean day-standardised uplift at the horizon less the true one, in uplift points."""
     pooled_bias: Share
-    """The same of the pooled uplift."""
+    """Mean pooled uplift at the horizon less the true one, in uplift points."""
 
 
 def fpr(
     scenario: Scenario, programmes: int, rng: np.random.Generator, *, progress: Progress = iter
 ) -> FalsePositives:
-    """False positives of a scenario without effects.
+    """Measures false positives of a scenario without effects.
 
     Raises:
         InvalidInput: a scenario with an effect.
@@ -126,7 +126,7 @@ def power(
     fixed: int | None = None,
     progress: Progress = iter,
 ) -> Power:
-    """Power and sample of a scenario with an effect.
+    """Measures power and sample of a scenario with an effect.
 
     Args:
         scenario: with at least one uplift above 0.
@@ -138,7 +138,7 @@ def power(
     """
     best = int(np.argmax(scenario.uplifts))
     level = scenario.plan.alpha / len(scenario.uplifts)
-    whole = fixed or scenario.variants * sample_size(scenario.base_rate, scenario.plan.mde, alpha=level)
+    fixed_size = fixed or scenario.variants * sample_size(scenario.base_rate, scenario.plan.mde, alpha=level)
     runs = _batches(scenario, programmes, rng, progress)
     winner = np.concatenate([run.winner for run in runs])
     control = np.concatenate([run.control_won for run in runs])
@@ -146,7 +146,7 @@ def power(
         power=share(winner == best),
         wrong=share(((winner >= 0) & (winner != best)) | control),
         futile=share(np.concatenate([run.futile for run in runs])),
-        sample=share(np.concatenate([run.units for run in runs]) / whole),
+        sample=share(np.concatenate([run.units for run in runs]) / fixed_size),
         naive=share(np.concatenate([run.naive_winner == best + 1 for run in runs])),
     )
 
@@ -154,7 +154,7 @@ def power(
 def coverage(
     scenario: Scenario, programmes: int, rng: np.random.Generator, *, progress: Progress = iter
 ) -> Coverage:
-    """Intervals and estimates of the first challenger at stopping, and of the day-14 uplift."""
+    """Measures intervals and estimates of the first challenger at stopping, and of the day-14 uplift."""
     truth = scenario.uplifts[0]
     rows = [_estimates(scenario, run) for run in _batches(scenario, programmes, rng, progress)]
     column = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
@@ -176,25 +176,25 @@ def coverage(
 
 
 def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Share:
-    """Programmes in which the split is called broken at any hourly look, though nothing is wrong with it."""
+    """Measures in how many programmes the split is called broken at any hourly look, though nothing is wrong with it."""
 
     def alarmed(size: int) -> Bools:
         traffic = simulate(scenario, size, rng)
         days = traffic.n.reshape(size, scenario.days, 24, scenario.variants).cumsum(2)
-        seen, found = np.zeros_like(days[:, :, 0]), np.zeros(size, bool)
+        so_far, alarms = np.zeros_like(days[:, :, 0]), np.zeros(size, bool)
         for hour in range(scenario.hours):
             day, within = divmod(hour, 24)
-            seen[:, day] = days[:, day, within]
-            found |= srm.alarms(seen[:, : day + 1], traffic.shares[:, : day + 1])
-        return found
+            so_far[:, day] = days[:, day, within]
+            alarms |= srm.alarms(so_far[:, : day + 1], traffic.shares[:, : day + 1])
+        return alarms
 
     return share(np.concatenate([alarmed(size) for size in _sizes(scenario, programmes)]))
 
 
 def share(values: ArrayLike) -> Share:
-    """Mean with its standard error."""
-    found = np.asarray(values, float)
-    return Share(float(found.mean()), float(found.std() / math.sqrt(max(len(found), 1))))
+    """Averages values over programmes; returns the mean with its standard error."""
+    numbers = np.asarray(values, float)
+    return Share(float(numbers.mean()), float(numbers.std() / math.sqrt(max(len(numbers), 1))))
 
 
 def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Outcomes:
@@ -205,18 +205,18 @@ def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Outcom
     return decide(scenario, simulate(scenario, programmes, rng))
 
 
-def _estimates(scenario: Scenario, found: Outcomes) -> dict[str, Floats]:
-    """Estimates and interval ends of the first challenger, by programme."""
-    pair = found.stopped.pair(1)
-    z, at = found.z[:, 0], np.searchsorted(found.looks, found.look)
-    information, critical = found.information[found.looks], found.critical[found.looks, 0]
+def _estimates(scenario: Scenario, outcomes: Outcomes) -> dict[str, Floats]:
+    """Estimates the first challenger's uplift with its intervals, by programme."""
+    pair = outcomes.stopped.pair(1)
+    z, places = outcomes.z[:, 0], np.searchsorted(outcomes.looks, outcomes.look)
+    information, critical = outcomes.information[outcomes.looks], outcomes.critical[outcomes.looks, 0]
     level = 1 - scenario.plan.alpha
-    drifts = stagewise.estimate(information, critical, at, z * np.sqrt(information[at]), level=level)
-    left = stagewise.z_left(z, information[at], np.stack([drifts.median, drifts.low, drifts.high]))
-    wanted = np.concatenate([left, [critical[at], -critical[at]]])
-    median, low, high, repeated_low, repeated_high = effect_at(pair, found.weights, wanted)
-    complete = found.complete
-    pooled = Aggregates(*(v.sum(1, keepdims=True) for v in (complete.units, complete.total)))
+    drifts = stagewise.estimate(information, critical, places, z * np.sqrt(information[places]), level=level)
+    drifts_left = stagewise.z_left(z, information[places], np.stack([drifts.median, drifts.low, drifts.high]))
+    bounds = np.concatenate([drifts_left, [critical[places], -critical[places]]])
+    median, low, high, repeated_low, repeated_high = effect_at(pair, outcomes.weights, bounds)
+    complete = outcomes.complete
+    pooled = Aggregates(*(counts.sum(1, keepdims=True) for counts in (complete.units, complete.total)))
     return {
         "median": median,
         "low": low,
@@ -226,14 +226,14 @@ def _estimates(scenario: Scenario, found: Outcomes) -> dict[str, Floats]:
         "raw": pair.estimate("relative"),
         "standardised": complete.pair(1).estimate("relative"),
         "pooled": pooled.pair(1).estimate("relative"),
-        "won": found.winner == 0,
+        "won": outcomes.winner == 0,
     }
 
 
 def _sizes(scenario: Scenario, programmes: int) -> list[int]:
     check_between("programmes", programmes, 0, math.inf)
     most = max(BATCH * LONG // max(scenario.hours, LONG), 1)
-    return [min(most, programmes - done) for done in range(0, programmes, most)]
+    return [min(most, programmes - start) for start in range(0, programmes, most)]
 
 
 def _batches(

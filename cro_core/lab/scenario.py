@@ -1,4 +1,4 @@
-"""What the lab simulates: one kind of experiment with its truth."""
+"""A scenario, the kind of experiment that the lab simulates: its traffic, its plan, and the truth that a look must find."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Bools = NDArray[np.bool_]
 
 
 class Flaw(StrEnum):
-    """Engines that are wrong on purpose."""
+    """A mistake in the statistics that is made on purpose, so that the lab must find it."""
 
     ONE_CLOCK = "one_clock"
-    """Correlations counted in visitors although the rate moves."""
+    """Correlations are counted in visitors although the rate moves."""
     POOLED = "pooled"
-    """One table over all days although shares move."""
+    """All days are taken as one table although shares move."""
     EVENT_TIME = "event_time"
-    """Conversions counted in the epoch in which they happen instead of their visitor's."""
+    """Conversions are counted in the epoch in which they happen instead of their visitor's."""
     MOVING_SHARES = "moving_shares"
-    """Shares changed every hour inside an epoch."""
+    """Shares are changed every hour inside an epoch."""
     CACHED = "cached"
-    """Visitors who come with yesterday's shares counted in today's epoch."""
+    """Visitors who come with yesterday's shares are counted in today's epoch."""
 
 
 def _week(hour: Floats) -> Floats:
-    """Day and night +-40 %, weekend 1.5 against weekday 0.8; hour 0 is a Monday's midnight."""
+    """Swings day and night by 40 %, with weekend 1.5 against weekday 0.8; hour 0 is a Monday's midnight."""
     day = np.where(hour // 24 % 7 >= 5, 1.5, 0.8)
     return np.asarray((1 + 0.4 * np.sin(2 * np.pi * (hour + 0.5) / 24)) * day)
 
@@ -45,12 +45,12 @@ PROFILES: Mapping[str, Callable[[Floats], Floats]] = {
     "promo": lambda hour: _week(hour) * np.where(hour < 6 * 24, 1.6, 0.8),
     "decay": lambda hour: _week(hour) * np.linspace(1.7, 0.3, len(hour)),
 }
-"""How the rate of every variant moves alike: a factor for each hour, given the hours."""
+"""Ways in which the rate of every variant moves alike: functions of the hours that give a factor for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One kind of experiment with its truth.
+    """A kind of experiment that the lab simulates, with its truth.
 
     Raises:
         InvalidInput: an unknown profile, or rates that would leave [0, 1].
@@ -61,7 +61,7 @@ class Scenario:
     uplifts: tuple[float, ...] = (0.0,)
     """True relative uplift of each challenger."""
     profile: str = "const"
-    """How the common rate moves; one of ``PROFILES``."""
+    """Name of the way in which the common rate moves; one of ``PROFILES``."""
     units: int = 106_422
     """Visitors over all variants within the horizon; the default is twice the fixed-horizon 53,211."""
     days: int = 14
@@ -69,19 +69,19 @@ class Scenario:
     adaptive: bool = False
     """Whether shares move from day to day."""
     floor: float = 0.3
-    """Least share of a variant when they do."""
+    """Least share of a variant where shares move."""
     control_matched: bool | None = None
     """Whether the control gets the best challenger's share; ``None``: with three variants or more."""
     delay_hours: float = 0.0
     """Mean delay of a conversion, exponential; those later than ``window_hours`` are lost."""
     window_hours: float = 24.0
-    """Conversion window."""
+    """Hours after the exposure in which a conversion counts."""
     cached: float = 0.0
     """Part of the visitors who come with yesterday's shares and convert half as well: to be left out."""
     plan: LookPlan = field(default_factory=LookPlan)
     """Boundaries, gate and futility; its weights are replaced by the schedule's."""
     flaw: Flaw | None = None
-    """What to do wrong."""
+    """The mistake that the statistics make on purpose; ``None``: none."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -97,42 +97,42 @@ class Scenario:
 
     @property
     def hours(self) -> int:
-        """Looks until the horizon."""
+        """Hours until the horizon; each ends with a look."""
         return 24 * self.days
 
     @property
     def variants(self) -> int:
-        """How many, the control included."""
+        """How many variants there are, the control included."""
         return len(self.uplifts) + 1
 
     @property
     def epochs(self) -> int:
-        """Days where shares move, else one."""
+        """How many epochs the counts have: the days where shares move, else one."""
         return self.days if self.adaptive and self.flaw is not Flaw.POOLED else 1
 
     def rates(self) -> Floats:
-        """Conversion rate per hour and variant."""
+        """Computes conversion rates, shape ``(hours, variants)``."""
         factor = PROFILES[self.profile](np.arange(self.hours, dtype=float))
         return np.asarray(self.base_rate * factor[:, None] * (1 + np.array([0.0, *self.uplifts])))
 
     def arrivals(self) -> Ints:
-        """Visitors per hour, flat, summing to ``units``."""
+        """Computes visitors per hour, flat, summing to ``units``."""
         return np.diff(np.round(np.linspace(0, self.units, self.hours + 1))).astype(np.int64)
 
     def look_plan(self) -> LookPlan:
-        """The plan with this schedule's weights."""
+        """Returns the plan with the weights of this scenario's epochs."""
         return replace(self.plan, weights=(1 / self.epochs,) * self.epochs)
 
     def __str__(self) -> str:
-        """In a few words, for tables."""
+        """Writes the scenario in a few words, for tables."""
         shares = f"floor {self.floor:.0%}" if self.adaptive else "fixed"
-        effect = ", ".join(f"{u:+.0%}" for u in self.uplifts) if any(self.uplifts) else "no effect"
-        arms = f"{self.variants} variants, " if self.variants > 2 else ""
-        return f"{arms}{shares}, {self.profile}, {self.base_rate:.0%}, {effect}"
+        effect = ", ".join(f"{uplift:+.0%}" for uplift in self.uplifts) if any(self.uplifts) else "no effect"
+        variants = f"{self.variants} variants, " if self.variants > 2 else ""
+        return f"{variants}{shares}, {self.profile}, {self.base_rate:.0%}, {effect}"
 
 
 def planned(scenario: Scenario) -> Scenario:
-    """The scenario with as many visitors as the planner asks for at its MDE."""
+    """Gives a scenario as many visitors as its plan needs for its MDE."""
     size = plan_size(
         scenario.base_rate,
         scenario.plan.mde,

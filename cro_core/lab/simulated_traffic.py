@@ -1,4 +1,4 @@
-"""Visitors and conversions of thousands of programmes, hour by hour."""
+"""Simulates visitors and conversions of thousands of experiments, hour by hour."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from cro_core.lab.scenario import Bools, Flaw, Floats, Ints, Scenario
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What happened, hour by hour."""
+    """Visitors and conversions of simulated experiments, hour by hour."""
 
     n: Ints
     """Visitors, shape ``(programmes, hours, variants)``."""
     x: Ints
-    """Of them converted, in the hour of the visit; same shape."""
+    """Visitors who convert, in the hour of their visit, shape ``(programmes, hours, variants)``."""
     shares: Floats
     """Planned shares, shape ``(programmes, periods, variants)``: one period a day."""
 
 
 def simulate(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Traffic:
-    """Traffic of one experiment each; with the flaw ``event_time`` conversions stand where they happen."""
-    hours, arms = scenario.hours, scenario.variants
+    """Simulates the traffic of experiments; with the flaw ``event_time`` conversions stand where they happen."""
+    hours, variants = scenario.hours, scenario.variants
     stretch = 1 if scenario.flaw is Flaw.MOVING_SHARES else 24
     rates = scenario.rates() * _in_window(scenario)
-    n, x = np.zeros((2, programmes, hours, arms), np.int64)
-    shares = np.tile(np.array(equal_shares(arms)), (programmes, hours // stretch, 1))
-    units, known = np.zeros((2, *shares.shape))
+    n, x = np.zeros((2, programmes, hours, variants), np.int64)
+    shares = np.tile(np.array(equal_shares(variants)), (programmes, hours // stretch, 1))
+    units, conversions = np.zeros((2, *shares.shape))
     for period in range(shares.shape[1]):
         now = slice(period * stretch, (period + 1) * stretch)
         if scenario.adaptive and period:
-            past = units[:, :period], known[:, :period]
+            past = units[:, :period], conversions[:, :period]
             shares[:, period] = next_shares(
                 *past, floor=scenario.floor, control_matched=scenario.control_matched
             )
@@ -45,14 +45,14 @@ def simulate(scenario: Scenario, programmes: int, rng: np.random.Generator) -> T
             converted = x[:, now]
         x[:, now] = converted
         units[:, period] = n[:, now].sum(1)
-        known[:, period] = _known_at_midnight(scenario, converted, rng)
+        conversions[:, period] = _converted_by_midnight(scenario, converted, rng)
         if period:
-            known[:, period - 1] = x[:, now.start - stretch : now.start].sum(1)
+            conversions[:, period - 1] = x[:, now.start - stretch : now.start].sum(1)
     return Traffic(n, x, shares)
 
 
 def simulate_together(scenario: Scenario, real: Bools, rng: np.random.Generator) -> list[Traffic]:
-    """Traffic of several two-variant experiments on the same visitors, shares fixed, hashes independent.
+    """Simulates several two-variant experiments on the same visitors, shares fixed, hashes independent.
 
     Args:
         scenario: of each; its uplift is that of the real effects, and effects multiply.
@@ -74,7 +74,7 @@ def simulate_together(scenario: Scenario, real: Bools, rng: np.random.Generator)
 def _visits(
     scenario: Scenario, shares: Floats, now: slice, rates: Floats, rng: np.random.Generator
 ) -> tuple[Ints, Ints]:
-    """Visitors and conversions of one period that are counted; ``shares`` end with the period's own."""
+    """Draws visitors and conversions of a period that are counted; ``shares`` end with the period's own."""
     arrivals = scenario.arrivals()[now]
     cached = np.round(scenario.cached * arrivals).astype(np.int64)
     n = _split(arrivals - cached, shares[:, -1], rng)
@@ -86,7 +86,7 @@ def _visits(
 
 
 def _split(arrivals: Ints, shares: Floats, rng: np.random.Generator) -> Ints:
-    """Visitors per hour and variant, each visitor by an independent hash."""
+    """Splits arrivals into visitors per hour and variant, each visitor by an independent hash."""
     if shares.shape[-1] == 2:
         first = rng.binomial(arrivals, shares[:, :1])
         return np.stack([first, arrivals - first], axis=-1)
@@ -94,16 +94,16 @@ def _split(arrivals: Ints, shares: Floats, rng: np.random.Generator) -> Ints:
 
 
 def _in_window(scenario: Scenario) -> float:
-    """Share of conversions that come within the window."""
+    """Computes the share of conversions that come within the window."""
     return -math.expm1(-scenario.window_hours / scenario.delay_hours) if scenario.delay_hours else 1.0
 
 
-def _known_at_midnight(scenario: Scenario, converted: Ints, rng: np.random.Generator) -> Ints:
-    """Conversions of a day's visitors that have happened by its end; the others have a day later."""
+def _converted_by_midnight(scenario: Scenario, converted: Ints, rng: np.random.Generator) -> Ints:
+    """Draws the conversions of a day's visitors that have happened by its end; the others have a day later."""
     if not scenario.delay_hours or scenario.flaw is Flaw.EVENT_TIME:
         return np.asarray(converted.sum(1))
-    left = np.minimum(len(converted[0]) - np.arange(len(converted[0])) - 0.5, scenario.window_hours)
-    happened = -np.expm1(-left / scenario.delay_hours) / _in_window(scenario)
+    hours_left = np.minimum(len(converted[0]) - np.arange(len(converted[0])) - 0.5, scenario.window_hours)
+    happened = -np.expm1(-hours_left / scenario.delay_hours) / _in_window(scenario)
     return np.asarray(rng.binomial(converted, happened[:, None]).sum(1))
 
 

@@ -28,13 +28,13 @@ from cro_core.domain import Cell
 from cro_core.statistics.shrinkage import shrink
 
 Floats = NDArray[np.float64]
-_Told = Callable[[Sequence[Cell]], tuple[Floats, float]]
-"""What a block tells of its arms: their scores, and the information of one unit."""
+_Scoring = Callable[[Sequence[Cell]], tuple[Floats, float]]
+"""Computes what a block tells of its arms: their scores, and the information of one unit."""
 
 Tier = Literal["above", "not told apart", "below"]
 
-PERFORMANCE, ENGAGEMENT, RECENCY = 0.6, 0.3, 0.1
-"""Weights of the score; they sum to 1."""
+CONVERSION, ENGAGEMENT, RECENCY = 0.6, 0.3, 0.1
+"""Weights of the three parts of an asset's score; they sum to 1."""
 
 HALF_LIFE = timedelta(days=90)
 """An asset that was last shown so long ago has half the recency of one that is shown now."""
@@ -44,12 +44,13 @@ LOG_ODDS_SCALE = 0.5
 wide (at 0.5 one asset of three converts a half better or worse than the average) and gives way to the data."""
 
 SCORE_SCALE = 0.3
-"""The same for engagement, in standard deviations of a visitor's score."""
+"""How differently assets may engage: scale of the half-normal prior on the standard deviation of their effects, in
+standard deviations of a visitor's score."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """An experiment that showed assets."""
+    """An experiment that showed assets, with what was counted in it."""
 
     experiment_id: str
     last_shown: datetime
@@ -64,9 +65,9 @@ class AssetRank:
 
     asset_id: str
     rank: int
-    """From 1, by the score."""
+    """Place in the order by score; the best is 1."""
     score: float
-    """From 0 to 100."""
+    """Weighted sum of conversion, engagement and recency, from 0 to 100."""
     tier: Tier
     """``above`` or ``below`` the average where the whole interval is; else the data do not tell."""
     experiments: int
@@ -77,25 +78,25 @@ class AssetRank:
     uplift: float
     """Relative difference of its conversion rate to the average asset's, all else being equal, after shrinkage."""
     low: float
-    """Lower end of its 95 % interval."""
+    """Lower end of the uplift's 95 % interval."""
     high: float
-    """Upper end of the same."""
+    """Upper end of the uplift's 95 % interval."""
     probability_above: float
-    """That it converts better than the average asset."""
+    """Probability that the asset converts better than the average asset."""
     probability_best: float
-    """That it converts best of all."""
+    """Probability that the asset converts best of all."""
     engagement: float
-    """Its engagement score against the average, in standard deviations of a visitor's score, after shrinkage."""
+    """Engagement score against the average asset's, in standard deviations of a visitor's score, after shrinkage."""
     engagement_above: float
-    """Probability that it engages more than the average asset."""
+    """Probability that the asset engages more than the average asset."""
     recency: float
-    """1 for an asset that is shown now, half of that after each :data:`HALF_LIFE`."""
+    """How lately the asset was shown: 1 for one that is shown now, half of that after each :data:`HALF_LIFE`."""
     last_shown: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """All assets, the best first."""
+    """All assets of a site, the best first, and what may be said of them."""
 
     assets: tuple[AssetRank, ...]
     untried: tuple[str, ...]
@@ -111,61 +112,62 @@ class _Arm:
     """One variant on one day of one experiment."""
 
     asset: tuple[str, str]
-    """The asset, or the experiment and its variant where that shows none."""
+    """``("", asset)``, or the experiment and its variant where that shows none."""
     cell: Cell
 
 
 def rank(
     appearances: Iterable[Appearance],
-    known: Iterable[str],
+    site_assets: Iterable[str],
     *,
     now: datetime,
     rng: np.random.Generator,
     on_site: Collection[str] = (),
 ) -> Ranking:
-    """Ranks the assets.
+    """Ranks assets by how well they convert and engage, and by how lately they were shown.
 
     Args:
         appearances: every experiment that showed assets and can be trusted.
-        known: the assets of the site; those that no visitor met are listed as untried.
+        site_assets: every asset of the site; those that no visitor met are listed as untried.
         now: what recency is measured from.
         rng: for the probability of being best, which is rounded to what its draws can tell.
         on_site: assets that won and that the site shows now, to everybody.
     """
-    shown = [a for a in appearances if any(a.assets.get(c.variant) and c.units for c in a.cells)]
-    blocks = [block for a in shown for block in _blocks(a)]
+    tested = [appearance for appearance in appearances if _has_visitors(appearance)]
+    blocks = [block for appearance in tested for block in _blocks(appearance)]
     names = sorted({arm.asset for block in blocks for arm in block})
     tried = [name for kind, name in names if kind == ""]
-    untried = tuple(sorted(set(known) - set(tried)))
+    untried = tuple(sorted(set(site_assets) - set(tried)))
     if not tried:
         return Ranking((), untried, None, "No picture or clip has been shown in a test yet.")
-    place = {name: i for i, name in enumerate(names)}
+    index = {name: place for place, name in enumerate(names)}
     ranked = [kind == "" for kind, _ in names]
-    converting = shrink(*_summed(blocks, place, _converting), ranked, LOG_ODDS_SCALE, rng)
-    engaging = shrink(*_summed(blocks, place, _engaging), ranked, SCORE_SCALE, rng)
-    facts = [_facts(name, shown) for name in tried]
-    base = sum(f.conversions for f in facts) / sum(f.units for f in facts)
-    found = []
-    for i, (name, f) in enumerate(zip(tried, facts, strict=True)):
-        last = now if name in on_site else f.last_shown
-        recency = 0.5 ** (max(now - last, timedelta(0)) / HALF_LIFE)
-        above, engages = float(converting.above[i]), float(engaging.above[i])
-        low, high = float(converting.low[i]), float(converting.high[i])
-        score = 100 * (PERFORMANCE * above + ENGAGEMENT * engages + RECENCY * recency)
+    converting = shrink(*_summed(blocks, index, _converting), ranked, LOG_ODDS_SCALE, rng)
+    engaging = shrink(*_summed(blocks, index, _engaging), ranked, SCORE_SCALE, rng)
+    counts = [_counts(name, tested) for name in tried]
+    base = sum(count.conversions for count in counts) / sum(count.units for count in counts)
+    assets = []
+    for place, (name, count) in enumerate(zip(tried, counts, strict=True)):
+        last_shown = now if name in on_site else count.last_shown
+        recency = 0.5 ** (max(now - last_shown, timedelta(0)) / HALF_LIFE)
+        above, engages = float(converting.above[place]), float(engaging.above[place])
+        low, high = float(converting.low[place]), float(converting.high[place])
+        score = 100 * (CONVERSION * above + ENGAGEMENT * engages + RECENCY * recency)
         tier: Tier = "above" if low > 0 else "below" if high < 0 else "not told apart"
-        uplift, least, most = (_uplift(base, float(v)) for v in (converting.mean[i], low, high))
-        found.append(
+        uplift, least, most = (_uplift(base, float(effect)) for effect in (converting.mean[place], low, high))
+        assets.append(
             AssetRank(
-                name, 0, score, tier, f.experiments, f.units, f.conversions, f.conversions / f.units, uplift, least,
-                most, above, round(float(converting.best[i]), 2), float(engaging.mean[i]), engages, recency, last,
+                name, 0, score, tier, count.experiments, count.units, count.conversions, count.conversions / count.units,
+                uplift, least, most, above, round(float(converting.best[place]), 2), float(engaging.mean[place]),
+                engages, recency, last_shown,
             )
         )  # fmt: skip
-    return Ranking(_ordered(found), untried, converting.tau, _said(found))
+    return Ranking(_ordered(assets), untried, converting.tau, _summary(assets))
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What was counted of an asset."""
+class _Counts:
+    """Everything that was counted of an asset, over all experiments that showed it."""
 
     experiments: int
     units: int
@@ -173,35 +175,44 @@ class _Facts:
     last_shown: datetime
 
 
-def _facts(asset: str, shown: Sequence[Appearance]) -> _Facts:
-    met = [(a, c) for a in shown for c in a.cells if a.assets.get(c.variant) == asset and c.units]
-    return _Facts(
-        len({a.experiment_id for a, _ in met}),
-        sum(c.units for _, c in met),
-        sum(c.conversions for _, c in met),
-        max(a.last_shown for a, _ in met),
+def _has_visitors(appearance: Appearance) -> bool:
+    return any(appearance.assets.get(cell.variant) and cell.units for cell in appearance.cells)
+
+
+def _counts(asset: str, appearances: Sequence[Appearance]) -> _Counts:
+    cells = [
+        (appearance, cell)
+        for appearance in appearances
+        for cell in appearance.cells
+        if appearance.assets.get(cell.variant) == asset and cell.units
+    ]
+    return _Counts(
+        len({appearance.experiment_id for appearance, _ in cells}),
+        sum(cell.units for _, cell in cells),
+        sum(cell.conversions for _, cell in cells),
+        max(appearance.last_shown for appearance, _ in cells),
     )
 
 
 def _blocks(appearance: Appearance) -> Iterator[list[_Arm]]:
     """The days of an experiment: only what happened on one day of one experiment is compared."""
     days: dict[int, list[_Arm]] = defaultdict(list)
-    for c in appearance.cells:
-        if c.units:
-            asset = appearance.assets.get(c.variant)
-            name = ("", asset) if asset else (appearance.experiment_id, c.variant)
-            days[c.epoch].append(_Arm(name, c))
+    for cell in appearance.cells:
+        if cell.units:
+            asset = appearance.assets.get(cell.variant)
+            arm = ("", asset) if asset else (appearance.experiment_id, cell.variant)
+            days[cell.epoch].append(_Arm(arm, cell))
     yield from days.values()
 
 
 def _summed(
-    blocks: Sequence[Sequence[_Arm]], place: dict[tuple[str, str], int], told: _Told
+    blocks: Sequence[Sequence[_Arm]], index: dict[tuple[str, str], int], scoring: _Scoring
 ) -> tuple[Floats, Floats]:
-    """Scores and information of the effects, added up over the blocks."""
-    scores, information = np.zeros(len(place)), np.zeros((len(place), len(place)))
+    """Adds scores and information of the effects up over the blocks."""
+    scores, information = np.zeros(len(index)), np.zeros((len(index), len(index)))
     for block in blocks:
-        places = [place[arm.asset] for arm in block]
-        score, unit = told([arm.cell for arm in block])
+        places = [index[arm.asset] for arm in block]
+        score, unit = scoring([arm.cell for arm in block])
         n = np.array([float(arm.cell.units) for arm in block])
         np.add.at(scores, places, score)
         np.add.at(information, np.ix_(places, places), unit * (np.diag(n) - np.outer(n, n) / n.sum()))
@@ -209,7 +220,7 @@ def _summed(
 
 
 def _converting(cells: Sequence[Cell]) -> tuple[Floats, float]:
-    """Of the log odds of a conversion, at equal odds: observed minus expected (Peto's one step; good for odds
+    """Scores the log odds of a conversion, at equal odds: observed minus expected (Peto's one step; good for odds
     ratios up to about 2, without trouble where nobody converted).
 
     Source: Yusuf, Peto, Lewis, Collins and Sleight (1985), Prog. Cardiovasc. Dis. 27.
@@ -220,7 +231,7 @@ def _converting(cells: Sequence[Cell]) -> tuple[Floats, float]:
 
 
 def _engaging(cells: Sequence[Cell]) -> tuple[Floats, float]:
-    """Of the mean engagement score, in standard deviations inside the block."""
+    """Scores the mean engagement score, in standard deviations inside the block."""
     n, total, squares = _columns(cells, "units", "score_sum", "score_sumsq")
     inside = float((squares - total**2 / n).sum()) / max(n.sum() - len(n), 1.0)
     if inside <= 0:
@@ -229,26 +240,26 @@ def _engaging(cells: Sequence[Cell]) -> tuple[Floats, float]:
 
 
 def _columns(cells: Sequence[Cell], *names: str) -> tuple[Floats, ...]:
-    return tuple(np.array([float(getattr(c, name)) for c in cells]) for name in names)
+    return tuple(np.array([float(getattr(cell, name)) for cell in cells]) for name in names)
 
 
 def _uplift(base: float, log_odds: float) -> float:
-    """A shift of the log odds as a relative change of the rate."""
+    """Turns a shift of the log odds into a relative change of the rate."""
     if not 0 < base < 1:
         return 0.0
     return float(expit(logit(base) + log_odds)) / base - 1
 
 
-def _ordered(found: Sequence[AssetRank]) -> tuple[AssetRank, ...]:
-    ordered = sorted(found, key=lambda a: (-a.score, a.asset_id))
-    return tuple(replace(a, rank=i) for i, a in enumerate(ordered, 1))
+def _ordered(assets: Sequence[AssetRank]) -> tuple[AssetRank, ...]:
+    ordered = sorted(assets, key=lambda asset: (-asset.score, asset.asset_id))
+    return tuple(replace(asset, rank=place) for place, asset in enumerate(ordered, 1))
 
 
-def _said(found: Sequence[AssetRank]) -> str:
-    good, bad = (sum(a.tier == tier for a in found) for tier in ("above", "below"))
-    if len(found) < 2:
+def _summary(assets: Sequence[AssetRank]) -> str:
+    good, bad = (sum(asset.tier == tier for asset in assets) for tier in ("above", "below"))
+    if len(assets) < 2:
         return "Only one has been shown in a test: there is nothing to compare it with."
     if not good and not bad:
         return "None can be told apart from the average: the order is a guess."
-    rest = "" if good + bad == len(found) else "; the others cannot be told apart from it"
-    return f"Of {len(found)}, {good} {'is' if good == 1 else 'are'} better than the average and {bad} worse{rest}."
+    rest = "" if good + bad == len(assets) else "; the others cannot be told apart from it"
+    return f"Of {len(assets)}, {good} {'is' if good == 1 else 'are'} better than the average and {bad} worse{rest}."

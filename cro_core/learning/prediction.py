@@ -23,98 +23,101 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
     "duration_s": ("the duration", " s"),
     "words": ("the text", " words long"),
 }
-"""Numeric features, with the words for them and for their unit."""
+"""Names of numeric features, with the words for each and for its unit."""
 
 CATEGORIES: Mapping[str, str] = {"kind": "it", "occasion": "the occasion"}
-"""Features that name a group, with the words for them."""
+"""Names of features that hold a group's name, with the words for each."""
 
 KINDS: Mapping[str, str] = {"image": "a picture", "video": "a clip", "text": "a text"}
-"""Words for the kinds that the backlog makes."""
+"""Words for the kinds of media that hypotheses in the backlog are about."""
 
 MIN_EXPERIMENTS, MIN_EXAMPLES = 10, 20
-"""Below either, nothing is trained: ten tests are the fewest in which a clear pattern can be told from luck."""
+"""Fewest finished experiments and examples that a model is trained on: below either nothing is, for ten tests are the
+fewest in which a clear pattern can be told from luck."""
 
 MIN_UNITS = 100
-"""Counted visitors of each variant, below which an experiment teaches nothing."""
+"""Fewest counted visitors of each variant from which an experiment teaches anything."""
 
 FOLDS = 5
 PERMUTATIONS = 99
 MAX_DEPTH = 3
 MIN_LEAF, LEAF_SHARE = 5, 0.1
-"""Least examples behind a rule: so many, and such a fraction of all."""
+"""Fewest examples behind a rule, as a number and as a fraction of all: both must be met."""
 
 ALPHA = 0.05
 """The model gives advice only where luck alone would beat the baseline so clearly in less than this share of trials."""
 
 LEVEL = 0.95
-"""Of the interval beside a prediction."""
+"""Confidence of the interval beside a prediction."""
 
 UNTRAINED, NOT_ENOUGH, NO_BETTER, TRAINED = "untrained", "not_enough_history", "no_better", "trained"
 
 Features = Mapping[str, float | str | None]
-"""By name, those of ``NUMBERS`` and ``CATEGORIES``; absent and ``None`` are "not known"."""
+"""Features of a variant by name, those of ``NUMBERS`` and ``CATEGORIES``; absent and ``None`` are "not known"."""
 
 Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One variant of a finished experiment."""
+    """One variant of a finished experiment, from which a model learns."""
 
     experiment_id: str
     variant: str
     features: Features
     units: int
-    """Counted visitors."""
+    """Counted visitors of the variant."""
     better: bool
-    """Whether it converted better than the rest of its experiment."""
+    """Whether the variant converted better than the rest of its experiment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What holds for the variants in one leaf of the tree."""
+    """A rule that the model learnt: what holds for the variants in one leaf of its tree."""
 
     text: str
     examples: int
     better: int
-    """So many of the examples converted better than the rest of their experiment."""
+    """How many of the examples converted better than the rest of their experiment."""
     experiments: int
     units: int
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How the model did on experiments that it had not seen."""
+    """How well a model answers for experiments that it has not seen."""
 
     accuracy: float
-    """Share of right answers."""
+    """Share of the model's answers that are right."""
     baseline: float
-    """The same for always giving the commoner answer of the training part."""
+    """Share of right answers from always giving the commoner answer of the training part."""
     p_value: float
     """Share of shuffled archives from which a model learns as much over the baseline by luck."""
 
     @property
     def convincing(self) -> bool:
-        """Whether the model may give advice."""
+        """Whether the model is clearly better than guessing, so that it may give advice."""
         return self.accuracy > self.baseline and self.p_value <= ALPHA
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What came of a training."""
+    """The outcome of a training: a model, or why there is none."""
 
     status: str
-    """``not_enough_history``, ``no_better`` or ``trained``."""
+    """Outcome of the training: ``not_enough_history``, ``no_better`` or ``trained``."""
     experiments: int
     examples: int
     text: str
     """The outcome in words."""
     accuracy: float | None = None
-    """Cross-validated; ``None`` without enough history."""
+    """Cross-validated share of right answers; ``None`` without enough history."""
     baseline: float | None = None
+    """Share of right answers from always giving the commoner one; ``None`` without enough history."""
     p_value: float | None = None
+    """Chance of learning as much over the baseline by luck; ``None`` without enough history."""
     rules: tuple[Rule, ...] = ()
-    """The best supported first; empty unless trained."""
+    """Rules of the model, the best supported first; empty unless trained."""
     importance: Mapping[str, float] = field(default_factory=dict)
     """Feature -> share of the tree's explanation, the largest first; sums to 1. Empty unless trained."""
     model: Json | None = None
@@ -123,22 +126,24 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model expects of a variant."""
+    """What the model expects of a variant, with the rule behind it."""
 
     probability: float
-    """Share of the finished variants like it that did better than the rest of their experiment."""
+    """Share of the finished variants like this one that did better than the rest of their experiment."""
     low: float
+    """Lower end of the probability's interval."""
     high: float
+    """Upper end of the probability's interval."""
     rule: Rule
 
     @property
     def better(self) -> bool:
-        """Whether it is expected to do better than what it is tested against."""
+        """Whether the variant is expected to do better than what it is tested against."""
         return self.probability > 0.5
 
 
 def variant_features(config: Json, stated: Json, asset: Asset | None = None) -> dict[str, float | str | None]:
-    """What the model gets to know of a variant; what it states of itself outdoes what its parts tell.
+    """Collects the features of a variant; what it states of itself outdoes what its parts tell.
 
     Args:
         config: what the website applies; ``kind`` and ``text`` are looked at.
@@ -146,18 +151,18 @@ def variant_features(config: Json, stated: Json, asset: Asset | None = None) -> 
         asset: the picture or clip it shows, where it is known.
     """
     text = config.get("text")
-    found: dict[str, Any] = dict(asset.features) if asset else {}
-    found |= text_features(text) if isinstance(text, str) and text.strip() and not asset else {}
+    features: dict[str, Any] = dict(asset.features) if asset else {}
+    features |= text_features(text) if isinstance(text, str) and text.strip() and not asset else {}
     for source in (config, stated):
-        found |= {name: source[name] for name in (*NUMBERS, *CATEGORIES) if source.get(name) is not None}
-    usable = {name: _value(name, value) for name, value in found.items()}
+        features |= {name: source[name] for name in (*NUMBERS, *CATEGORIES) if source.get(name) is not None}
+    usable = {name: _value(name, value) for name, value in features.items()}
     return {name: value for name, value in usable.items() if value is not None}
 
 
 def examples_of(
     experiment: Experiment, cells: Sequence[Cell], assets: Mapping[str, Asset]
 ) -> tuple[Example, ...]:
-    """What one finished experiment teaches; nothing where it is too small or its variants look the same.
+    """Makes examples of one finished experiment; none where it is too small or its variants look the same.
 
     A variant did better where it has more conversions than the whole experiment's rate of the same days would
     have given it, so that shares that moved from day to day make no difference. Exact ties teach nothing.
@@ -167,19 +172,21 @@ def examples_of(
         cells: its counted units per epoch and variant.
         assets: the site's media by id.
     """
-    units = {v.key: sum(c.units for c in cells if c.variant == v.key) for v in experiment.variants}
+    units = {v.key: sum(cell.units for cell in cells if cell.variant == v.key) for v in experiment.variants}
     features = {
-        v.key: variant_features(v.config, v.features, assets.get(v.asset_id or ""))
-        for v in experiment.variants
+        variant.key: variant_features(variant.config, variant.features, assets.get(variant.asset_id or ""))
+        for variant in experiment.variants
     }
-    alike = len({tuple(sorted(known.items())) for known in features.values()}) < 2
+    alike = len({tuple(sorted(values.items())) for values in features.values()}) < 2
     if alike or min(units.values()) < MIN_UNITS:
         return ()
     excess = _excess(cells)
     return tuple(
-        Example(experiment.id, v.key, features[v.key], units[v.key], excess[v.key] > 0)
-        for v in experiment.variants
-        if abs(excess[v.key]) > 1e-9
+        Example(
+            experiment.id, variant.key, features[variant.key], units[variant.key], excess[variant.key] > 0
+        )
+        for variant in experiment.variants
+        if abs(excess[variant.key]) > 1e-9
     )
 
 
@@ -190,7 +197,7 @@ def fit(examples: Sequence[Example], rng: np.random.Generator) -> Training:
         examples: of all finished experiments; see :func:`examples_of`.
         rng: draws which experiments are tried together, and settles ties between equally good splits.
     """
-    groups = sorted({e.experiment_id for e in examples})
+    groups = sorted({example.experiment_id for example in examples})
     if len(groups) < MIN_EXPERIMENTS or len(examples) < MIN_EXAMPLES:
         text = (
             f"There is too little history to learn from: {len(groups)} finished tests with {len(examples)} usable "
@@ -208,7 +215,7 @@ def fit(examples: Sequence[Example], rng: np.random.Generator) -> Training:
     if not score.convincing:
         return Training(status=NO_BETTER, text=_score_text(score), **graded)  # type: ignore[arg-type]
     model, importance = grow(examples, int(rng.integers(2**31)))
-    rules = tuple(sorted(rules_of(model), key=lambda r: (-_margin(r), r.text)))
+    rules = tuple(sorted(rules_of(model), key=lambda rule: (-_margin(rule), rule.text)))
     return Training(
         status=TRAINED,
         text=f"{_score_text(score)} Best supported: {rules[0].text}",
@@ -220,7 +227,7 @@ def fit(examples: Sequence[Example], rng: np.random.Generator) -> Training:
 
 
 def cross_validate(examples: Sequence[Example], rng: np.random.Generator) -> Score:
-    """How well a tree does on experiments that it has not seen, beside always giving the commoner answer.
+    """Measures how well a tree does on experiments that it has not seen, beside always giving the commoner answer.
 
     The p-value is that of a permutation test: the answers are shuffled inside each experiment and everything is
     done again. It ends early where it is clear that luck does as well.
@@ -230,24 +237,24 @@ def cross_validate(examples: Sequence[Example], rng: np.random.Generator) -> Sco
     """
     from sklearn import config_context
 
-    groups = [e.experiment_id for e in examples]
+    groups = [example.experiment_id for example in examples]
     columns = columns_of(examples)
-    matrix = np.array([encode(columns, e.features) for e in examples], dtype=np.float32)
-    answers = np.array([e.better for e in examples])
+    matrix = np.array([encode(columns, example.features) for example in examples], dtype=np.float32)
+    answers = np.array([example.better for example in examples])
     parts = [np.array(part) for part in folds(groups, FOLDS, rng)]
     seed = int(rng.integers(2**31))
-    members = [np.flatnonzero(np.array(groups) == group) for group in sorted(set(groups))]
-    luckier = done = 0
+    experiments = [np.flatnonzero(np.array(groups) == group) for group in sorted(set(groups))]
+    luckier = shuffles = 0
     with config_context(skip_parameter_validation=True):
         accuracy, baseline = _try(matrix, answers, parts, seed)
-        while done < PERMUTATIONS and luckier < ALPHA * (PERMUTATIONS + 1):
+        while shuffles < PERMUTATIONS and luckier < ALPHA * (PERMUTATIONS + 1):
             shuffled = answers.copy()
-            for own in members:
-                shuffled[own] = rng.permutation(answers[own])
-            got, wanted = _try(matrix, shuffled, parts, seed)
-            luckier += got - wanted >= accuracy - baseline - 1e-12
-            done += 1
-    return Score(accuracy, baseline, (1 + luckier) / (1 + done))
+            for rows in experiments:
+                shuffled[rows] = rng.permutation(answers[rows])
+            accuracy_by_luck, baseline_by_luck = _try(matrix, shuffled, parts, seed)
+            luckier += accuracy_by_luck - baseline_by_luck >= accuracy - baseline - 1e-12
+            shuffles += 1
+    return Score(accuracy, baseline, (1 + luckier) / (1 + shuffles))
 
 
 def folds(groups: Sequence[str], count: int, rng: np.random.Generator) -> Iterator[tuple[int, ...]]:
@@ -263,15 +270,15 @@ def folds(groups: Sequence[str], count: int, rng: np.random.Generator) -> Iterat
     """
     names = np.array(sorted(set(groups)))
     for part in np.array_split(rng.permutation(names), min(count, len(names))):
-        chosen = set(part.tolist())
-        yield tuple(i for i, group in enumerate(groups) if group in chosen)
+        members = set(part.tolist())
+        yield tuple(index for index, group in enumerate(groups) if group in members)
 
 
 def grow(examples: Sequence[Example], seed: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """A decision tree over all the examples, as JSON, and the importance of each feature in it."""
+    """Grows a decision tree over all the examples; returns it as JSON, and the importance of each feature in it."""
     columns = columns_of(examples)
-    matrix = np.array([encode(columns, e.features) for e in examples], dtype=np.float32)
-    classifier = _classifier(matrix, np.array([e.better for e in examples]), seed)
+    matrix = np.array([encode(columns, example.features) for example in examples], dtype=np.float32)
+    classifier = _classifier(matrix, np.array([example.better for example in examples]), seed)
     if classifier is None:
         return {"columns": columns, "tree": _counts(examples)}, {}
     model = {"columns": columns, "tree": _node(classifier.tree_, 0, examples, matrix)}
@@ -280,31 +287,31 @@ def grow(examples: Sequence[Example], seed: int) -> tuple[dict[str, Any], dict[s
 
 def columns_of(examples: Sequence[Example]) -> list[dict[str, str]]:
     """The columns that tell examples apart: one for each numeric feature and for each group of the others."""
-    known = {
-        name: {e.features.get(name) for e in examples if e.features.get(name) is not None}
+    values = {
+        name: {example.features.get(name) for example in examples if example.features.get(name) is not None}
         for name in (*NUMBERS, *CATEGORIES)
     }
-    numbers = [{"feature": name} for name in NUMBERS if len(known[name]) > 1]
+    numbers = [{"feature": name} for name in NUMBERS if len(values[name]) > 1]
     groups = [
         {"feature": name, "equals": str(value)}
         for name in CATEGORIES
-        for value in sorted(map(str, known[name]))
+        for value in sorted(map(str, values[name]))
     ]
     return numbers + groups
 
 
 def encode(columns: Sequence[Mapping[str, str]], features: Features) -> list[float]:
-    """The features as numbers, one for each column; NaN where a feature is not known."""
+    """Turns features into numbers, one for each column; NaN where a feature is not known."""
     return [_encoded(column, features.get(column["feature"])) for column in columns]
 
 
 def rules_of(model: Json) -> list[Rule]:
-    """The rules of a model, one for each leaf."""
+    """Lists the rules of a model, one for each leaf of its tree."""
     return [_rule(node, path, model["columns"]) for node, path in _leaves(model["tree"], ())]
 
 
 def predict(model: Json, features: Features) -> Prediction:
-    """What a model expects of a variant with these features.
+    """Predicts whether a variant with these features does better than the rest of its experiment.
 
     The interval is Wilson's for the share in the leaf. The leaf was chosen because its variants were alike in
     their outcome, so the truth is on average less clear-cut than the share.
@@ -368,17 +375,17 @@ def _node(tree: Any, number: int, examples: Sequence[Example], matrix: Matrix) -
         ("left", tree.children_left[number], left),
         ("right", tree.children_right[number], ~left),
     ):
-        there = [e for e, inside in zip(examples, mask, strict=True) if inside]
-        split[name] = _node(tree, child, there, matrix[mask])
+        reaching = [example for example, inside in zip(examples, mask, strict=True) if inside]
+        split[name] = _node(tree, child, reaching, matrix[mask])
     return node | split
 
 
 def _counts(examples: Sequence[Example]) -> dict[str, Any]:
     return {
         "examples": len(examples),
-        "better": sum(e.better for e in examples),
-        "experiments": len({e.experiment_id for e in examples}),
-        "units": sum(e.units for e in examples),
+        "better": sum(example.better for example in examples),
+        "experiments": len({example.experiment_id for example in examples}),
+        "units": sum(example.units for example in examples),
     }
 
 
@@ -429,9 +436,11 @@ def _conditions(path: Sequence[Step], columns: Sequence[Mapping[str, str]]) -> I
         if not bounded:
             yield f"{_NAMES[column['feature']]} is {'not ' if unknown else ''}known"
             continue
-        said = _group(column, bounded[-1][1]) if "equals" in column else _bounds(column["feature"], bounded)
+        condition = (
+            _group(column, bounded[-1][1]) if "equals" in column else _bounds(column["feature"], bounded)
+        )
         absent = "none" if column["feature"] in ("duration_s", "words") else "not known"
-        yield said + (f" (or {absent})" if unknown else "")
+        yield condition + (f" (or {absent})" if unknown else "")
 
 
 def _group(column: Mapping[str, str], left: bool) -> str:
@@ -443,16 +452,18 @@ def _bounds(feature: str, steps: Sequence[Step]) -> str:
     name, unit = NUMBERS[feature]
     most = min((node["threshold"] for node, left in steps if left), default=None)
     least = max((node["threshold"] for node, left in steps if not left), default=None)
-    said = [f"over {least:.3g}"] if least is not None else []
-    said += [f"at most {most:.3g}"] if most is not None else []
-    return f"{name} is {' and '.join(said)}{unit}"
+    bounds = [f"over {least:.3g}"] if least is not None else []
+    bounds += [f"at most {most:.3g}"] if most is not None else []
+    return f"{name} is {' and '.join(bounds)}{unit}"
 
 
 def _importance(columns: Sequence[Mapping[str, str]], shares: NDArray[np.float64]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    importance: dict[str, float] = {}
     for column, share in zip(columns, shares, strict=True):
-        found[column["feature"]] = found.get(column["feature"], 0.0) + float(share)
-    return dict(sorted(((n, s) for n, s in found.items() if s > 0), key=lambda pair: -pair[1]))
+        importance[column["feature"]] = importance.get(column["feature"], 0.0) + float(share)
+    return dict(
+        sorted(((name, share) for name, share in importance.items() if share > 0), key=lambda pair: -pair[1])
+    )
 
 
 def _margin(rule: Rule) -> float:
@@ -488,13 +499,13 @@ def _classifier(matrix: Matrix, answers: NDArray[np.bool_], seed: int) -> Any:
 
 
 def _score_text(score: Score) -> str:
-    seen = (
+    result = (
         f"Right in {score.accuracy:.0%} of the variants of tests it had not seen; always giving the commoner answer "
         f"is right in {score.baseline:.0%}"
     )
     if score.convincing:
-        return f"{seen}."
-    return f"{seen}. That is no clear difference, so its advice is withheld."
+        return f"{result}."
+    return f"{result}. That is no clear difference, so its advice is withheld."
 
 
 def _some(number: int, one: str) -> str:

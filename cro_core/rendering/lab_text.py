@@ -1,4 +1,4 @@
-"""What the lab found, for the terminal."""
+"""The texts of the lab's measures and of its table of promises, for the terminal."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ PLAIN = (
 )
 
 
-def found_text(found: FalsePositives | Power | Coverage) -> str:
-    """A measure as a table: the figure with its Monte-Carlo error beside that of the naive rule.
+def measure_text(measure: FalsePositives | Power | Coverage) -> str:
+    """Writes a measure as a table: the figure with its Monte-Carlo error beside that of the naive rule.
 
     Args:
-        found: what was measured; NaN (no winner to take a mean of, no effect to divide by) is shown as a dash.
+        measure: what was measured; NaN (no winner to take a mean of, no effect to divide by) is shown as a dash.
     """
     head, note = "naive rule", NAIVE
-    if isinstance(found, FalsePositives):
-        rows = list(_false_positives(found))
-    elif isinstance(found, Power):
-        rows = list(_power(found))
+    if isinstance(measure, FalsePositives):
+        rows = list(_false_positives(measure))
+    elif isinstance(measure, Power):
+        rows = list(_power(measure))
     else:
-        head, note, rows = "raw, pooled", PLAIN, list(_coverage(found))
+        head, note, rows = "raw, pooled", PLAIN, list(_coverage(measure))
     rows = [("", "engine", head), *rows]
-    first, second = (max(len(row[k]) for row in rows) for k in (0, 1))
-    table = [f"{a:<{first}}   {b:<{second}}   {c}".rstrip() for a, b, c in rows]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    table = [f"{label:<{first}}   {figure:<{second}}   {beside}".rstrip() for label, figure, beside in rows]
     return "\n".join([*table, "", note])
 
 
 def lines_text(lines: Sequence[Line]) -> str:
-    """The table of promises, one line for each figure, and how many are kept."""
+    """Writes the table of promises, one line for each figure, and how many are kept."""
     rows = [("", "", "found", "bound", "naive rule", ""), *map(_line, lines)]
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    table = ["  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    table = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     kept = sum(line.kept for line in lines)
     note = (
         "For T11 the naive column is the pooled uplift's bias, for T14 the false discovery rate uncorrected."
@@ -52,26 +55,26 @@ def lines_text(lines: Sequence[Line]) -> str:
     return "\n".join([*table, "", f"{kept} of {len(lines)} figures are within their bounds. {ERRORS}", note])
 
 
-def _false_positives(found: FalsePositives) -> Iterator[Row]:
-    yield "any winner declared", _share(found.any), _share(found.naive)
-    yield "a challenger wins", _share(found.challenger), ""
-    yield "visitors used, of all there were", _share(found.sample), ""
+def _false_positives(measure: FalsePositives) -> Iterator[Row]:
+    yield "any winner declared", _share(measure.any), _share(measure.naive)
+    yield "a challenger wins", _share(measure.challenger), ""
+    yield "visitors used, of all there were", _share(measure.sample), ""
 
 
-def _power(found: Power) -> Iterator[Row]:
-    yield "the better variant wins", _share(found.power), _share(found.naive)
-    yield "another one wins", _share(found.wrong), ""
-    yield "stopped for no practical gain", _share(found.futile), ""
-    yield "visitors used, of a single look's at the end", _share(found.sample), ""
+def _power(measure: Power) -> Iterator[Row]:
+    yield "the better variant wins", _share(measure.power), _share(measure.naive)
+    yield "another one wins", _share(measure.wrong), ""
+    yield "stopped for no practical gain", _share(measure.futile), ""
+    yield "visitors used, of a single look's at the end", _share(measure.sample), ""
 
 
-def _coverage(found: Coverage) -> Iterator[Row]:
-    yield "intervals that hold the truth", _share(found.stagewise), ""
-    yield "repeated intervals that hold it", _share(found.repeated), ""
-    yield "estimates below the truth", _share(found.below), ""
-    yield "median estimate / truth", _ratio(found.median), ""
-    yield "winners' mean estimate / truth", _ratio(found.exaggeration), _ratio(found.naive_exaggeration)
-    yield "bias of the uplift at the horizon", _share(found.bias), _share(found.pooled_bias)
+def _coverage(measure: Coverage) -> Iterator[Row]:
+    yield "intervals that hold the truth", _share(measure.stagewise), ""
+    yield "repeated intervals that hold it", _share(measure.repeated), ""
+    yield "estimates below the truth", _share(measure.below), ""
+    yield "median estimate / truth", _ratio(measure.median), ""
+    yield "winners' mean estimate / truth", _ratio(measure.exaggeration), _ratio(measure.naive_exaggeration)
+    yield "bias of the uplift at the horizon", _share(measure.bias), _share(measure.pooled_bias)
 
 
 def _share(share: Share) -> str:
@@ -86,6 +89,6 @@ def _line(line: Line) -> tuple[str, ...]:
     bounds = [f"at least {line.low:.4g}"] * math.isfinite(line.low)
     bounds += [f"at most {line.high:.4g}"] * math.isfinite(line.high)
     naive = "" if line.naive is None else f"{line.naive.value:.4f} ± {line.naive.error:.4f}"
-    found = f"{line.found.value:.4f} ± {line.found.error:.4f}"
-    what = f"{line.what}: {line.scenario}"
-    return line.target, what, found, ", ".join(bounds), naive, "kept" if line.kept else "NOT KEPT"
+    figure = f"{line.found.value:.4f} ± {line.found.error:.4f}"
+    figure_name = f"{line.what}: {line.scenario}"
+    return line.target, figure_name, figure, ", ".join(bounds), naive, "kept" if line.kept else "NOT KEPT"

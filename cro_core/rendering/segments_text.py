@@ -1,4 +1,4 @@
-"""An analysis of performance and the ranking of assets, for the terminal."""
+"""The texts of a segment analysis and of the ranking of assets, for the terminal."""
 
 from __future__ import annotations
 
@@ -7,65 +7,67 @@ from itertools import groupby
 
 from cro_core.learning.asset_ranking import AssetRank, Ranking
 from cro_core.reporting import words
-from cro_core.segments.findings import Performance, Rate, TimeToConvert
+from cro_core.segments.findings import Rate, SegmentAnalysis, TimeToConvert
 
 MOST_VALUES = 12
-"""Values of a dimension that are printed, those with the most visitors; ``--json`` has all."""
+"""Most values of a dimension that are printed, those with the most visitors; ``--json`` has all."""
 
 
-def performance_text(found: Performance) -> str:
-    """What may be said, then every number it rests on."""
-    return "\n".join(_performance(found)).replace(words.NBSP, " ")
+def segments_text(analysis: SegmentAnalysis) -> str:
+    """Writes what may be claimed of an experiment's segments, then every number it rests on."""
+    return "\n".join(_segments(analysis)).replace(words.NBSP, " ")
 
 
-def ranking_text(found: Ranking) -> str:
-    """The assets, the best first, then those that were never tried."""
-    return "\n".join(_ranking(found)).replace(words.NBSP, " ")
+def ranking_text(ranking: Ranking) -> str:
+    """Writes the assets as a table, the best first, then those that were never tried."""
+    return "\n".join(_ranking(ranking)).replace(words.NBSP, " ")
 
 
-def _performance(found: Performance) -> Iterator[str]:
-    yield words.clean(found.said)
-    for claim in found.claims:
+def _segments(analysis: SegmentAnalysis) -> Iterator[str]:
+    yield words.clean(analysis.said)
+    for claim in analysis.claims:
         size = f"; {words.interval(claim.low, claim.high)}" if claim.low is not None else ""
         yield f"  {words.clean(claim.text)} (adjusted {words.p_value(claim.p_adjusted)}{size})"
-    for note in found.notes:
+    for note in analysis.notes:
         yield words.clean(note)
     yield ""
     yield _columns("variant")
-    for variant, rate in found.variants.items():
+    for variant, rate in analysis.variants.items():
         yield _row(variant, rate)
-    for dimension, group in groupby(found.slices, key=lambda s: s.dimension):
+    for dimension, group in groupby(analysis.slices, key=lambda piece: piece.dimension):
         slices = list(group)
-        shown = {s.value for s in sorted(slices, key=lambda s: -s.total.units)[:MOST_VALUES]}
+        printed = {
+            piece.value for piece in sorted(slices, key=lambda piece: -piece.total.units)[:MOST_VALUES]
+        }
         if dimension in {"hour", "weekday"}:
-            shown = {s.value for s in slices}
+            printed = {piece.value for piece in slices}
         yield ""
         yield _columns(dimension)
-        for s in slices:
-            if s.value in shown:
-                yield _row(s.value, s.total) + (
-                    "" if s.enough else "   too few to tell" * (s.value[0] != "(")
+        for piece in slices:
+            if piece.value in printed:
+                yield _row(piece.value, piece.total) + (
+                    "" if piece.enough else "   too few to tell" * (piece.value[0] != "(")
                 )
-        if len(slices) > len(shown):
-            yield f"  and {len(slices) - len(shown)} more: --json has them"
-    yield from _behaviour(found)
+        if len(slices) > len(printed):
+            yield f"  and {len(slices) - len(printed)} more: --json has them"
+    yield from _behaviour(analysis)
 
 
-def _behaviour(found: Performance) -> Iterator[str]:
+def _behaviour(analysis: SegmentAnalysis) -> Iterator[str]:
     yield ""
     yield f"{'goal':<24}{'variant':<16}{'visitors':>12}{'reached':>10}{'per visitor':>14}   interval"
-    for g in found.goals:
+    for goal in analysis.goals:
         yield (
-            f"{words.clean(g.goal):<24.24}{words.clean(g.variant):<16.16}{words.count(g.reached.units):>12}"
-            f"{words.percent(g.reached.rate):>10}{_number(g.per_visitor):>14}   {_span(g.low, g.high)}"
+            f"{words.clean(goal.goal):<24.24}{words.clean(goal.variant):<16.16}{words.count(goal.reached.units):>12}"
+            f"{words.percent(goal.reached.rate):>10}{_number(goal.per_visitor):>14}   {_span(goal.low, goal.high)}"
         )
-    for s in found.scores:
+    for score in analysis.scores:
         yield (
-            f"{'engagement score':<24}{words.clean(s.variant):<16.16}{words.count(s.units):>12}{'':>10}"
-            f"{_number(s.mean):>14}   {_span(s.low, s.high)}"
+            f"{'engagement score':<24}{words.clean(score.variant):<16.16}{words.count(score.units):>12}{'':>10}"
+            f"{_number(score.mean):>14}   {_span(score.low, score.high)}"
         )
     yield ""
-    yield from map(_time, found.times)
+    yield from map(_time, analysis.times)
 
 
 def _time(time: TimeToConvert) -> str:
@@ -73,32 +75,33 @@ def _time(time: TimeToConvert) -> str:
     if time.reason:
         return f"time to convert, {name}: {time.reason}"
     quarters = ", ".join(
-        f"{q.share:.0%} after {_duration(q.value)} ({_duration(q.low)} to {_duration(q.high)})"
-        for q in time.quartiles
+        f"{quartile.share:.0%} after {_duration(quartile.value)} ({_duration(quartile.low)} to {_duration(quartile.high)})"
+        for quartile in time.quartiles
     )
     return f"time to convert, {name}: of those who convert, {quarters}"
 
 
-def _ranking(found: Ranking) -> Iterator[str]:
-    yield found.said
-    if found.assets:
+def _ranking(ranking: Ranking) -> Iterator[str]:
+    yield ranking.said
+    if ranking.assets:
         yield ""
         yield (
             f"{'asset':<28}{'score':>6}{'visitors':>10}{'rate':>9}{'uplift':>10}   {'interval':<20}"
             f"{'best':>6}   against the average"
         )
-    for a in found.assets:
+    for asset in ranking.assets:
         yield (
-            f"{words.clean(a.asset_id):<28.28}{a.score:>6.0f}{words.count(a.units):>10}{words.percent(a.rate):>9}"
-            f"{words.signed(a.uplift):>10}   {words.interval(a.low, a.high):<20}{a.probability_best:>6.0%}   {tier(a)}"
+            f"{words.clean(asset.asset_id):<28.28}{asset.score:>6.0f}{words.count(asset.units):>10}"
+            f"{words.percent(asset.rate):>9}{words.signed(asset.uplift):>10}   "
+            f"{words.interval(asset.low, asset.high):<20}{asset.probability_best:>6.0%}   {tier(asset)}"
         )
-    if found.untried:
+    if ranking.untried:
         yield ""
-        yield f"Never tried: {', '.join(map(words.clean, found.untried))}"
+        yield f"Never tried: {', '.join(map(words.clean, ranking.untried))}"
 
 
 def tier(asset: AssetRank) -> str:
-    """Where an asset stands, in words."""
+    """Says in a word how an asset compares with the average."""
     return {"above": "better", "below": "worse"}.get(asset.tier, asset.tier)
 
 
@@ -123,7 +126,7 @@ def _number(value: float | None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``, ``2.5 days``."""
+    """Writes a duration in the largest unit that suits it, such as ``45 s``, ``12 min``, ``3.4 h`` or ``2.5 days``."""
     for unit, size in (("days", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= (2 * size if unit == "days" else size):
             return f"{seconds / size:.3g} {unit}"

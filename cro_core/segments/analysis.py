@@ -1,4 +1,4 @@
-"""Who converts, when and where: an experiment by device, place, time and page, and what may be said about it.
+"""Segment analysis: who converts, when and where, by device, place, time and page, and what may be said about it.
 
 Four questions are asked, and each has an equal part of the error that is allowed (the experiment's alpha):
 
@@ -26,8 +26,8 @@ from cro_core.analytics.counts import Facet
 from cro_core.domain import Cell, Experiment
 from cro_core.errors import InvalidInput
 from cro_core.segments import behaviour
-from cro_core.segments.claims import claims_of, said
-from cro_core.segments.findings import DIMENSIONS, PAIRS, Performance
+from cro_core.segments.claims import claims_of, summary
+from cro_core.segments.findings import DIMENSIONS, PAIRS, SegmentAnalysis
 from cro_core.segments.tables import Table, adjusted
 
 SURE = "Everything here is as if looked at once; while a test runs, looking again and again finds what is not there."
@@ -46,8 +46,8 @@ def analyse(
     goals: Sequence[Mapping[str, Any]] = (),
     durations: Sequence[Mapping[str, Any]] = (),
     split_alarms: bool = False,
-) -> Performance:
-    """The whole analysis, from counts.
+) -> SegmentAnalysis:
+    """Compares the segments of an experiment with each other, from counts of their visitors.
 
     Args:
         experiment: what the counts are of.
@@ -62,22 +62,22 @@ def analyse(
     Raises:
         InvalidInput: a dimension is unknown.
     """
-    chosen = check_dimensions(dimensions)
-    found: dict[tuple[str, ...], list[Facet]] = defaultdict(list)
+    names = check_dimensions(dimensions)
+    facets_by: dict[tuple[str, ...], list[Facet]] = defaultdict(list)
     for facet in facets:
-        found[facet.by].append(facet)
-    asked = [(name,) for name in chosen] + list(pairs_of(chosen))
-    tables = [Table(experiment, by, found[by], effects=not split_alarms) for by in asked]
+        facets_by[facet.by].append(facet)
+    groupings = [(name,) for name in names] + list(pairs_of(names))
+    tables = [Table(experiment, by, facets_by[by], effects=not split_alarms) for by in groupings]
     tested = adjusted([(test, table) for table in tables for test in table.tests()])
     alpha = experiment.plan.alpha
     claims = claims_of(tested, alpha)
     running = experiment.ended_at is None and not experiment.plan.finished
-    return Performance(
+    return SegmentAnalysis(
         experiment_id=experiment.id,
         as_of=as_of,
         running=running,
         alpha=alpha,
-        dimensions=chosen,
+        dimensions=names,
         variants=behaviour.totals(experiment, cells),
         slices=tuple(piece for table in tables if len(table.by) == 1 for piece in table.slices()),
         tests=tuple(test for test, _ in tested),
@@ -86,12 +86,12 @@ def analyse(
         scores=behaviour.scores(experiment, cells),
         times=behaviour.times(experiment, durations),
         notes=_notes(tables, running=running, split_alarms=split_alarms),
-        said=said([test for test, _ in tested], claims, alpha),
+        said=summary([test for test, _ in tested], claims, alpha),
     )
 
 
 def check_dimensions(names: Sequence[str]) -> tuple[str, ...]:
-    """The dimensions asked for, each once.
+    """Returns the dimensions to analyse by, each once.
 
     Raises:
         InvalidInput: one of them is unknown, or there is none.
@@ -104,19 +104,19 @@ def check_dimensions(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def pairs_of(dimensions: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The pairs that are looked at together; for them the hour becomes a time of day."""
-    known = {"time of day" if name == "hour" else name for name in dimensions}
-    return tuple(pair for pair in PAIRS if known.issuperset(pair))
+    """Pairs of the dimensions that are also analysed together; for them the hour becomes a time of day."""
+    names = {"time of day" if name == "hour" else name for name in dimensions}
+    return tuple(pair for pair in PAIRS if names.issuperset(pair))
 
 
 def _notes(tables: Sequence[Table], *, running: bool, split_alarms: bool) -> tuple[str, ...]:
-    missing = [table.by[0] for table in tables if len(table.by) == 1 and not table.known]
-    found = [SURE] if running else []
-    found.append(TOGETHER)
+    unrecorded = [table.by[0] for table in tables if len(table.by) == 1 and not table.has_values]
+    notes = [SURE] if running else []
+    notes.append(TOGETHER)
     if split_alarms:
-        found.append(
+        notes.append(
             "Visitors were not divided between the variants as planned: no effect of a variant is told."
         )
-    if missing:
-        found.append(f"No exposure says its {', '.join(missing)}.")
-    return tuple(found)
+    if unrecorded:
+        notes.append(f"No exposure says its {', '.join(unrecorded)}.")
+    return tuple(notes)

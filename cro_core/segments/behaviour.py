@@ -15,66 +15,69 @@ from cro_core.segments.findings import GoalRate, Rate, Score, TimeToConvert, rat
 from cro_core.statistics.survival import Curve, kaplan_meier, quantiles
 
 MOST_POINTS = 200
-"""Points of a survival curve that are kept."""
+"""Most points of a survival curve that are kept."""
 
 NO_CURVE = Curve((), (), (), (), (), (), ())
 
 
 def totals(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Rate]:
-    """Variant -> its visitors, the control first."""
+    """Counts visitors and conversions of each variant, the control first."""
     level = 1 - experiment.plan.alpha
-    return {v.key: rate_of(_sum(cells, v.key, "units"), _sum(cells, v.key, "conversions"), level)
-            for v in experiment.ordered}  # fmt: skip
+    return {variant.key: rate_of(_sum(cells, variant.key, "units"), _sum(cells, variant.key, "conversions"), level)
+            for variant in experiment.ordered}  # fmt: skip
 
 
 def goal_rates(
     experiment: Experiment, cells: Sequence[Cell], rows: Sequence[Mapping[str, Any]]
 ) -> tuple[GoalRate, ...]:
-    """How many visitors reached each goal, and how often per visitor, by goal and variant."""
+    """Computes how many visitors reached each goal, and how often per visitor, by goal and variant."""
     level = 1 - experiment.plan.alpha
-    found = {(row["goal"], row["variant"]): row for row in rows}
+    rows_by = {(row["goal"], row["variant"]): row for row in rows}
     rates = []
     for goal in experiment.plan.goals:
-        for v in experiment.ordered:
-            n, row = _sum(cells, v.key, "units"), found.get((goal.name, v.key), {})
+        for variant in experiment.ordered:
+            n, row = _sum(cells, variant.key, "units"), rows_by.get((goal.name, variant.key), {})
             mean = _mean(n, row.get("times", 0), row.get("times_sumsq", 0), level)
-            rates.append(GoalRate(goal.name, v.key, rate_of(n, row.get("reached", 0), level), *mean))
+            rates.append(GoalRate(goal.name, variant.key, rate_of(n, row.get("reached", 0), level), *mean))
     return tuple(rates)
 
 
 def scores(experiment: Experiment, cells: Sequence[Cell]) -> tuple[Score, ...]:
-    """The mean engagement score by variant."""
-    found = []
-    for v in experiment.ordered:
-        n, total, squares = (_sum(cells, v.key, name) for name in ("units", "score_sum", "score_sumsq"))
-        found.append(Score(v.key, int(n), *_mean(n, total, squares, 1 - experiment.plan.alpha)))
-    return tuple(found)
+    """Computes the mean engagement score of each variant."""
+    scores = []
+    for variant in experiment.ordered:
+        n, total, squares = (_sum(cells, variant.key, name) for name in ("units", "score_sum", "score_sumsq"))
+        scores.append(Score(variant.key, int(n), *_mean(n, total, squares, 1 - experiment.plan.alpha)))
+    return tuple(scores)
 
 
 def times(experiment: Experiment, rows: Sequence[Mapping[str, Any]]) -> tuple[TimeToConvert, ...]:
-    """The time to conversion by variant; without times where none are told."""
+    """Estimates the time to conversion in each variant; a reason stands there where the data tell no times."""
     return tuple(
-        _time(v.key, [r for r in rows if r["variant"] == v.key], experiment) for v in experiment.ordered
+        _time(variant.key, [row for row in rows if row["variant"] == variant.key], experiment)
+        for variant in experiment.ordered
     )
 
 
 def _time(variant: str, rows: Sequence[Mapping[str, Any]], experiment: Experiment) -> TimeToConvert:
-    units = sum(int(r["units"]) for r in rows)
-    done = [r for r in rows if r["converted"]]
-    converted = sum(int(r["units"]) for r in done)
-    nothing = TimeToConvert(variant, units, converted, NO_CURVE, (), None)
+    units = sum(int(row["units"]) for row in rows)
+    conversions = [row for row in rows if row["converted"]]
+    converted = sum(int(row["units"]) for row in conversions)
+    timeless = TimeToConvert(variant, units, converted, NO_CURVE, (), None)
     if not converted:
-        return replace(nothing, reason="nobody has converted yet")
-    if experiment.plan.goal_at_exposure and all(r["seconds"] == 0 for r in done):
+        return replace(timeless, reason="nobody has converted yet")
+    if experiment.plan.goal_at_exposure and all(row["seconds"] == 0 for row in conversions):
         return replace(
-            nothing, reason="every conversion has the very time of its exposure: the data tell no time"
+            timeless, reason="every conversion has the very time of its exposure: the data tell no time"
         )
     level = 1 - experiment.plan.alpha
-    seconds, ended, seen = ([float(r[name]) for r in rows] for name in ("seconds", "converted", "units"))
-    curve = kaplan_meier(seconds, ended, seen, level)
-    half = next((t for t, s in zip(curve.times, curve.survival, strict=True) if s <= 0.5 + 1e-12), None)
+    seconds, ended, counts = (
+        [float(row[name]) for row in rows] for name in ("seconds", "converted", "units")
+    )
+    curve = kaplan_meier(seconds, ended, counts, level)
+    median = next((t for t, s in zip(curve.times, curve.survival, strict=True) if s <= 0.5 + 1e-12), None)
     return replace(
-        nothing, curve=_thinned(curve), quartiles=tuple(quantiles(curve, level=level)), median=half
+        timeless, curve=_thinned(curve), quartiles=tuple(quantiles(curve, level=level)), median=median
     )
 
 
@@ -82,17 +85,19 @@ def _thinned(curve: Curve) -> Curve:
     """The curve at few enough times: the first, the last, and times between that are evenly spaced in events."""
     if len(curve.times) <= MOST_POINTS:
         return curve
-    done = np.cumsum(curve.events)
-    wanted = np.searchsorted(done, np.linspace(done[0], done[-1], MOST_POINTS))
-    places = sorted(set(wanted.tolist()))
-    parts = {f.name: tuple(getattr(curve, f.name)[i] for i in places) for f in fields(Curve)}
-    ends = [int(done[i]) for i in places]
+    events = np.cumsum(curve.events)
+    even = np.searchsorted(events, np.linspace(events[0], events[-1], MOST_POINTS))
+    places = sorted(set(even.tolist()))
+    parts = {
+        field.name: tuple(getattr(curve, field.name)[place] for place in places) for field in fields(Curve)
+    }
+    ends = [int(events[place]) for place in places]
     parts["events"] = tuple(np.diff([0, *ends]).tolist())
     return Curve(**parts)
 
 
 def _sum(cells: Sequence[Cell], variant: str, name: str) -> float:
-    return float(sum(getattr(c, name) for c in cells if c.variant == variant))
+    return float(sum(getattr(cell, name) for cell in cells if cell.variant == variant))
 
 
 def _mean(

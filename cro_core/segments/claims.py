@@ -1,4 +1,4 @@
-"""What survived its correction, in words, with its size and an interval."""
+"""The differences between segments that survived the correction for asking often, in words, with size and interval."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ Size = tuple[float | None, float | None, float | None]
 
 NO_SIZE: Size = (None, None, None)
 MOST_NAMED = 4
-"""Values that the sentence of a whole dimension names."""
+"""Most values that the sentence on a whole dimension names."""
 
 
 def claims_of(tests: Sequence[tuple[Test, Table]], alpha: float) -> tuple[Claim, ...]:
-    """A claim for each test that survived, the surest first.
+    """Makes a claim of each test that survived its correction, the surest first.
 
     A combination of two dimensions is claimed only where the two as a whole survived: single combinations may be
     small, and their normal approximation poor.
     """
-    asked = Counter(test.question for test, _ in tests)
-    whole = {test.by for test, _ in tests if not test.values and _survived(test, alpha)}
-    found = []
+    tests_by_question = Counter(test.question for test, _ in tests)
+    combined = {test.by for test, _ in tests if not test.values and _survived(test, alpha)}
+    claims = []
     for test, table in tests:
-        if not _survived(test, alpha) or (test.question == "together" and test.by not in whole):
+        if not _survived(test, alpha) or (test.question == "together" and test.by not in combined):
             continue
         # intervals hold for all tests of a question at once, as the claims do
-        level = 1 - alpha / len(asked) / asked[test.question]
-        text, size = SAYERS[test.question](test, table, level)
-        found.append(
+        level = 1 - alpha / len(tests_by_question) / tests_by_question[test.question]
+        text, size = WORDINGS[test.question](test, table, level)
+        claims.append(
             Claim(test.question, test.by, test.values, test.variant, text, test.p_adjusted or 0.0, *size)
         )
-    return tuple(sorted(found, key=lambda claim: claim.p_adjusted))
+    return tuple(sorted(claims, key=lambda claim: claim.p_adjusted))
 
 
-def said(tests: Sequence[Test], claims: Sequence[Claim], alpha: float) -> str:
-    """How much was asked and how much survived."""
+def summary(tests: Sequence[Test], claims: Sequence[Claim], alpha: float) -> str:
+    """Says in a sentence how many comparisons were made and how many survived their correction."""
     if not tests:
         return "Nothing could be compared: no two values have enough visitors."
-    asked = ", ".join(dict.fromkeys(test.by[0] for test in tests if len(test.by) == 1))
-    made = f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} by {asked}"
+    dimensions = ", ".join(dict.fromkeys(test.by[0] for test in tests if len(test.by) == 1))
+    comparisons = f"{len(tests)} comparison{'s' if len(tests) > 1 else ''} by {dimensions}"
     if not claims:
-        return f"No difference is proven: of {made}, none survives the correction for asking so much."
-    kept = "1 survives" if len(claims) == 1 else f"{len(claims)} survive"
-    return f"Of {made}, {kept}: the chance that any of this is false is at most {alpha:.0%}."
+        return f"No difference is proven: of {comparisons}, none survives the correction for asking so much."
+    survivors = "1 survives" if len(claims) == 1 else f"{len(claims)} survive"
+    return f"Of {comparisons}, {survivors}: the chance that any of this is false is at most {alpha:.0%}."
 
 
 def _survived(test: Test, alpha: float) -> bool:
@@ -63,15 +63,15 @@ def _matters(test: Test, table: Table, level: float) -> tuple[str, Size]:
     ordered = sorted(table.groups, key=_rate)
     low, high = ordered[0], ordered[-1]
     size = _relative(table, low, high, _any_pair(level, len(ordered)))
-    told = ", ".join(f"{_name(g.name)} {_percent(_rate(g))}" for g in _largest(table.groups))
-    return f"Conversion differs by {test.by[0]}: {told}.", size
+    rates = ", ".join(f"{_name(group.name)} {_percent(_rate(group))}" for group in _largest(table.groups))
+    return f"Conversion differs by {test.by[0]}: {rates}.", size
 
 
 def _stands_out(test: Test, table: Table, level: float) -> tuple[str, Size]:
-    one = next(g for g in table.groups if g.name == test.values)
-    rest = table.others(one)
-    size = _relative(table, rest, one, level)
-    rates = f"{_percent(_rate(one))} against {_percent(_rate(rest))} of all others"
+    tested = next(group for group in table.groups if group.name == test.values)
+    rest = table.others(tested)
+    size = _relative(table, rest, tested, level)
+    rates = f"{_percent(_rate(tested))} against {_percent(_rate(rest))} of all others"
     return f"{_sentence(test)} converts {_more(size[0])}: {rates}.", size
 
 
@@ -80,63 +80,64 @@ def _effect(test: Test, table: Table, level: float) -> tuple[str, Size]:
     variant = table.experiment.variant(challenger)
     name = (variant.name if variant else "") or challenger
     groups = table.compared(challenger)
-    uplifts = {g.name: _uplift(table, g, challenger) for g in groups}
+    uplifts = {group.name: _uplift(table, group, challenger) for group in groups}
     design = table.treatment(challenger)
     if test.values and design is not None:
-        one = next(g for g in groups if g.name == test.values)
-        found = log_odds(design.units, design.conversions, design.known, design.asked[test.values])
-        rest = merged([g for g in groups if g is not one], ("others",))
-        told = f"{_signed(uplifts[one.name])} against {_signed(_uplift(table, rest, challenger))} elsewhere"
-        text = f"“{name}” does something else for {test.by[0]} {_name(test.values)}: {told}."
-        return text, _odds(found.estimate, found.error, level)
-    ordered = sorted(groups, key=lambda g: uplifts[g.name] or 0.0)
+        tested = next(group for group in groups if group.name == test.values)
+        interaction = log_odds(design.units, design.conversions, design.null, design.columns[test.values])
+        rest = merged([group for group in groups if group is not tested], ("others",))
+        by_group = (
+            f"{_signed(uplifts[tested.name])} against {_signed(_uplift(table, rest, challenger))} elsewhere"
+        )
+        text = f"“{name}” does something else for {test.by[0]} {_name(test.values)}: {by_group}."
+        return text, _odds(interaction.estimate, interaction.error, level)
+    ordered = sorted(groups, key=lambda group: uplifts[group.name] or 0.0)
     low, high = ordered[0], ordered[-1]
-    told = ", ".join(f"{_name(g.name)} {_signed(uplifts[g.name])}" for g in _largest(groups))
+    by_group = ", ".join(f"{_name(group.name)} {_signed(uplifts[group.name])}" for group in _largest(groups))
     size = _between(table, challenger, low, high, _any_pair(level, len(groups)))
-    return f"What “{name}” does differs by {test.by[0]}: {told}.", size
+    return f"What “{name}” does differs by {test.by[0]}: {by_group}.", size
 
 
 def _together(test: Test, table: Table, level: float) -> tuple[str, Size]:
     design, (first, second) = table.combinations, test.by
     if design is None or not test.values:
         return f"{first.capitalize()} and {second} work together: one changes what the other does.", NO_SIZE
-    one, other = test.values
-    found = log_odds(design.units, design.conversions, design.known, design.asked[test.values])
-    here = _among(design, lambda a, b: a == one and b == other)
-    otherwise = _among(design, lambda a, b: a == one and b != other)
-    others_here = _among(design, lambda a, b: a != one and b == other)
-    others_otherwise = _among(design, lambda a, b: a != one and b != other)
+    first_value, second_value = test.values
+    interaction = log_odds(design.units, design.conversions, design.null, design.columns[test.values])
+    here = _among(design, lambda a, b: a == first_value and b == second_value)
+    otherwise = _among(design, lambda a, b: a == first_value and b != second_value)
+    others_here = _among(design, lambda a, b: a != first_value and b == second_value)
+    others_otherwise = _among(design, lambda a, b: a != first_value and b != second_value)
     text = (
-        f"{first.capitalize()} {one} with {second} {other}: {_percent(here)} convert, otherwise {_percent(otherwise)}; "
-        f"of all others {_percent(others_here)} and {_percent(others_otherwise)}."
+        f"{first.capitalize()} {first_value} with {second} {second_value}: {_percent(here)} convert, "
+        f"otherwise {_percent(otherwise)}; of all others {_percent(others_here)} and {_percent(others_otherwise)}."
     )
-    return text, _odds(found.estimate, found.error, level)
+    return text, _odds(interaction.estimate, interaction.error, level)
 
 
-SAYERS = {"matters": _matters, "stands_out": _stands_out, "effect": _effect, "together": _together}
+WORDINGS = {"matters": _matters, "stands_out": _stands_out, "effect": _effect, "together": _together}
 
 
-# -------------------------------------------------------------------------------- sizes
-
-
-def _relative(table: Table, base: Group, one: Group, level: float) -> Size:
+def _relative(table: Table, base: Group, group: Group, level: float) -> Size:
     """The rate of a group relative to another's, minus 1."""
-    n0, x0, n1, x1 = (c.astype(int).tolist() for g in (base, one) for c in table.strata(g))
+    n0, x0, n1, x1 = (column.astype(int).tolist() for side in (base, group) for column in table.strata(side))
     if len(n0) == 1:
         gap = difference(n0[0], x0[0], n1[0], x1[0], level)
         return gap.relative, gap.relative_low, gap.relative_high
-    found = mantel_haenszel(n0, x0, n1, x1, level)
-    ratio, low, high = (None if r is None else r - 1 for r in (found.risk_ratio, found.low, found.high))
+    pooled = mantel_haenszel(n0, x0, n1, x1, level)
+    ratio, low, high = (
+        None if bound is None else bound - 1 for bound in (pooled.risk_ratio, pooled.low, pooled.high)
+    )
     return ratio, low, high
 
 
 def _uplift(table: Table, group: Group, challenger: str) -> float | None:
     """What a challenger does in a group: over all days, each compared in itself."""
-    arms = [0, table.variants.index(challenger)]
-    n, x = group.units[:, arms], group.conversions[:, arms]
+    pair = [0, table.variants.index(challenger)]
+    n, x = group.units[:, pair], group.conversions[:, pair]
     if not table.moved:
         n, x = n.sum(axis=0, keepdims=True), x.sum(axis=0, keepdims=True)
-    columns = [c.astype(int).tolist() for c in (n[:, 0], x[:, 0], n[:, 1], x[:, 1])]
+    columns = [column.astype(int).tolist() for column in (n[:, 0], x[:, 0], n[:, 1], x[:, 1])]
     ratio = mantel_haenszel(*columns).risk_ratio
     return None if ratio is None else ratio - 1
 
@@ -146,10 +147,10 @@ def _between(table: Table, challenger: str, low: Group, high: Group, level: floa
     design = table.treatment(challenger)
     if design is None:
         return NO_SIZE
-    free = [column for name, column in design.asked.items() if name not in (low.name, high.name)]
-    known = np.column_stack([design.known, *free])
-    found = log_odds(design.units, design.conversions, known, design.asked[high.name])
-    return _odds(found.estimate, found.error, level)
+    free = [column for name, column in design.columns.items() if name not in (low.name, high.name)]
+    null = np.column_stack([design.null, *free])
+    ratio = log_odds(design.units, design.conversions, null, design.columns[high.name])
+    return _odds(ratio.estimate, ratio.error, level)
 
 
 def _odds(estimate: float | None, error: float | None, level: float) -> Size:
@@ -161,14 +162,14 @@ def _odds(estimate: float | None, error: float | None, level: float) -> Size:
 
 
 def _any_pair(level: float, groups: int) -> float:
-    """The level at which an interval still holds for whichever two groups turned out to be the extremes."""
+    """The confidence at which an interval still holds for whichever two groups turned out to be the extremes."""
     return 1 - (1 - level) / len(list(combinations(range(groups), 2)))
 
 
-def _among(design: Design, chosen: Callable[[str, str], bool]) -> float:
+def _among(design: Design, belongs: Callable[[str, str], bool]) -> float:
     """The conversion rate of the combinations that are chosen."""
     rows = sum(
-        (column for (a, b), column in design.asked.items() if chosen(a, b)), np.zeros(len(design.units))
+        (column for (a, b), column in design.columns.items() if belongs(a, b)), np.zeros(len(design.units))
     )
     n = float((design.units * rows).sum())
     return float((design.conversions * rows).sum()) / n if n else 0.0
@@ -176,15 +177,12 @@ def _among(design: Design, chosen: Callable[[str, str], bool]) -> float:
 
 def _largest(groups: Sequence[Group]) -> list[Group]:
     """The groups that a sentence has room for: the smaller ones are the noisier."""
-    named = [g for g in groups if g.named]
-    return sorted(named, key=lambda g: -g.n)[:MOST_NAMED]
+    nameable = [group for group in groups if group.named]
+    return sorted(nameable, key=lambda group: -group.total_units)[:MOST_NAMED]
 
 
 def _rate(group: Group) -> float:
-    return group.x / group.n if group.n else 0.0
-
-
-# -------------------------------------------------------------------------------- words
+    return group.total_conversions / group.total_units if group.total_units else 0.0
 
 
 def _name(values: tuple[str, ...]) -> str:

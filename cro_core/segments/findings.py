@@ -1,4 +1,7 @@
-"""What an analysis of performance holds. Rates are fractions, times UTC, durations seconds; ``None``: not known."""
+"""The result of a segment analysis: rates of each segment, tests between them, and what may be claimed.
+
+Rates are fractions, times UTC, durations seconds; ``None`` means not known.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cro_core.statistics.survival import Curve, Quantile
 Question = Literal["matters", "stands_out", "effect", "together"]
 
 DIMENSIONS = tuple(name for name in FACETS if name != "time of day")
-"""What performance is looked at by, beside the variant."""
+"""Every dimension that visitors can be told apart by, beside the variant."""
 
 PAIRS = (
     ("device", "time of day"),
@@ -23,20 +26,21 @@ PAIRS = (
     ("device", "city"),
     ("device", "country"),
 )
-"""What is looked at together, where both were asked for."""
+"""Pairs of dimensions that are analysed together, where both were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Conversions of some visitors."""
+    """The conversion rate of some visitors, with Wilson's interval."""
 
     units: int
     conversions: int
     rate: float | None
-    """``None`` without visitors."""
+    """Conversions per visitor; ``None`` without visitors."""
     low: float | None
     """Lower end of Wilson's interval at 1 - alpha, for this rate alone."""
     high: float | None
+    """Upper end of Wilson's interval at 1 - alpha, for this rate alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,14 @@ class Slice:
     value: str
     total: Rate
     variants: Mapping[str, Rate]
-    """Variant key -> its visitors among them."""
+    """Variant key -> the rate of those visitors of the value who met it."""
     enough: bool
-    """False: too few to tell; the value is compared only together with the other small ones."""
+    """Whether the value has enough visitors to be compared by itself; else only together with the other small ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """One test of a family."""
+    """A test between segments, one of the family that is corrected together."""
 
     __test__ = False  # for pytest, which collects what is called so
 
@@ -68,11 +72,11 @@ class Test:
     """Chi-square; ``None`` for an exact test."""
     df: int | None
     p_value: float | None
-    """Unadjusted; ``None`` where it cannot be computed."""
+    """The p-value before the correction; ``None`` where it cannot be computed."""
     reason: str | None = None
-    """Why it cannot; ``None`` where it can."""
+    """Why there is no p-value; ``None`` where there is."""
     p_adjusted: float | None = None
-    """Over everything that was asked: a claim is made at alpha or below."""
+    """The p-value corrected for everything that was asked: a claim is made at alpha or below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,9 @@ class Claim:
     odds (``effect``: of the variant's odds ratios, the highest to the lowest or one to all others; ``together``: to
     what the two dimensions make by themselves)."""
     low: float | None
-    """Lower end of its interval, which holds for all tests of the question at once; ``None``: no bound."""
+    """Lower end of the effect's interval, which holds for all tests of the question at once; ``None``: no bound."""
     high: float | None
+    """Upper end of the effect's interval, which holds for all tests of the question at once; ``None``: no bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +106,13 @@ class GoalRate:
     goal: str
     variant: str
     reached: Rate
-    """Visitors who reached it."""
+    """The share of visitors who reached the goal."""
     per_visitor: float | None
-    """Times per visitor; a visitor may do it several times."""
+    """How often a visitor reaches the goal on average; a visitor may do it several times."""
     low: float | None
-    """Lower end of its interval."""
+    """Lower end of the interval of ``per_visitor``."""
     high: float | None
+    """Upper end of the interval of ``per_visitor``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +123,9 @@ class Score:
     units: int
     mean: float | None
     low: float | None
-    """Lower end of its interval; ``None`` with fewer than 2 visitors."""
+    """Lower end of the mean's interval; ``None`` with fewer than 2 visitors."""
     high: float | None
+    """Upper end of the mean's interval; ``None`` with fewer than 2 visitors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +138,7 @@ class TimeToConvert:
     curve: Curve
     """Share that has not converted yet, at no more than a few hundred times."""
     quartiles: tuple[Quantile, ...]
-    """Of those who convert within the window."""
+    """Quartiles of the time to conversion among those who convert within the window."""
     median: float | None
     """When half of all visitors have converted; ``None`` where fewer than half ever do."""
     reason: str | None = None
@@ -139,31 +146,31 @@ class TimeToConvert:
 
 
 @dataclass(frozen=True, slots=True)
-class Performance:
-    """An experiment looked at from all sides."""
+class SegmentAnalysis:
+    """What an experiment's visitors did, segment by segment, and what may be claimed of the differences."""
 
     experiment_id: str
     as_of: datetime
     running: bool
     alpha: float
-    """Chance of any false claim that is allowed."""
+    """Allowed chance of any false claim in the whole analysis."""
     dimensions: tuple[str, ...]
-    """Those asked for."""
+    """What visitors were told apart by; everything among it is one family of tests."""
     variants: Mapping[str, Rate]
     slices: tuple[Slice, ...]
     tests: tuple[Test, ...]
     claims: tuple[Claim, ...]
-    """What survived, the surest first."""
+    """Differences that survived the correction, the surest first."""
     goals: tuple[GoalRate, ...]
     scores: tuple[Score, ...]
     times: tuple[TimeToConvert, ...]
     notes: tuple[str, ...]
-    """What a reader must know beside the numbers."""
+    """Sentences that a reader must know beside the numbers."""
     said: str
-    """How much was asked and how much survived, in a sentence."""
+    """The result in a sentence: how many comparisons were made and how many survived their correction."""
 
 
 def rate_of(units: float, conversions: float, level: float) -> Rate:
-    """A rate with its interval."""
-    found = wilson(int(units), int(conversions), level)
-    return Rate(int(units), int(conversions), found.estimate, found.low, found.high)
+    """Computes a conversion rate with Wilson's interval at confidence ``level``."""
+    interval = wilson(int(units), int(conversions), level)
+    return Rate(int(units), int(conversions), interval.estimate, interval.low, interval.high)

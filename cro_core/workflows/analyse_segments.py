@@ -12,13 +12,13 @@ from cro_core.decision.split_check import check_splits
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.segments import analysis
-from cro_core.segments.findings import DIMENSIONS, Performance
+from cro_core.segments.findings import DIMENSIONS, SegmentAnalysis
 from cro_core.storage import experiments
 
 
 def analyse(
     home: Home, experiment_id: str, *, as_of: datetime, by: Sequence[str] = DIMENSIONS
-) -> Performance:
+) -> SegmentAnalysis:
     """An experiment by device, place, time and page; one that has ended, as of its end. Changes nothing.
 
     Args:
@@ -38,7 +38,7 @@ def analyse(
 
 def of_experiment(
     connection: sa.Connection, experiment: Experiment, as_of: datetime, by: Sequence[str] = DIMENSIONS
-) -> Performance:
+) -> SegmentAnalysis:
     """The same for an experiment at hand."""
     chosen = analysis.check_dimensions(by)
     moment = experiment.judged_at(as_of)

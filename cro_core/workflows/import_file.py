@@ -31,7 +31,7 @@ from cro_core.importing.import_report import ImportReport, Replay
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
-from cro_core.importing.rows import Stream, prepare
+from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rejection, Rules
 from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.ingest.pseudonym import pseudonym
@@ -94,13 +94,15 @@ def import_file(
     source = read(Path(file), chosen)
     quiet = None if progress is None else not progress
     with tqdm(desc=f"reading {source.name}", unit=" rows", disable=quiet) as bar:
-        stream = prepare(source, chosen, now, bar.update)
-    experiment = experiment_of(home.config, stream, chosen, now, as_live)
+        file_events = prepare(source, chosen, now, bar.update)
+    experiment = experiment_of(home.config, file_events, chosen, now, as_live)
     with home.lock("import"):
         former = _former(home, experiment.id, source, replace_former, now)
-        entry = former if former.done else _transfer(home, experiment, source, stream, former, now, quiet)
-    replay = _replay(home, experiment, stream, quiet) if as_live else None
-    return _report(source, chosen, stream, former, entry, replay)
+        entry = (
+            former if former.done else _transfer(home, experiment, source, file_events, former, now, quiet)
+        )
+    replay = _replay(home, experiment, file_events, quiet) if as_live else None
+    return _report(source, chosen, file_events, former, entry, replay)
 
 
 def _as_live(mapping: ImportMapping) -> ImportMapping:
@@ -147,21 +149,21 @@ def _transfer(
     home: Home,
     experiment: Experiment,
     source: Source,
-    stream: Stream,
+    file_events: FileEvents,
     entry: ledger.Entry,
     now: datetime,
     quiet: bool | None,
 ) -> ledger.Entry:
-    """Stores the rest of the stream, batch by batch, and then the experiment."""
+    """Stores the rest of the file's events, batch by batch, and then the experiment."""
     rules = Rules({experiment.id: experiment}, now, partial(pseudonym, home.salt))
     with tqdm(
-        total=stream.rows,
+        total=file_events.rows,
         initial=entry.next_row,
         desc=f"importing {source.name}",
         unit=" rows",
         disable=quiet,
     ) as bar:
-        for batch in _batches(stream, entry.next_row, rules):
+        for batch in _batches(file_events, entry.next_row, rules):
             with home.db.write() as connection:
                 accepted = event_store.record(connection, batch.events, batch.rejections, now)
                 bar.update(batch.stop - entry.next_row)
@@ -172,8 +174,8 @@ def _transfer(
         experiments.add(connection, experiment)
         after = {
             "file": source.name,
-            "mapping": stream.mapping.source,
-            "rows": stream.rows,
+            "mapping": file_events.mapping.source,
+            "rows": file_events.rows,
             "events": entry.accepted,
             "fingerprint": source.fingerprint,
         }
@@ -184,9 +186,9 @@ def _transfer(
     return entry
 
 
-def _batches(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
-    """The rest of the stream, checked; one batch ahead of the store, which mostly waits for the disk."""
-    checked = _checked(stream, start, rules)
+def _batches(file_events: FileEvents, start: int, rules: Rules) -> Iterator[Batch]:
+    """The rest of the file's events, checked; one batch ahead of the store, which mostly waits for the disk."""
+    checked = _checked(file_events, start, rules)
     with ThreadPoolExecutor(max_workers=1) as worker:
         upcoming = worker.submit(next, checked, None)
         while (ready := upcoming.result()) is not None:
@@ -194,8 +196,8 @@ def _batches(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
             yield ready
 
 
-def _checked(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
-    for placed in stream.placed():
+def _checked(file_events: FileEvents, start: int, rules: Rules) -> Iterator[Batch]:
+    for placed in file_events.placed():
         for first in range(max(start, placed.start), placed.stop, BATCH):
             stop = min(first + BATCH, placed.stop)
             columns, rejections = placed.batch(first, stop, rules.hash)
@@ -203,7 +205,7 @@ def _checked(stream: Stream, start: int, rules: Rules) -> Iterator[Batch]:
             yield Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
 
 
-def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | None) -> Replay:
+def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None) -> Replay:
     """Looks at the end of every hour until a decision is final, as the hourly cycle would have.
 
     The looks are stored together with the end, so that a replay that was cut off begins anew, and one that
@@ -219,14 +221,14 @@ def _replay(home: Home, experiment: Experiment, stream: Stream, quiet: bool | No
                 if found.looked:
                     look_states.add(connection, found.decision, found.state.as_json())
             experiments.update(connection, stored)
-    decision = evaluate(home, stored.id, as_of=stored.ended_at or stream.ended_at)
-    return _replayed(round((decision.as_of - stream.started_at) / HOUR) - 1, decision)
+    decision = evaluate(home, stored.id, as_of=stored.ended_at or file_events.ended_at)
+    return _replayed(round((decision.as_of - file_events.started_at) / HOUR) - 1, decision)
 
 
 def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
     """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
     started_at, found = experiment.started_at, list[Judgement]()
-    if started_at is None:  # a stream starts with its first exposure
+    if started_at is None:  # an experiment starts with its first exposure
         raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
     hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
     with (
@@ -255,38 +257,38 @@ def _replayed(hour: int, decision: Decision) -> Replay:
 def _report(
     source: Source,
     mapping: ImportMapping,
-    stream: Stream,
+    file_events: FileEvents,
     former: ledger.Entry,
     entry: ledger.Entry,
     replay: Replay | None,
 ) -> ImportReport:
     return ImportReport(
-        experiment_id=stream.experiment_id,
+        experiment_id=file_events.experiment_id,
         file=source.name,
         mapping=mapping.source,
-        rows=stream.rows,
-        left_out=stream.left_out,
-        rejected=stream.rejected_by_reason,
-        first_rejected=stream.first_rejected,
-        units=stream.units,
-        repeated_exposures=stream.repeated_exposures,
-        units_in_several_variants=stream.units_in_several_variants,
-        units_crossing=stream.units_crossing,
+        rows=file_events.rows,
+        left_out=file_events.left_out,
+        rejected=file_events.rejected_by_reason,
+        first_rejected=file_events.first_rejected,
+        units=file_events.units,
+        repeated_exposures=file_events.repeated_exposures,
+        units_in_several_variants=file_events.units_in_several_variants,
+        units_crossing=file_events.units_crossing,
         accepted=entry.accepted - former.accepted,
         duplicates=entry.duplicates - former.duplicates + former.accepted,
-        started_at=stream.started_at,
-        ended_at=stream.ended_at,
+        started_at=file_events.started_at,
+        ended_at=file_events.ended_at,
         unchanged=former.done,
         resumed_at=former.next_row if former.next_row and not former.done else None,
-        notes=(*source.notes, *_notes(stream)),
+        notes=(*source.notes, *_notes(file_events)),
         replay=replay,
         refused=entry.refused,
     )
 
 
-def _notes(stream: Stream) -> Iterator[str]:
-    if stream.unexposed_goals:
+def _notes(file_events: FileEvents) -> Iterator[str]:
+    if file_events.unexposed_goals:
         yield (
-            f"{stream.unexposed_goals:,} of {stream.goals:,} goals are of units without an exposure, and cannot count: "
+            f"{file_events.unexposed_goals:,} of {file_events.goals:,} goals are of units without an exposure, and cannot count: "
             "do exposures and goals name the same units?"
         )

@@ -16,7 +16,7 @@ from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY
 from cro_core.assignment.buckets import assign
 from cro_core.domain import Cell, Experiment
 from cro_core.segments import analysis
-from cro_core.segments.findings import Performance
+from cro_core.segments.findings import SegmentAnalysis
 
 Floats = NDArray[np.float64]
 DIMENSIONS = ("device", "city", "hour")
@@ -88,7 +88,7 @@ class Planted:
         codes: NDArray[np.int64] = self.cells.groupby(list(by), observed=True).ngroup().to_numpy()
         return codes
 
-    def drawn(self, rng: np.random.Generator) -> Performance:
+    def drawn(self, rng: np.random.Generator) -> SegmentAnalysis:
         """The analysis of one draw."""
         x = rng.binomial(self.cells["units"].to_numpy(), self.p)
         facets = list(self._facets(x))

@@ -35,7 +35,7 @@ from cro_core.importing import rows as rows_module
 from cro_core.importing.conditions import Check, holds, parse_cases
 from cro_core.importing.files import read
 from cro_core.importing.loading import load_mapping, parse_mapping, shipped
-from cro_core.importing.rows import Stream, prepare
+from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rules, clean
 from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.statistics.sample_size import plan_size
@@ -114,7 +114,7 @@ def changed(path: str = "", value: Any = None) -> dict[str, Any]:
     return result
 
 
-def placed(file: Path, mapping: Mapping[str, Any]) -> Stream:
+def placed(file: Path, mapping: Mapping[str, Any]) -> FileEvents:
     parsed = parse_mapping(mapping, "shop.toml")
     return prepare(read(file, parsed), parsed, NOW)
 

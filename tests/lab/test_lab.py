@@ -158,7 +158,7 @@ def test_split_checks_seldom_alarm():
 
 @pytest.mark.slow
 def test_a_stream_of_experiments():
-    found = lab.stream(Scenario(base_rate=0.1, uplifts=(0.1,)), 10, rng(10), pool=200, tests=60)
+    found = lab.false_discoveries(Scenario(base_rate=0.1, uplifts=(0.1,)), 10, rng(10), pool=200, tests=60)
     assert not too_many(found.rate, 0.1)
     assert found.power.value > 0.7
     assert found.uncorrected.value > 0.1
@@ -327,7 +327,7 @@ def test_promises(target):
         (lambda: lab.fpr(Scenario(uplifts=(0.1,)), 10, rng()), "give zeros to count false positives"),
         (lambda: lab.fpr(Scenario(), 0, rng()), "programmes is 0"),
         (lambda: list(table(10, 1, ["T99"])), "target is 'T99': choose from T1"),
-        (lambda: lab.stream(ADAPTIVE, 1, rng()), "two variants and fixed shares"),
+        (lambda: lab.false_discoveries(ADAPTIVE, 1, rng()), "two variants and fixed shares"),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -29,10 +29,10 @@ from cro_core.cli import app
 from cro_core.domain import Event
 from cro_core.errors import InvalidInput
 from cro_core.home import create_home
-from cro_core.rendering.segments_text import performance_text
+from cro_core.rendering.segments_text import segments_text
 from cro_core.segments import analysis
 from cro_core.segments.behaviour import MOST_POINTS
-from cro_core.segments.findings import Performance, Test
+from cro_core.segments.findings import SegmentAnalysis, Test
 from cro_core.segments.tables import Table, adjusted
 from cro_core.statistics.logistic import EXACT_UP_TO, exact_test, log_odds, score_test, score_tests
 from cro_core.statistics.survival import kaplan_meier, quantiles
@@ -215,7 +215,7 @@ def facets(by: str, rows: dict[str, tuple[int, int, int, int]]) -> list[Facet]:
     ]
 
 
-def looked_at(found: list[Facet], *by: str, **more: Any) -> Performance:
+def looked_at(found: list[Facet], *by: str, **more: Any) -> SegmentAnalysis:
     return analysis.analyse(
         more.pop("experiment", running()), found, as_of=START + 15 * DAY, cells=(), dimensions=by, **more
     )
@@ -243,7 +243,7 @@ def test_small_values_are_shown_flagged_and_compared_together() -> None:
     assert (whole.statistic, whole.df) == (pytest.approx(theirs.statistic, rel=1e-9), 3)
     assert {t.values for t in found.tests if t.question == "stands_out"} == {("Oslo",), ("Bergen",), ("Lom",)}
     assert found.slices[0].total.rate == pytest.approx(84 / 800)
-    assert "too few to tell" in performance_text(found)
+    assert "too few to tell" in segments_text(found)
 
 
 def test_a_value_that_comes_with_a_variant_is_no_claim() -> None:
