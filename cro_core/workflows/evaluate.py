@@ -8,10 +8,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.analytics import engines, reader
-from cro_core.decision import Judgement, decide, metrics
+from cro_core.decision import Judgement, decide
 from cro_core.decision.split_check import SplitReport, check_splits, segments_due
 from cro_core.domain import Cell, Decision, Experiment, Measured, to_json
 from cro_core.home import Home
+from cro_core.metrics import kinds as metrics
 from cro_core.statistics.looks import EngineState
 from cro_core.storage import events, experiments, look_states
 from cro_core.storage.database import HEAD

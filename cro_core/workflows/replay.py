@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cro_core.decision import fingerprint, metrics, state_of
+from cro_core.decision import fingerprint, state_of
 from cro_core.decision.split_check import check_splits
 from cro_core.domain import Cell, Decision, Experiment, GoalCell, Measured, PairCell, Reason, to_json
 from cro_core.home import Home
+from cro_core.metrics import kinds as metrics
 from cro_core.storage import decisions, experiments
 from cro_core.workflows.evaluate import Counted, count, judged
 

@@ -20,8 +20,6 @@ from scipy import optimize, stats
 
 from cro_core.analytics import definitions, reader
 from cro_core.config import Config, validate
-from cro_core.decision import metrics
-from cro_core.decision.metrics import Family, MetricResult, breach, guardrails, secondary
 from cro_core.domain import (
     Cell,
     Event,
@@ -37,6 +35,8 @@ from cro_core.domain import (
 )
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.metrics import kinds as metrics
+from cro_core.metrics.kinds import Family, MetricResult, breach, guardrails, secondary
 from cro_core.planning import plans
 from cro_core.statistics import companion
 from cro_core.statistics.proportions import wilson

@@ -1,0 +1,1 @@
+"""What is compared between a challenger and the control."""
