@@ -29,7 +29,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from cro_core.clock import zone
-from cro_core.domain import KEY, RESERVED_GOALS, Goal, Guardrail, Ratio
+from cro_core.domain import GOAL_MEASURES, KEY, MEASURES, RESERVED_GOALS, Goal, Guardrail, Quantity, Ratio
 from cro_core.errors import ConfigError, InvalidInput
 
 ENV_PREFIX = "CRO_"
@@ -94,7 +94,7 @@ class GuardrailRule(Section):
     @property
     def guardrail(self) -> Guardrail:
         """The rule as a plan keeps it."""
-        measure = self.metric if self.metric is not None else f"goal:{self.goal}"
+        measure = str(Quantity(self.metric) if self.metric is not None else Quantity("goal", self.goal))
         if self.max_rise is not None:
             return Guardrail(measure, self.max_rise, "more")
         return Guardrail(measure, self.max_drop or 0.0, "less")
@@ -104,18 +104,18 @@ NAME = f"^{KEY.pattern}$"
 
 HEADER = "^[A-Za-z][A-Za-z0-9-]{0,99}$"
 
-QUANTITY = r"^(conversions|engagement|revenue|(goal|count|value):[A-Za-z0-9._:-]{1,100})$"
+QUANTITY = f"^({'|'.join(MEASURES)}|({'|'.join(GOAL_MEASURES)}):{KEY.pattern})$"
+
+QUANTITIES = "conversions, engagement, revenue, goal:NAME, count:NAME or value:NAME"
+"""What texts of the pattern :data:`QUANTITY` look like."""
 
 
 class RatioMetric(Section):
     """One sum over the visitors divided by another, such as revenue per conversion."""
 
     name: str = Field(pattern=NAME, description="Name of the metric.")
-    numerator: str = Field(
-        pattern=QUANTITY,
-        description="conversions, engagement, revenue, goal:NAME, count:NAME or value:NAME.",
-    )
-    denominator: str = Field(pattern=QUANTITY, description="Likewise.")
+    numerator: str = Field(pattern=QUANTITY, description=f"{QUANTITIES}.")
+    denominator: str = Field(pattern=QUANTITY, description=f"{QUANTITIES}; not the numerator.")
 
     @model_validator(mode="after")
     def _two(self) -> RatioMetric:
@@ -428,8 +428,8 @@ class Config(Section):
         known = ", ".join(self.optimization_goals)
         rules, ratios = self.statistics.guardrails, self.statistics.ratio_metrics
         named = [("guardrails", rule.goal) for rule in rules if rule.goal is not None]
-        sides = (side for ratio in ratios for side in (ratio.numerator, ratio.denominator) if ":" in side)
-        named += [("ratio_metrics", side.partition(":")[2]) for side in sides]
+        sides = (Quantity.parse(side) for ratio in ratios for side in (ratio.numerator, ratio.denominator))
+        named += [("ratio_metrics", side.of) for side in sides if side.of is not None]
         for key, goal in named:
             if goal not in self.optimization_goals:
                 text = f"names {goal!r}, which optimization_goals does not have: choose from {known}"
@@ -660,7 +660,7 @@ def _repeated(names: Sequence[str]) -> str | None:
 
 WRITTEN: Mapping[str, str] = {
     NAME: "1 to 100 of A-Z a-z 0-9 . _ : -",
-    QUANTITY: "conversions, engagement, revenue, goal:NAME, count:NAME or value:NAME",
+    QUANTITY: QUANTITIES,
 }
 """What texts of these patterns look like."""
 

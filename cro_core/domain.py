@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -79,6 +79,48 @@ class Goal:
 MEASURES = ("conversions", "engagement", "revenue")
 """What is measured of every unit: whether it converted (0 or 1), its engagement score, its amounts added up."""
 
+GOAL_MEASURES = ("goal", "count", "value")
+"""What is measured of every unit and a goal: whether it was reached (0 or 1), how often, its amounts added up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number that every unit has; settings and stored plans write it as text."""
+
+    kind: str
+    """One of :data:`MEASURES` or :data:`GOAL_MEASURES`, or ``before`` for a covariate of a plan."""
+    of: str | None = None
+    """Name of the goal or of the covariate; ``None`` where the kind says it all."""
+
+    def __str__(self) -> str:
+        return self.kind if self.of is None else f"{self.kind}:{self.of}"
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        kinds: Iterable[str] = (*MEASURES, *GOAL_MEASURES),
+        *,
+        what: str = "quantity",
+        field: str | None = None,
+    ) -> Quantity:
+        """The quantity that a text names.
+
+        Args:
+            text: one of :data:`MEASURES`, or ``KIND:NAME`` with a kind of :data:`GOAL_MEASURES`.
+            kinds: which of these it may be, in the order in which a complaint lists them.
+            what: what a complaint calls the text.
+            field: what a complaint says is wrong.
+
+        Raises:
+            InvalidInput: none of these kinds, or a name too few or too many.
+        """
+        kind, colon, name = text.partition(":")
+        if kind in (kinds := tuple(kinds)) and bool(colon) == (kind in GOAL_MEASURES):
+            return cls(kind, name if colon else None)
+        written = ", ".join(f"{k}:NAME" if k in GOAL_MEASURES else k for k in kinds)
+        raise InvalidInput(f"{what} is {text!r}: give {written}", field=field)
+
 
 @dataclass(frozen=True, slots=True)
 class Guardrail:
@@ -96,8 +138,7 @@ class Guardrail:
 class Ratio:
     """A metric that divides two sums over the units of a variant, such as revenue per conversion.
 
-    Each is one of :data:`MEASURES`, ``goal:NAME`` (0 or 1), ``count:NAME`` (how often the goal was reached) or
-    ``value:NAME`` (amounts that came with it).
+    Each is a :class:`Quantity`, as text.
     """
 
     name: str
@@ -298,11 +339,21 @@ class GoalCell:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantityPair:
+    """Two quantities whose sums, squares and product a metric needs."""
+
+    metric: str
+    """Key of the metric."""
+    y: Quantity
+    x: Quantity
+
+
+@dataclass(frozen=True, slots=True)
 class PairCell:
     """Two quantities y and x over the counted units of one variant in one epoch, added up."""
 
     metric: str
-    """``ratio:NAME`` (y numerator, x denominator), or a measure (y) with its covariate (x)."""
+    """Key of the metric: ``ratio:NAME`` (y numerator, x denominator), or a measure (y) with its covariate (x)."""
     epoch: int
     variant: str
     units: int

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from cro_core.clock import from_micros, to_micros, zone
-from cro_core.domain import EXPOSURE, Cell, Epoch, Experiment
+from cro_core.domain import EXPOSURE, Epoch, Experiment, Quantity, QuantityPair
 from cro_core.errors import Conflict
 
 FOREVER = 2**62
@@ -235,10 +234,10 @@ ORDER BY epoch, variant
 """
 
 BY_UNIT: Mapping[str, str] = {"conversions": "converted", "engagement": "score", "revenue": "value"}
-"""Measure -> column of the unit table."""
+"""Kind of a :class:`cro_core.domain.Quantity` of every unit -> column of the unit table."""
 
 BY_GOAL: Mapping[str, str] = {"goal": "1", "count": "times", "value": "value"}
-"""What is measured of a goal -> column of the achieved goals."""
+"""Kind of a quantity of a goal -> column of the achieved goals."""
 
 COVARIATES: Mapping[str, str] = {
     "engagement": "SELECT unit, SUM(weight ORDER BY weight) AS amount FROM earlier GROUP BY unit",
@@ -452,50 +451,25 @@ def needed(sql: str) -> list[str]:
     return [name for name in (*SOURCES, *TABLES) if name in wanted]
 
 
-@dataclass(frozen=True, slots=True)
-class PairQuery:
-    """Two quantities to be added up together."""
-
-    metric: str
-    y: str
-    """A quantity of :class:`cro_core.domain.Ratio`."""
-    x: str
-    """Another one, or a covariate of :data:`COVARIATES` with ``before:`` ahead of it."""
-
-
-def pairs_of(experiment: Experiment, cells: Sequence[Cell]) -> tuple[PairQuery, ...]:
-    """The pairs that the secondary metrics need: ratios, and means with their covariate."""
-    plan = experiment.plan
-    found = [PairQuery(f"ratio:{r.name}", r.numerator, r.denominator) for r in plan.ratios]
-    if plan.covariate in COVARIATES:
-        found += [PairQuery(m, m, f"before:{plan.covariate}") for m in means_of(experiment, cells)]
-    return tuple(found)
-
-
-def means_of(experiment: Experiment, cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The mean metrics of an experiment.
-
-    The score of a single goal is its rate over again, and amounts are a metric only where some were posted.
-    """
-    engagement = ("engagement",) * (len(experiment.plan.goals) > 1)
-    return engagement + ("revenue",) * any(c.value_sumsq for c in cells)
-
-
-def pair_query(pair: PairQuery) -> tuple[str, dict[str, str]]:
+def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:
     """The sums of a pair per epoch and variant, as SQL with what it is run with beside :func:`parameters`."""
-    quantities, joins, named = {"y": "", "x": ""}, "", {}
+    columns, joins, named = {}, "", {}
     for side, quantity in (("y", pair.y), ("x", pair.x)):
-        kind, _, name = quantity.partition(":")
-        if kind in BY_UNIT:
-            quantities[side] = f"c.{BY_UNIT[kind]}"
+        if quantity.kind in BY_UNIT:
+            columns[side] = f"c.{BY_UNIT[quantity.kind]}"
             continue
-        source = COVARIATES.get(name, "")
-        if kind in BY_GOAL:
-            source = f"SELECT unit, {BY_GOAL[kind]} AS amount FROM achieved WHERE type = ${side}_goal"
-            named[f"{side}_goal"] = name
-        quantities[side] = f"COALESCE({side}.amount, 0)"
-        joins += f"LEFT JOIN ({source}) AS {side} ON {side}.unit = c.unit\n    "
-    return PAIR_CELLS.format(**quantities, joins=joins), named
+        columns[side] = f"COALESCE({side}.amount, 0)"
+        joins += f"LEFT JOIN ({_amounts(quantity, side)}) AS {side} ON {side}.unit = c.unit\n    "
+        if quantity.kind in BY_GOAL:
+            named[f"{side}_goal"] = str(quantity.of)
+    return PAIR_CELLS.format(**columns, joins=joins), named
+
+
+def _amounts(quantity: Quantity, side: str) -> str:
+    """A quantity by unit, where the unit table does not hold it; a goal is named by the parameter ``SIDE_goal``."""
+    if quantity.kind in BY_GOAL:
+        return f"SELECT unit, {BY_GOAL[quantity.kind]} AS amount FROM achieved WHERE type = ${side}_goal"
+    return COVARIATES[quantity.of or ""]
 
 
 # -------------------------------------------------------------------------------- performance

@@ -12,12 +12,14 @@ import sqlalchemy as sa
 
 from cro_core.analytics import counts, definitions, engine, engines, unit_cache
 from cro_core.clock import from_micros, to_micros
-from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell
+from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
 from cro_core.storage import schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from cro_core.metrics.metric import Metric
 
 Row = dict[str, Any]
 
@@ -120,7 +122,7 @@ class Reading:
         """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
         return tuple(GoalCell(**row) for row in self._run(definitions.GOAL_CELLS))
 
-    def pair_cells(self, pair: definitions.PairQuery) -> tuple[PairCell, ...]:
+    def pair_cells(self, pair: QuantityPair) -> tuple[PairCell, ...]:
         """The sums of two quantities over the counted units, per epoch and variant."""
         sql, named = definitions.pair_query(pair)
         return tuple(PairCell(pair.metric, **row) for row in self._run(sql, named))
@@ -132,12 +134,18 @@ class Reading:
             cells: those of the same moment; they say which metrics there are.
             whole: False counts only what the guardrails watch, which is usually nothing more: for every hour.
         """
-        watched = any(g.measure.startswith("goal:") for g in self.experiment.plan.guardrails)
-        goals = self.goal_cells() if whole or watched else ()
-        if not whole:
-            return Measured(goals)
-        pairs = (self.pair_cells(pair) for pair in definitions.pairs_of(self.experiment, cells))
-        return Measured(goals, tuple(cell for found in pairs for cell in found))
+        from cro_core.metrics import guardrails, kinds
+
+        metrics: list[Metric] = [guardrails.guarded(rule) for rule in self.experiment.plan.guardrails]
+        if whole:
+            metrics += kinds.metrics_of(self.experiment, cells)
+        # each pair once, those with a covariate last: the order in which decisions are stored
+        pairs = dict.fromkeys(pair for metric in metrics for pair in metric.needs.pairs)
+        ordered = sorted(pairs, key=lambda pair: pair.x.kind == "before")
+        return Measured(
+            self.goal_cells() if whole or any(metric.needs.goals for metric in metrics) else (),
+            tuple(cell for pair in ordered for cell in self.pair_cells(pair)),
+        )
 
     def slices(self, dimension: str) -> list[Row]:
         """Counted units and conversions per value of a dimension and variant.

@@ -15,7 +15,6 @@ import scipy
 
 from cro_core import __version__
 from cro_core.analytics.counts import totals
-from cro_core.decision import metrics
 from cro_core.decision.evidence import Comparison, always_valid, compare, look_at, with_rate
 from cro_core.decision.inputs import (
     aggregates,
@@ -34,6 +33,7 @@ from cro_core.decision.wording import (
     worth_it,
 )
 from cro_core.domain import Cell, Decision, Experiment, GoalCell, Reason, Variant, Verdict, to_json
+from cro_core.metrics.guardrails import breach, guardrails
 from cro_core.planning import plans
 from cro_core.statistics import looks
 
@@ -93,8 +93,8 @@ def decide(
     reasons = [*split.reasons, look_reason(look), *argument]
     if verdict is Verdict.INVALID:
         reasons += _vetoed(experiment, cells, take(None), per_day)
-    guards = metrics.guardrails(experiment, cells, goals)
-    broken = metrics.breach(guards)
+    guards = guardrails(experiment, cells, goals)
+    broken = breach(guards)
     if broken is not None:
         reasons = [broken, *reasons]
         if verdict is not Verdict.INVALID:

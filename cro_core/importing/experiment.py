@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from cro_core.assignment.buckets import equal_shares
 from cro_core.clock import MICROSECOND
 from cro_core.config import Config
-from cro_core.domain import Epoch, Experiment, Goal, Plan, Status, Variant, check_experiment
+from cro_core.domain import Epoch, Experiment, Goal, Plan, Quantity, Status, Variant, check_experiment
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
 from cro_core.importing.rows import FileEvents
@@ -125,8 +125,8 @@ def _plan(config: Config, mapping: ImportMapping) -> Plan:
 
 def _measured(mapping: ImportMapping, quantity: str) -> bool:
     """Whether a metric of the site's settings means anything in this file."""
-    _, colon, goal = quantity.partition(":")
-    return not colon or goal in {each.name for each in mapping.goals}
+    goal = Quantity.parse(quantity).of
+    return goal is None or goal in {each.name for each in mapping.goals}
 
 
 def _covariate(mapping: ImportMapping, configured: str) -> str:

@@ -8,10 +8,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.analytics import engines, reader
-from cro_core.decision import Judgement, decide, metrics
+from cro_core.decision import Judgement, decide
 from cro_core.decision.split_check import SplitReport, check_splits, segments_due
 from cro_core.domain import Cell, Decision, Experiment, Measured, to_json
 from cro_core.home import Home
+from cro_core.metrics.secondary import secondary
 from cro_core.statistics.looks import EngineState
 from cro_core.storage import events, experiments, look_states
 from cro_core.storage.database import HEAD
@@ -81,7 +82,7 @@ def look(
     cells, measured = counted.cells, counted.measured
     evidence = {
         **found.decision.evidence,
-        "metrics": to_json(metrics.secondary(experiment, cells, measured, as_of=moment)),
+        "metrics": to_json(secondary(experiment, cells, measured, as_of=moment)),
         "measured": to_json(measured),
         "waterfall": to_json(waterfall),
         "store": {"schema": HEAD, "events": events.totals(connection).get("accepted", 0)},

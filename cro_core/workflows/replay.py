@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cro_core.decision import fingerprint, metrics, state_of
+from cro_core.decision import fingerprint, state_of
 from cro_core.decision.split_check import check_splits
 from cro_core.domain import Cell, Decision, Experiment, GoalCell, Measured, PairCell, Reason, to_json
 from cro_core.home import Home
+from cro_core.metrics.counted import measured_from_json
+from cro_core.metrics.secondary import secondary
 from cro_core.storage import decisions, experiments
 from cro_core.workflows.evaluate import Counted, count, judged
 
@@ -80,7 +82,7 @@ def _then(experiment: Experiment, stored: Decision) -> Counted:
         reasons = tuple(Reason(**reason) for reason in then["reasons"])
         split = replace(split, status=then["status"], veto=then["veto"], reasons=reasons)
     measured = stored.evidence.get("measured")
-    return Counted(stored.cells, split, metrics.measured_from_json(measured) if measured else Measured())
+    return Counted(stored.cells, split, measured_from_json(measured) if measured else Measured())
 
 
 def _judged(experiment: Experiment, stored: Decision, counted: Counted) -> Decision:
@@ -89,7 +91,7 @@ def _judged(experiment: Experiment, stored: Decision, counted: Counted) -> Decis
     found = judged(experiment, counted, stored.as_of, state).decision
     if "measured" not in stored.evidence:
         return found
-    family = metrics.secondary(experiment, counted.cells, counted.measured, as_of=stored.as_of)
+    family = secondary(experiment, counted.cells, counted.measured, as_of=stored.as_of)
     return replace(found, evidence={**found.evidence, "metrics": to_json(family)})
 
 

@@ -28,6 +28,7 @@ LAYERS = {
         "cro_core.ingest",
         "cro_core.lab",
         "cro_core.learning",
+        "cro_core.metrics",
         "cro_core.planning",
         "cro_core.reporting",
         "cro_core.samples",

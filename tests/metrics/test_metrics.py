@@ -18,10 +18,8 @@ import sqlalchemy as sa
 from helpers.store_samples import DAY, HOUR, START, event, exposure, running, stored, with_shares
 from scipy import optimize, stats
 
-from cro_core.analytics import definitions, reader
+from cro_core.analytics import reader
 from cro_core.config import Config, validate
-from cro_core.decision import metrics
-from cro_core.decision.metrics import Family, MetricResult, breach, guardrails, secondary
 from cro_core.domain import (
     Cell,
     Event,
@@ -32,11 +30,18 @@ from cro_core.domain import (
     Measured,
     PairCell,
     Plan,
+    Quantity,
+    QuantityPair,
     Ratio,
     to_json,
 )
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.metrics import kinds
+from cro_core.metrics.counted import measured_from_json
+from cro_core.metrics.guardrails import breach, guardrails
+from cro_core.metrics.metric import MetricResult
+from cro_core.metrics.secondary import Family, secondary
 from cro_core.planning import plans
 from cro_core.statistics import companion
 from cro_core.statistics.proportions import wilson
@@ -246,7 +251,7 @@ def test_adjusted_means_against_tea_tasting(database: Database, seed: int, covar
         )
         same(found[metric], judge)
         assert found[metric].method == "cuped"
-        assert found[metric].covariate == metrics.COVARIATE_NAMES[covariate]
+        assert found[metric].covariate == kinds.COVARIATE_NAMES[covariate]
         correlation = table[[metric, f"before:{covariate}"]].corr().iloc[0, 1]
         assert found[metric].reduction == pytest.approx(correlation**2, abs=1e-9)
         assert found[metric].reduction > 0.005  # type: ignore[operator]
@@ -662,7 +667,7 @@ def test_only_what_the_guardrails_watch_is_counted_every_hour(database: Database
         whole = reader.reading(connection, experiment, LATE).measured(cells)
     assert {g.goal for g in whole.goals} == {"lead", "call", "play"}
     assert {p.metric for p in whole.pairs} == {"engagement", "revenue"}
-    assert metrics.measured_from_json(json.loads(json.dumps(to_json(whole)))) == whole
+    assert measured_from_json(json.loads(json.dumps(to_json(whole)))) == whole
 
 
 LOOKS = 168
@@ -831,7 +836,9 @@ def test_a_quantity_of_each_kind_is_counted_once(database: Database) -> None:
     names = ["conversions", "engagement", "revenue", "goal:call", "count:call", "value:call"]
     with database.read() as connection:
         for y, x in zip(names, [*names[1:], names[0]], strict=True):
-            cells = reader.reading(connection, experiment, LATE).pair_cells(definitions.PairQuery("m", y, x))
+            cells = reader.reading(connection, experiment, LATE).pair_cells(
+                QuantityPair("m", Quantity.parse(y), Quantity.parse(x))
+            )
             for cell in cells:
                 mine = table[table["variant"] == cell.variant]
                 expected = [

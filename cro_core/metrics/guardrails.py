@@ -1,0 +1,155 @@
+"""Guardrails: what no variant may worsen, whatever it gains elsewhere.
+
+They are e-processes that may be read every hour (:mod:`cro_core.statistics.companion`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, cast
+
+import numpy as np
+
+from cro_core.domain import Cell, Experiment, GoalCell, Guardrail, Measured, Quantity, Reason
+from cro_core.metrics.counted import Counted, counted
+from cro_core.metrics.kinds import Mean, Rate
+from cro_core.metrics.metric import Metric
+from cro_core.statistics import companion
+from cro_core.statistics.combination import Pair
+
+Status = Literal["ok", "broken", "no_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailState:
+    """One guardrail of one challenger at this moment."""
+
+    measure: str
+    """As in :class:`cro_core.domain.Guardrail`."""
+    name: str
+    """The guarded metric for people."""
+    variant: str
+    """The challenger."""
+    margin: float
+    """Tolerated relative change."""
+    harm: str
+    """Whether ``less`` or ``more`` is bad."""
+    status: Status
+    broken: bool
+    """Whether the experiment has to end, and everybody to get the control."""
+    relative: float | None
+    """Observed relative difference from the control, standardised over epochs."""
+    e_value: float | None
+    """Evidence that the harm exceeds the margin."""
+    threshold: float
+    """The e-value from which on the guardrail is broken: 100 times the number of guardrails watched."""
+    text: str
+    """All this in a sentence."""
+    reason: str | None = None
+    """Why there is no number; ``None`` where there is one."""
+
+
+class Guarded(Metric, Protocol):
+    """A metric that a guardrail can watch."""
+
+    def pair(self, control: Counted, challenger: Counted) -> Pair:
+        """Challenger and control by epoch."""
+
+    def watch(
+        self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
+    ) -> companion.Guardrail:
+        """Whether the challenger is worse by more than a margin; arguments as of :func:`companion.guardrail`."""
+
+
+GUARDED: Mapping[str, Callable[[Quantity], Guarded]] = {
+    "goal": Rate,
+    "conversions": Rate,
+    "engagement": Mean,
+    "revenue": Mean,
+}
+"""Kind of a quantity -> the metric of it that is watched."""
+
+
+def guardrails(
+    experiment: Experiment, cells: Sequence[Cell], goals: Sequence[GoalCell] = ()
+) -> tuple[GuardrailState, ...]:
+    """Every guardrail of every challenger; to be read at every look.
+
+    While no variant is worse than its margins, at most one experiment in a hundred is ever stopped by any of
+    its guardrails, also while shares move and rates drift: each epoch is compared in itself. For means that
+    bound is approximate (see :func:`cro_core.statistics.companion.guardrail_mean`).
+
+    Args:
+        experiment: a started experiment.
+        cells: its counted units per epoch and variant.
+        goals: the same by goal; needed where a guardrail names a goal.
+
+    Returns:
+        None where the plan has no guardrails.
+
+    Raises:
+        InvalidInput: counts that no data can have, a margin outside [0, 1), or an unknown measure.
+    """
+    rules = experiment.plan.guardrails
+    counts = counted(experiment, cells, Measured(tuple(goals)))
+    control = counts[experiment.control.key]
+    number = len(rules) * len(experiment.challengers)
+    return tuple(
+        _watch(rule, control, counts[challenger.key], challenger.name, number)
+        for challenger in experiment.challengers
+        for rule in rules
+    )
+
+
+def breach(states: Sequence[GuardrailState]) -> Reason | None:
+    """Why the experiment has to end now and everybody to get the control; ``None`` while all guardrails hold."""
+    broken = [state.text for state in states if state.broken]
+    return Reason("guardrail", " ".join(broken)) if broken else None
+
+
+def guarded(rule: Guardrail) -> Guarded:
+    """The metric that a guardrail watches.
+
+    Raises:
+        InvalidInput: an unknown measure: a misspelt guardrail must not be silently blind.
+    """
+    quantity = Quantity.parse(rule.measure, GUARDED, what="guardrail", field="guardrails")
+    return GUARDED[quantity.kind](quantity)
+
+
+def _watch(
+    rule: Guardrail, control: Counted, challenger: Counted, variant: str, number: int
+) -> GuardrailState:
+    metric = guarded(rule)
+    watch = metric.watch(control, challenger, rule.margin, cast("companion.Harm", rule.harm), number)
+    with np.errstate(all="ignore"):
+        relative = float(metric.pair(control, challenger).estimate("relative"))
+    broken = watch.status == "stop"
+    state = GuardrailState(
+        measure=rule.measure,
+        name=metric.name,
+        variant=challenger.variant,
+        margin=rule.margin,
+        harm=rule.harm,
+        status="broken" if broken else cast("Status", watch.status),
+        broken=broken,
+        relative=relative if math.isfinite(relative) else None,
+        e_value=watch.e_value,
+        threshold=watch.threshold,
+        text="",
+        reason=watch.reason,
+    )
+    return replace(state, text=_sentence(state, variant))
+
+
+def _sentence(state: GuardrailState, variant: str) -> str:
+    limit = f"{'-' if state.harm == 'less' else '+'}{state.margin:.0%}" if state.margin else "0 %"
+    seen = "" if state.relative is None else f" is {state.relative:+.1%} against the control, and"
+    what = f"{state.name} of {variant}"
+    if state.status == "no_data":
+        return f"Guardrail not yet watched: {what}: {state.reason}."
+    verdict = "Guardrail broken" if state.broken else "Guardrail holds"
+    proof = f"evidence of a greater harm {state.e_value:.3g}, limit {state.threshold:.0f}"
+    return f"{verdict}: {what}{seen} {limit} is tolerated ({proof})."

@@ -1,0 +1,132 @@
+"""What a metric is: its name, the sums it needs, how a challenger is compared with the control, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from cro_core.domain import Cell, Experiment, QuantityPair
+from cro_core.metrics.by_day import Days
+from cro_core.metrics.counted import Counted
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """One secondary metric of one challenger against the control; ``None`` where it cannot be computed."""
+
+    metric: str
+    """``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
+    name: str
+    """The metric for people."""
+    kind: str
+    """``mean``, ``rate`` or ``ratio``."""
+    variant: str
+    """The challenger."""
+    method: str
+    """``pearson``, ``welch``, ``cuped`` or ``delta``; ending in ``_by_day`` where days are combined."""
+    control: float | None = None
+    """Level of the control in the metric's unit: a fraction for rates; weighted over days if by day."""
+    value: float | None = None
+    """Level of the challenger in the metric's unit."""
+    absolute: float | None = None
+    """Challenger minus control."""
+    low: float | None = None
+    """Lower end of the interval of ``absolute`` at the family's ``level``, not adjusted for the other metrics."""
+    high: float | None = None
+    """Upper end of the interval of ``absolute``."""
+    relative: float | None = None
+    """Uplift; ``None`` where the control's level is not positive."""
+    relative_low: float | None = None
+    """Lower end of the interval of ``relative``; ``None`` where the data set no bound."""
+    relative_high: float | None = None
+    """Upper end of the interval of ``relative``; ``None`` where the data set no bound."""
+    statistic: float | None = None
+    """Pearson's chi-square, Welch's t, or by day the combined z."""
+    p_value: float | None = None
+    """Two-sided, looked at once."""
+    p_adjusted: float | None = None
+    """``p_value`` adjusted over the family."""
+    reduction: float | None = None
+    """Part of the variance that the covariate explains, in [0, 1]; ``None`` where none was used."""
+    covariate: str | None = None
+    """Which covariate was used, or why none; ``None`` for rates and ratios, which take none."""
+    reason: str | None = None
+    """Why a number is missing; ``None`` where all are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What has to be counted for a metric beside the cells, which are counted always."""
+
+    goals: bool = False
+    """How many units reached each goal."""
+    pairs: tuple[QuantityPair, ...] = ()
+    """Pairs of quantities, added up together; :meth:`Counted.pair` finds them by the key they carry."""
+
+
+class Metric(Protocol):
+    """A number of each variant, and how a challenger's is compared with the control's."""
+
+    @property
+    def key(self) -> str:
+        """For programs, as in :attr:`MetricResult.metric`."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def kind(self) -> str:
+        """As in :attr:`MetricResult.kind`."""
+
+    @property
+    def needs(self) -> Needs:
+        """What has to be counted for it beside the cells."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, cells: Sequence[Cell], /) -> Iterator[Self]:
+        """Which metrics of this kind an experiment has.
+
+        Args:
+            experiment: a started experiment.
+            cells: its counted units; amounts are a metric only where some were posted.
+        """
+
+    def pooled(self, control: Counted, challenger: Counted, level: float) -> MetricResult:
+        """Compares all units at once, as is right while shares are fixed.
+
+        Args:
+            control: counts of the control.
+            challenger: counts of the challenger.
+            level: confidence level of the intervals, in (0, 1).
+
+        Raises:
+            InvalidInput: sums that no data can have.
+        """
+
+    def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
+        """Compares each day in itself and combines the days, as is right where shares may move.
+
+        Args:
+            control: counts of the control.
+            challenger: counts of the challenger.
+            days: the weights of the days, and the confidence level.
+        """
+
+
+def result(metric: Metric, challenger: Counted, method: str, **numbers: Any) -> MetricResult:
+    """What a metric says of a challenger; numbers that are not finite become ``None``.
+
+    Args:
+        metric: whose key, name and kind it bears.
+        challenger: counts of the challenger.
+        method: as in :attr:`MetricResult.method`.
+        numbers: further fields of :class:`MetricResult`.
+    """
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in numbers.items()
+    }
+    return MetricResult(metric.key, metric.name, metric.kind, challenger.variant, method, **finite)
