@@ -117,6 +117,10 @@ class Sealer:
             with self.noting(version, reason, self.lake.count(version)) as connection:
                 yield connection
 
+    def holding(self, column: str, values: Collection[str]) -> list[Held]:
+        """The sealed events of which a column has one of the values, counted; empty before anything was sealed."""
+        return [] if self.version is None else self.lake.holding(self.version, column, values)
+
     def closed_days(self, before: datetime) -> dict[int, int]:
         """The days before a moment (as days since 1970 UTC) of which the database has events, with how many."""
         with self.database.read() as connection:
@@ -174,7 +178,7 @@ class Sealer:
             with self.database.write() as connection:
                 begun = monotonic()
                 events = erasure.old_events(connection, moment, pace.rows)
-                erasure.count(connection, events)
+                erasure.add_to_receipts(connection, events)
                 others = erasure.old_exposures(connection, moment, pace.rows)
                 others += erasure.old_quarantine(connection, moment, pace.rows)
             pace.heed(monotonic() - begun)
@@ -194,7 +198,7 @@ class Sealer:
         if events:
             version = self.lake.drop(before)
             with self.noting(version, "retention", self.noted.events - events.total()) as connection:
-                erasure.count(connection, events)
+                erasure.add_to_receipts(connection, events)
         return events.total()
 
 

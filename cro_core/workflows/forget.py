@@ -36,7 +36,7 @@ class Forgotten:
 
     @property
     def text(self) -> str:
-        """The same in a sentence."""
+        """What was removed, in a sentence."""
         return (
             f"Removed {self.events:,} events ({self.sealed_events:,} of them sealed), {self.exposures:,} exposures "
             f"and {self.quarantined:,} quarantined items of {self.visitors} visitor(s)."
@@ -70,8 +70,7 @@ def forget(home: Home, visitors: Sequence[str], *, now: datetime, actor: str) ->
 
 
 def _remove(sealer: Sealer, units: Sequence[str], actor: str) -> Forgotten:
-    version = sealer.version
-    held = [] if version is None else sealer.lake.holding(version, "unit", units)
+    held = sealer.holding("unit", units)
     with sealer.database.read() as connection:
         sessions = erasure.sessions(connection, units) | {one.session for one in held if one.session}
         items, last = erasure.suspects(connection, sessions.union(units))
@@ -82,7 +81,7 @@ def _remove(sealer: Sealer, units: Sequence[str], actor: str) -> Forgotten:
         events, exposures = erasure.of_visitors(connection, units)
         erasure.from_quarantine(connection, [*items, *newer])
         sealed = events_of(held)
-        erasure.count(connection, events + sealed)
+        erasure.add_to_receipts(connection, events + sealed)
         erasure.mark(connection)
         forgotten = Forgotten(
             len(units), (events + sealed).total(), sealed.total(), exposures, len(items) + len(newer)

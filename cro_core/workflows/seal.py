@@ -44,7 +44,7 @@ class Sealed:
     """Why nothing was looked at, where that is so."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """What was done, as JSON."""
         data: dict[str, Any] = to_json(self)
         return data
 
@@ -133,6 +133,6 @@ def leaving_out(home: Home, experiment_id: str, *, now: datetime) -> Iterator[sa
     """
     with only_sealer(home, now) as sealer:
         column, values = "experiment_id", [experiment_id]
-        held = [] if sealer.version is None else home.lake.holding(sealer.version, column, values)
+        held = sealer.holding(column, values)
         with sealer.rewriting({one.day for one in held}, "replace", column, values) as connection:
             yield connection
