@@ -32,6 +32,7 @@ from cro_core.domain import EXPOSURE
 from cro_core.errors import StoreError
 from cro_core.storage import duckdb_connection, seals
 from cro_core.storage.database import lake_of
+from cro_core.storage.generations import drop, is_newest
 
 if TYPE_CHECKING:
     import duckdb
@@ -219,7 +220,7 @@ class Keeper:
     def _current(self, lake: Lake, folder: Path, seal: seals.Seal) -> Making | None:
         """What is kept of a version of the lake, made now where it is not."""
         generation = folder / str(seals.rewritten(self._connection, seal))
-        if not _is_newest(generation):
+        if not is_newest(generation):
             return None
         files = frozenset(lake.files(seal.version))
         found = _makings(generation, self._name)
@@ -293,30 +294,6 @@ def _as(columns: Sequence[str], instead: Mapping[str, str]) -> str:
 
 def _copy(rows: str, file: Path) -> str:
     return f"COPY ({rows}) TO {duckdb_connection.quoted(str(file))} (FORMAT parquet, COMPRESSION zstd)"
-
-
-def drop(folder: Path, *, before: int) -> None:
-    """Deletes what was kept before a generation, and keeps what is being made for one from being kept afterwards.
-
-    Raises:
-        OSError: it cannot be deleted.
-    """
-    for old in _generations(folder):
-        if int(old.name) < before:
-            with suppress(FileNotFoundError):  # another process drops it too
-                old.rename(folder / f".{uuid.uuid4().hex}")  # at once: nobody adds to what is being deleted
-    for gone in folder.glob(".*"):
-        with suppress(FileNotFoundError):
-            shutil.rmtree(gone)
-
-
-def _generations(folder: Path) -> list[Path]:
-    return [found for found in folder.glob("*") if found.name.isdecimal()]
-
-
-def _is_newest(generation: Path) -> bool:
-    """Whether nobody has begun another: this connection may see an older state of the store."""
-    return all(int(found.name) <= int(generation.name) for found in _generations(generation.parent))
 
 
 def _makings(generation: Path, name: str) -> list[Making]:

@@ -122,6 +122,6 @@ def old_events(connection: sa.Connection, before: datetime, most: int) -> Erased
     return Erased(experiment or "" for _, experiment in rows)
 
 
-def count(connection: sa.Connection, erased: Mapping[str, int]) -> None:
+def add_to_receipts(connection: sa.Connection, erased: Mapping[str, int]) -> None:
     """Adds erased events to the receipts, so that what was accepted still adds up."""
     add_counts(connection, {(experiment, "erased"): n for experiment, n in erased.items() if n})

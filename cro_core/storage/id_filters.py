@@ -8,6 +8,7 @@ Filters of growing size share the ids.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
 
@@ -25,6 +26,15 @@ _DIGEST = Struct("<6Q2I")
 the places, scaled to the filter's size."""
 
 _PLACES = 2**32
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A stored Bloom filter; of the same number and the same ids it never changes."""
+
+    number: int
+    ids: int
+    bits: bytes
 
 
 def capacity(place: int) -> int:

@@ -25,6 +25,7 @@ import sqlalchemy as sa
 from cro_core.clock import from_micros
 from cro_core.errors import StoreError
 from cro_core.storage import duckdb_connection, schema
+from cro_core.storage.id_filters import Filter
 
 if TYPE_CHECKING:
     import duckdb
@@ -82,14 +83,14 @@ class Lake:
 
     Args:
         location: the folder or address.
-        keep_in: a folder of this machine for what is kept of it (:mod:`cro_core.analytics.unit_cache`); nothing is without.
+        keep_in: a folder of this machine for what is kept of it (:mod:`cro_core.storage.generations`); nothing is without.
     """
 
     def __init__(self, location: str, keep_in: Path | None = None) -> None:
         self.location = location.rstrip("/")
         self.keep_in = keep_in
-        self.cache: dict[str, Any] = {}
-        """What this process has read of it already, by name; its users check that it is still true."""
+        self.filters: tuple[int, Sequence[Filter]] = (0, ())
+        """The filters of the sealed ids that this process has read, after the number of the seal that they belong to."""
         self._files: dict[int, Sequence[File]] = {}
         self._reader: duckdb.DuckDBPyConnection | None = None
         self._opening = threading.Lock()
@@ -99,8 +100,6 @@ class Lake:
     def remote(self) -> bool:
         """Whether it is in an object store."""
         return "://" in self.location
-
-    # Reading
 
     def files(self, version: int, first: str | None = None, last: str | None = None) -> list[str]:
         """The Parquet files of a version, as DuckDB's ``read_parquet`` takes them.
@@ -199,8 +198,6 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
         with self.reading() as cursor:
             found = cursor.execute(query, {"files": files, **given}).fetchall()
         return [Held(day_of(day * DAY_MICROS), *rest) for day, *rest in found]
-
-    # Writing
 
     def undo(self, noted: int | None) -> None:
         """Takes back what was committed after the version that counts, by a process that was stopped in between."""

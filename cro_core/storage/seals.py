@@ -39,15 +39,6 @@ class Seal:
     """How many events it holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """A stored Bloom filter; of the same number and the same ids it never changes."""
-
-    number: int
-    ids: int
-    bits: bytes
-
-
 NEWEST = (  # built once: each group of posts asks
     sa.select(schema.lake_versions.c.number, schema.lake_versions.c.version, schema.lake_versions.c.events)
     .order_by(schema.lake_versions.c.number.desc())
@@ -97,23 +88,25 @@ def _lake(connection: sa.Connection) -> Lake:
     return lake
 
 
-def _filters(connection: sa.Connection, lake: Lake, number: int) -> Sequence[Filter]:
+def _filters(connection: sa.Connection, lake: Lake, number: int) -> Sequence[id_filters.Filter]:
     """The filters at a snapshot, read again only where they have grown."""
-    cached: tuple[int, Sequence[Filter]] = lake.cache.get("filters", (0, ()))
-    if cached[0] == number:
-        return cached[1]
-    found = stored_filters(connection, cached[1])
-    lake.cache["filters"] = number, found
-    return found
+    known_number, known = lake.filters
+    if known_number == number:
+        return known
+    filters = stored_filters(connection, known)
+    lake.filters = number, filters
+    return filters
 
 
-def stored_filters(connection: sa.Connection, known: Sequence[Filter] = ()) -> list[Filter]:
+def stored_filters(
+    connection: sa.Connection, known: Sequence[id_filters.Filter] = ()
+) -> list[id_filters.Filter]:
     """The filters as stored, oldest first; the bits of those that are known already are not read again."""
     table = schema.id_filters.c
     same = {(f.number, f.ids): f for f in known}
     query = sa.select(table.number, table.ids).order_by(table.number)
     return [
-        same.get((number, ids)) or Filter(number, ids, _bits(connection, number))
+        same.get((number, ids)) or id_filters.Filter(number, ids, _bits(connection, number))
         for number, ids in connection.execute(query).all()
     ]
 
@@ -137,19 +130,19 @@ def remember(database: Database, ids: Collection[str]) -> None:
             connection.execute(sa.insert(table).values(number=one.number, ids=one.ids, bits=one.bits))
 
 
-def _grown(found: Sequence[Filter], ids: Collection[str]) -> list[Filter]:
+def _grown(found: Sequence[id_filters.Filter], ids: Collection[str]) -> list[id_filters.Filter]:
     """Those filters that change, or are added, so that they hold more ids."""
     missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in found], ids)))
-    last = found[-1] if found else Filter(0, 0, id_filters.empty(0))
-    changed: list[Filter] = []
+    last = found[-1] if found else id_filters.Filter(0, 0, id_filters.empty(0))
+    changed: list[id_filters.Filter] = []
     while missing:
         room = id_filters.capacity(last.number) - last.ids
         if room:
             part, missing = missing[:room], missing[room:]
-            last = Filter(last.number, last.ids + len(part), id_filters.with_ids(last.bits, part))
+            last = id_filters.Filter(last.number, last.ids + len(part), id_filters.with_ids(last.bits, part))
             changed.append(last)
         else:
-            last = Filter(last.number + 1, 0, id_filters.empty(last.number + 1))
+            last = id_filters.Filter(last.number + 1, 0, id_filters.empty(last.number + 1))
     return changed
 
 

@@ -15,7 +15,8 @@ from cro_core.errors import InvalidInput
 from cro_core.home import Home
 from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import erasure, journal
-from cro_core.workflows.seal import Sealer, events_of, sealing
+from cro_core.storage.sealing import Sealer, events_of
+from cro_core.workflows.seal import only_sealer
 
 FORGET = "visitor.forget"
 SUBJECT = "visitor"
@@ -35,7 +36,7 @@ class Forgotten:
 
     @property
     def text(self) -> str:
-        """The same in a sentence."""
+        """What was removed, in a sentence."""
         return (
             f"Removed {self.events:,} events ({self.sealed_events:,} of them sealed), {self.exposures:,} exposures "
             f"and {self.quarantined:,} quarantined items of {self.visitors} visitor(s)."
@@ -62,29 +63,28 @@ def forget(home: Home, visitors: Sequence[str], *, now: datetime, actor: str) ->
     if not names or not all(names):
         raise InvalidInput("visitor is empty: give the id that the website posts as user_id", field="visitor")
     units = sorted({pseudonym(home.salt, name) for name in names})
-    with sealing(home, now) as work:
-        found = _remove(work, units, actor)
-        work.clean()
-    return found
+    with only_sealer(home, now) as sealer:
+        forgotten = _remove(sealer, units, actor)
+        sealer.clean()
+    return forgotten
 
 
-def _remove(work: Sealer, units: Sequence[str], actor: str) -> Forgotten:
-    home, version = work.home, work.version
-    held = [] if version is None else home.lake.holding(version, "unit", units)
-    with home.db.read() as connection:
+def _remove(sealer: Sealer, units: Sequence[str], actor: str) -> Forgotten:
+    held = sealer.holding("unit", units)
+    with sealer.database.read() as connection:
         sessions = erasure.sessions(connection, units) | {one.session for one in held if one.session}
         items, last = erasure.suspects(connection, sessions.union(units))
-    with work.rewriting({one.day for one in held}, "forget", without=units) as connection:
+    with sealer.rewriting({one.day for one in held}, "forget", without=units) as connection:
         # Whoever is forgotten may have come again in the meantime.
         sessions |= erasure.sessions(connection, units)
         newer, _ = erasure.suspects(connection, sessions.union(units), last)
         events, exposures = erasure.of_visitors(connection, units)
         erasure.from_quarantine(connection, [*items, *newer])
         sealed = events_of(held)
-        erasure.count(connection, events + sealed)
+        erasure.add_to_receipts(connection, events + sealed)
         erasure.mark(connection)
-        found = Forgotten(
+        forgotten = Forgotten(
             len(units), (events + sealed).total(), sealed.total(), exposures, len(items) + len(newer)
         )
-        journal.log(connection, at=work.now, actor=actor, action=FORGET, subject=SUBJECT, after=found)
-    return found
+        journal.log(connection, at=sealer.now, actor=actor, action=FORGET, subject=SUBJECT, after=forgotten)
+    return forgotten

@@ -20,8 +20,7 @@ from cro_core.analytics import unit_cache
 from cro_core.analytics.reader import Reading, reading
 from cro_core.domain import Cell, Event, Experiment, Goal
 from cro_core.home import Home
-from cro_core.storage import seals
-from cro_core.workflows import seal as sealing
+from cro_core.storage import generations, sealing, seals
 from cro_core.workflows.seal import seal
 
 EXPERIMENT = running(window=timedelta(hours=6))
@@ -187,7 +186,7 @@ def test_what_is_being_made_when_a_generation_ends_is_not_kept(
 
     def overtaken(self: unit_cache.Keeper, place: Path, before: Any, files: Sequence[str]) -> None:
         write(self, place, before, files)
-        unit_cache.drop(folder(home), before=1)
+        generations.drop(folder(home), before=1)
 
     monkeypatch.setattr(unit_cache.Keeper, "_write", overtaken)
 

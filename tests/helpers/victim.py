@@ -18,12 +18,12 @@ from typing import Any
 import pandas as pd  # noqa: F401  Arrow would import it in each process, which takes longer than the work
 
 from cro_core.home import open_home
-from cro_core.storage import seals
+from cro_core.storage import sealing, seals
 from cro_core.storage.database import Database
 from cro_core.storage.lake import Lake
-from cro_core.workflows import seal as sealing
+from cro_core.storage.sealing import Sealer
 from cro_core.workflows.forget import forget
-from cro_core.workflows.seal import Sealer, seal
+from cro_core.workflows.seal import seal
 
 STEPS: dict[str, tuple[Any, str]] = {
     "undo": (Lake, "undo"),
@@ -36,7 +36,7 @@ STEPS: dict[str, tuple[Any, str]] = {
     "remove": (seals, "remove"),
     "tidy": (Database, "tidy"),
     "scrub": (Database, "scrub"),
-    "move": (Sealer, "_move"),
+    "move": (Sealer, "move"),
     "clean": (Sealer, "clean"),
 }
 

@@ -36,10 +36,9 @@ from cro_core.domain import Event, Ratio, to_json
 from cro_core.errors import ConfigError, InvalidInput, StoreError
 from cro_core.home import Home, create_home, open_home
 from cro_core.ingest.pseudonym import pseudonym
-from cro_core.storage import duckdb_connection, schema, seals
+from cro_core.storage import duckdb_connection, schema, sealing, seals
 from cro_core.storage import lake as lake_module
 from cro_core.storage.lake import Lake, arrow_table, raw_columns
-from cro_core.workflows import seal as sealing
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.explain import explain
 from cro_core.workflows.forget import forget

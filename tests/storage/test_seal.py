@@ -37,10 +37,9 @@ from cro_core.home import Home, open_home
 from cro_core.importing import ledger
 from cro_core.ingest.cleaning import Rejection
 from cro_core.storage import events as event_store
-from cro_core.storage import id_filters, journal, schema, seals
-from cro_core.workflows import seal as sealing
+from cro_core.storage import id_filters, journal, schema, sealing, seals
 from cro_core.workflows.orchestrate import orchestrate
-from cro_core.workflows.seal import seal
+from cro_core.workflows.seal import SEAL, SUBJECT, leaving_out, only_sealer, seal
 
 FRIDAY = MONDAY + 4 * DAY
 LATE = FRIDAY + timedelta(hours=9)
@@ -259,9 +258,9 @@ def test_it_is_in_the_audit_trail(home: Home) -> None:
     seal(home, now=LATE, actor="somebody")
 
     with home.db.read() as connection:
-        (entry,) = journal.trail(connection, subject=sealing.SUBJECT)
+        (entry,) = journal.trail(connection, subject=SUBJECT)
         version = seals.current(connection)
-    assert (entry["actor"], entry["action"], entry["at"]) == ("somebody", sealing.SEAL, LATE)
+    assert (entry["actor"], entry["action"], entry["at"]) == ("somebody", SEAL, LATE)
     assert (entry["after"]["events"], entry["after"]["version"]) == (40, version)
 
 
@@ -269,7 +268,7 @@ def test_two_at_once(home: Home) -> None:
     store(home, visits(50))
     with home.lock("seal"), pytest.raises(Busy):
         seal(home, now=LATE)
-    with sealing.sealing(home, LATE), pytest.raises(Busy):
+    with only_sealer(home, LATE), pytest.raises(Busy):
         seal(open_home(home.path, home.environ), now=LATE)
     assert seal(home, now=LATE).events == 50
 
@@ -532,15 +531,15 @@ def test_an_experiment_goes_with_its_sealed_events(home: Home) -> None:
     store(home, [visit(n, LATE, to="old") for n in range(100, 105)])
     mine = {f"event-{n:06d}" for n in range(1, 60, 2)}
 
-    with pytest.raises(ZeroDivisionError), sealing.leaving_out(home, "old", now=LATE):
+    with pytest.raises(ZeroDivisionError), leaving_out(home, "old", now=LATE):
         raise ZeroDivisionError
     assert stored(home).total() == 65
-    with sealing.leaving_out(home, "old", now=LATE) as connection:
+    with leaving_out(home, "old", now=LATE) as connection:
         ledger.remove(connection, "old")
 
     expect(home, mine)
     assert store(home, [visit(n, MONDAY, to="old") for n in range(0, 60, 2)]) == 30
-    with sealing.leaving_out(home, "none", now=LATE):
+    with leaving_out(home, "none", now=LATE):
         pass
 
 

@@ -136,7 +136,7 @@ def test_what_is_kept_and_cannot_be_deleted_is_said(home: Home, monkeypatch: pyt
         raise PermissionError(f"no right to delete {folder}")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cro_core.analytics.unit_cache.shutil.rmtree", refused)
+        patch.setattr("cro_core.storage.generations.shutil.rmtree", refused)
         with pytest.raises(StoreError, match=r"cannot be deleted.*no right.*delete .*units, then try again"):
             forget(home, [PERSON], now=LATE, actor="cli")
     assert "profiles.parquet" in traces(home)
@@ -154,7 +154,7 @@ def test_older_versions_cannot_be_read(home: Home) -> None:
 
     forget(home, [PERSON], now=LATE, actor="cli")
 
-    home.lake.cache.clear()
+    home.lake.filters = (0, ())
     with pytest.raises(StoreError, match="cannot be read"):
         home.lake.present(version, ["event-000001"])
 
