@@ -49,8 +49,9 @@ lock: ## requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade fo
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet $(ARGS) \
 		--output-file requirements.lock pyproject.toml
 
-docs: $(VENV)/.complete ## docs/settings.md anew from the declarations
+docs: $(VENV)/.complete ## docs/settings.md and docs/commands.md anew from the declarations
 	$(BIN)/python tools/settings_page.py > docs/settings.md
+	$(BIN)/python tools/commands_page.py > docs/commands.md
 
 clean: ## removes the environment, caches and builds; data/ and reports/ stay
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

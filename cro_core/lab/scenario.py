@@ -131,6 +131,39 @@ class Scenario:
         return f"{variants}{shares}, {self.profile}, {self.base_rate:.0%}, {effect}"
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A scenario in the words of the settings that it comes from."""
+
+    profile: str
+    base_rate: float
+    uplifts: tuple[float, ...]
+    """True relative uplift of each challenger."""
+    visitors: int
+    """Over all variants until the horizon."""
+    planned_visitors: int
+    """The sample at which an experiment ends if the horizon does not end it first."""
+    days: int
+    """Days of new visitors: the horizon less the conversion window, in whole days."""
+    looks: int
+    """One an hour until the horizon."""
+    adaptive: bool
+    floor: float | None
+    """Least share of a variant; ``None``: shares are fixed."""
+    alpha: float
+    power: float
+    """Planned probability of finding the MDE."""
+    spending: str
+    spending_parameter: float | None
+    """In force; ``None``: the family has none."""
+    mde: float
+    min_uplift: float
+    gate: str
+    futility: bool
+    """In force: not used by plans of less than 50 % power."""
+    min_units: int
+
+
 def planned(scenario: Scenario) -> Scenario:
     """Gives a scenario as many visitors as its plan needs for its MDE."""
     size = plan_size(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from cro_core.lab import Coverage, FalsePositives, Power, Share
+from cro_core.lab.scenario import Setup
 from cro_core.lab.targets import Line
 
 Row = tuple[str, str, str]
@@ -19,6 +20,20 @@ PLAIN = (
     f"{ERRORS} Raw is the uplift as it stands at the end; for the bias it is the one\n"
     "table of all days instead of each day with itself."
 )
+
+
+def setup_text(setup: Setup, programmes: int) -> str:
+    """Writes what is simulated: how many experiments, the truth behind them, their traffic and their rules."""
+    shares = "equal shares" if setup.floor is None else f"shares that move daily, floor {setup.floor:.0%}"
+    shape = "" if setup.spending_parameter is None else f"({setup.spending_parameter:g})"
+    effects = ", ".join(f"{u:+.1%}" for u in setup.uplifts)
+    return (
+        f"{programmes:,} experiments, {setup.looks} hourly looks in {setup.days} days of new visitors\n"
+        f"  truth   rate {setup.base_rate:.3g} ({setup.profile}), uplift {effects}\n"
+        f"  traffic {setup.visitors:,} visitors, {setup.planned_visitors:,} planned for {setup.mde:+.0%}; {shares}\n"
+        f"  rules   alpha {setup.alpha:g}, {setup.spending}{shape}, gate {setup.gate} {setup.min_uplift:.0%}, "
+        f"futility {'on' if setup.futility else 'off'}, at least {setup.min_units} per variant"
+    )
 
 
 def measure_text(measure: FalsePositives | Power | Coverage) -> str:

@@ -169,7 +169,7 @@ def inflation(*, variants: int = 2, adaptive: bool = False, floor: float = 0.3) 
 
     1.10 covers Hwang-Shih-DeCani spending at 336 looks (1.05 by exact theory) and the swing of rates over
     the week. Moving shares cost more the lower the floor; the figures restore 80 % power in this project's
-    simulations (``cro lab power``).
+    simulations (``cro lab measure power``).
 
     Args:
         variants: arms, the control included; three or more are control-matched, which costs nothing more.

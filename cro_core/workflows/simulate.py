@@ -16,7 +16,7 @@ from cro_core.decision import look_plan
 from cro_core.domain import Experiment, Plan, Variant
 from cro_core.errors import InvalidInput
 from cro_core.lab import targets as promises
-from cro_core.lab.scenario import PROFILES
+from cro_core.lab.scenario import PROFILES, Setup
 from cro_core.planning.plans import new_plan
 from cro_core.statistics.sample_size import sample_size
 
@@ -39,39 +39,6 @@ class Asked:
     """The control included."""
     visitors: int | None = None
     """Over all variants until the horizon; ``None``: as many as the planner asks for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What was simulated."""
-
-    profile: str
-    base_rate: float
-    uplifts: tuple[float, ...]
-    """True relative uplift of each challenger."""
-    visitors: int
-    """Over all variants until the horizon."""
-    planned_visitors: int
-    """The sample at which an experiment ends if the horizon does not end it first."""
-    days: int
-    """Days of new visitors: the horizon less the conversion window, in whole days."""
-    looks: int
-    """One an hour until the horizon."""
-    adaptive: bool
-    floor: float | None
-    """Least share of a variant; ``None``: shares are fixed."""
-    alpha: float
-    power: float
-    """Planned probability of finding the MDE."""
-    spending: str
-    spending_parameter: float | None
-    """In force; ``None``: the family has none."""
-    mde: float
-    min_uplift: float
-    gate: str
-    futility: bool
-    """In force: not used by plans of less than 50 % power."""
-    min_units: int
 
 
 @dataclass(frozen=True, slots=True)

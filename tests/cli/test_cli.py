@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.places import ROOT
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from cro_core import cli
 
-COMMANDS: dict[str, Any] = get_command(cli.app).commands  # type: ignore[attr-defined]
+
+def commands(group: Any, before: str = "") -> dict[str, Any]:
+    """Every command by its full name, such as ``lab measure``."""
+    found = {}
+    for name, command in group.commands.items():
+        inner = hasattr(command, "commands")
+        found |= commands(command, f"{before}{name} ") if inner else {before + name: command}
+    return found
+
+
+COMMANDS = commands(get_command(cli.app))
 SERVERS = {"serve", "dashboard"}
+WITHOUT_HOME = {"lab targets"}
 
 
 def run(*arguments: str, code: int = 0) -> str:
@@ -41,6 +53,7 @@ def test_the_commands_people_need_are_there() -> None:
         "demo",
         "serve",
         "import",
+        "outcomes",
         "evaluate",
         "orchestrate",
         "train",
@@ -57,9 +70,16 @@ def test_every_command_has_help_and_an_example(name: str) -> None:
     assert len(command.help or "") > 20
     assert re.search(rf"Example: .*cro {name}\b", command.epilog or "")
     options = {option for parameter in command.params for option in parameter.opts}
-    assert "--home" in options
+    assert ("--home" in options) == (name not in WITHOUT_HOME)
     assert ("--json" in options) == (name not in SERVERS)
-    assert command.epilog.removeprefix("Example: ") in run(name, "--help").replace("\n", " ")
+    shown = " ".join(run(*name.split(), "--help").split())
+    assert command.epilog.removeprefix("Example: ") in shown
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_stands_in_a_document(name: str) -> None:
+    texts = [file.read_text() for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    assert any(re.search(rf"`cro {name}`", text) for text in texts), "run `make docs`"
 
 
 def test_init_makes_a_home_once(tmp_path: Path) -> None:

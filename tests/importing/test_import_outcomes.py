@@ -321,7 +321,7 @@ def test_the_command_line(tmp_path: Path, table: Callable[..., Path]) -> None:
     }
     import_file(home, visitors, mapping, now=datetime(2026, 3, 10, tzinfo=UTC))
     bookings = table("who,day,eur", "u1,2026-05-01 12:00,80", "u9,2026-05-01 12:00,80")
-    asked = ["import", str(bookings), "--outcomes", "--goal", "booked", "--visitor-column", "who", "--time-column", "day",
+    asked = ["outcomes", str(bookings), "--goal", "booked", "--visitor-column", "who", "--time-column", "day",
              "--value-column", "eur", "--zone", "Europe/Paris", "--home", str(home.path), "--json"]  # fmt: skip
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
@@ -365,9 +365,8 @@ def test_an_import_that_is_killed_is_ended_by_the_next(tmp_path: Path, table: Ca
         sys.executable,
         "-m",
         "cro_core.cli",
-        "import",
+        "outcomes",
         str(file),
-        "--outcomes",
         "--mapping",
         str(toml),
     ]

@@ -1,4 +1,4 @@
-"""``cro lab``: the engine simulated under the settings; every option counts, every refusal is named."""
+"""``cro lab measure`` and ``targets``: the engine simulated under the settings; every option counts, every refusal is named."""
 
 import json
 import os
@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cro_core import cli, lab
+from cro_core.cli.lab import LAB_SEED
 from cro_core.config import resolve
 from cro_core.errors import CroError, InvalidInput
 from cro_core.lab.targets import table
@@ -65,7 +66,7 @@ def under(
 
 
 def test_without_a_home_the_shipped_settings_are_simulated() -> None:
-    setup = call_json("fpr", "--programmes", "20")["setup"]
+    setup = call_json("measure", "fpr", "--programmes", "20")["setup"]
     assert (setup["alpha"], setup["mde"], setup["min_uplift"], setup["base_rate"]) == (0.05, 0.1, 0.1, 0.03)
     assert (setup["days"], setup["looks"]) == (13, 312)  # the last visitors have a day to convert
     assert setup["visitors"] == setup["planned_visitors"] == 2 * round(1.3 * sample_size(0.03, 0.1))
@@ -77,21 +78,21 @@ def test_a_home_gives_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     site = tmp_path / "site"
     site.mkdir()
     (site / "cro-config.json").write_text('{"automation": {"confidence_level": 0.9}}')
-    assert call_json("fpr", *FAST)["setup"]["alpha"] == 0.05
+    assert call_json("measure", "fpr", *FAST)["setup"]["alpha"] == 0.05
     for arguments in (("--home", str(site)), ()):
-        assert call_json("fpr", *FAST, *arguments)["setup"]["alpha"] == 0.1
+        assert call_json("measure", "fpr", *FAST, *arguments)["setup"]["alpha"] == 0.1
         monkeypatch.chdir(site)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CRO_HOME", str(site))
-    assert call_json("fpr", *FAST)["setup"]["alpha"] == 0.1
+    assert call_json("measure", "fpr", *FAST)["setup"]["alpha"] == 0.1
     monkeypatch.setenv("CRO_HOME", str(tmp_path / "gone"))
     with pytest.raises(CroError, match="is not a home"):
-        call("fpr", *FAST)
+        call("measure", "fpr", *FAST)
 
 
 def test_the_environment_counts_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRO_STATISTICS__FUTILITY", "false")
-    assert call_json("fpr", *FAST)["setup"]["futility"] is False
+    assert call_json("measure", "fpr", *FAST)["setup"]["futility"] is False
 
 
 CALM: dict[str, Any] = {
@@ -202,48 +203,48 @@ def test_long_horizons_are_simulated_in_smaller_batches() -> None:
 )
 @pytest.mark.parametrize("what", ["power", "coverage"])
 def test_every_option_changes_the_answer(short: None, what: str, options: tuple[str, str]) -> None:
-    plain, changed = call_json(what, *FAST), call_json(what, *FAST, *options)
+    plain, changed = call_json("measure", what, *FAST), call_json("measure", what, *FAST, *options)
     assert plain["found"] != changed["found"]
 
 
 def test_the_same_options_give_the_same_answer(short: None) -> None:
-    assert call_json("fpr", *FAST) == call_json("fpr", *FAST)
+    assert call_json("measure", "fpr", *FAST) == call_json("measure", "fpr", *FAST)
 
 
 def test_what_is_asked_for_is_measured() -> None:
-    fpr, power, coverage = (call_json(what, *FAST) for what in ("fpr", "power", "coverage"))
+    fpr, power, coverage = (call_json("measure", what, *FAST) for what in ("fpr", "power", "coverage"))
     assert set(fpr["found"]) == {"any", "challenger", "naive", "sample"}
     assert {"power", "wrong", "futile", "sample", "naive"} == set(power["found"])
     assert {"stagewise", "repeated", "median", "bias", "pooled_bias"} <= set(coverage["found"])
     assert (fpr["setup"]["uplifts"], power["setup"]["uplifts"]) == ([0.0], [0.1])
     assert fpr["programmes"] == 60
-    assert fpr["seed"] == cli.LAB_SEED
+    assert fpr["seed"] == LAB_SEED
     assert fpr["found"]["naive"]["value"] > 0.4 > fpr["found"]["any"]["value"]
     assert power["found"]["power"]["value"] > 0.6
     assert power["found"]["power"]["error"] > 0
-    three = call_json("power", *FAST, "--variants", "3", "--uplift", "0.2")
+    three = call_json("measure", "power", *FAST, "--variants", "3", "--uplift", "0.2")
     assert three["setup"]["uplifts"] == [0.2, 0.0]
     assert three["setup"]["floor"] == pytest.approx(0.1)
 
 
 def test_no_effect_has_no_ratio_to_it(short: None) -> None:
-    found = call_json("coverage", *FAST, "--uplift", "0")["found"]
+    found = call_json("measure", "coverage", *FAST, "--uplift", "0")["found"]
     assert (found["median"], found["exaggeration"]) == (None, None)
-    assert "median estimate / truth             -\n" in call("coverage", *FAST, "--uplift", "0")
+    assert "median estimate / truth             -\n" in call("measure", "coverage", *FAST, "--uplift", "0")
 
 
 def test_the_text_has_errors_and_the_naive_rule_beside() -> None:
-    answer, text = call_json("fpr", *FAST), call("fpr", *FAST)
+    answer, text = call_json("measure", "fpr", *FAST), call("measure", "fpr", *FAST)
     for name in ("any", "naive"):
         share = answer["found"][name]
         assert f"{share['value']:.2%} ± {share['error']:.2%}" in text
     assert "naive rule" in text
     assert "60 experiments, 312 hourly looks" in text
-    assert "raw, pooled" in call("coverage", *FAST)
+    assert "raw, pooled" in call("measure", "coverage", *FAST)
 
 
 def test_a_bar_is_shown_to_people_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert CliRunner().invoke(cli.app, ["lab", "fpr", *FAST, "--json"]).stderr == ""
+    assert CliRunner().invoke(cli.app, ["lab", "measure", "fpr", *FAST, "--json"]).stderr == ""
     config = resolve(CALM, {}).config
     for quiet in (True, False):
         simulate(config, "fpr", Asked(), 20, np.random.default_rng(1), quiet=quiet)
@@ -296,24 +297,25 @@ def test_a_promise_not_kept_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fpr", "--profile", "weekly"], "profile is 'weekly': choose from const, week, promo, decay"),
-        (["fpr", "--profile", ""], "profile is '': choose from"),
-        (["fpr", "--uplift", "0.1"], "uplift is 0.1: a false positive needs a true uplift of 0"),
-        (["power", "--uplift", "0"], "uplift is 0: power is the chance to find a true one"),
-        (["power", "--uplift", "nan"], "uplift is nan"),
-        (["power", "--uplift", "900"], "rates run from"),
-        (["coverage", "--uplift", "nan"], "rates run from"),
-        (["fpr", "--base-rate", "3"], "base_rate is 3: give a fraction between 0 and 1"),
-        (["fpr", "--base-rate", "0.9"], "rates run from|relative_uplift is 0.1"),
-        (["fpr", "--variants", "1"], "variants is 1: give at least 2"),
-        (["fpr", "--visitors", "199"], "visitors is 199: nothing is decided below 100 per variant"),
-        (["fpr", "--only", "T1"], "--only is .*: it belongs to targets, leave it out"),
-        (["fpr", "--output", "x.md"], "--output is x.md: it belongs to targets"),
-        (["fpr", "--home", "gone"], "is not a home"),
+        (
+            ["measure", "fpr", "--profile", "weekly"],
+            "profile is 'weekly': choose from const, week, promo, decay",
+        ),
+        (["measure", "fpr", "--profile", ""], "profile is '': choose from"),
+        (["measure", "fpr", "--uplift", "0.1"], "uplift is 0.1: a false positive needs a true uplift of 0"),
+        (["measure", "power", "--uplift", "0"], "uplift is 0: power is the chance to find a true one"),
+        (["measure", "power", "--uplift", "nan"], "uplift is nan"),
+        (["measure", "power", "--uplift", "900"], "rates run from"),
+        (["measure", "coverage", "--uplift", "nan"], "rates run from"),
+        (["measure", "fpr", "--base-rate", "3"], "base_rate is 3: give a fraction between 0 and 1"),
+        (["measure", "fpr", "--base-rate", "0.9"], "rates run from|relative_uplift is 0.1"),
+        (["measure", "fpr", "--variants", "1"], "variants is 1: give at least 2"),
+        (
+            ["measure", "fpr", "--visitors", "199"],
+            "visitors is 199: nothing is decided below 100 per variant",
+        ),
+        (["measure", "fpr", "--home", "gone"], "is not a home"),
         (["targets", "--only", "T7"], "target is 'T7': choose from T1, T2, T3, T4, T5, T6, T8"),
-        (["targets", "--profile", "week"], "--profile is week: the targets are worded for scenarios"),
-        (["targets", "--base-rate", "0.1"], "--base-rate is 0.1: the targets"),
-        (["targets", "--home", "."], "--home is .: the targets are worded"),
         (["targets", "--output", "no/where.md"], "give a file in a folder that exists"),
     ],
 )
@@ -322,8 +324,24 @@ def test_refusals_are_named(arguments: list[str], says: str) -> None:
         call(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["measure", "fpr", "--only", "T1"], "--only"),
+        (["measure", "fpr", "--output", "x.md"], "--output"),
+        (["targets", "--profile", "week"], "--profile"),
+        (["targets", "--base-rate", "0.1"], "--base-rate"),
+        (["targets", "--home", "."], "--home"),
+    ],
+)
+def test_each_command_has_options_of_its_own(arguments: list[str], option: str) -> None:
+    refused = CliRunner().invoke(cli.app, ["lab", *arguments])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"No such option: {option}" in refused.stderr
+
+
 def test_a_refusal_is_one_line_or_json() -> None:
-    command = [sys.executable, "-m", "cro_core.cli", "lab", "fpr", "--profile", "weekly"]
+    command = [sys.executable, "-m", "cro_core.cli", "lab", "measure", "fpr", "--profile", "weekly"]
     plain = subprocess.run(command, capture_output=True, text=True)
     assert (plain.returncode, plain.stdout) == (2, "")
     assert plain.stderr == "error: profile is 'weekly': choose from const, week, promo, decay\n"
@@ -332,7 +350,7 @@ def test_a_refusal_is_one_line_or_json() -> None:
 
 
 def test_no_programmes_are_refused() -> None:
-    refused = CliRunner().invoke(cli.app, ["lab", "fpr", "--programmes", "0"])
+    refused = CliRunner().invoke(cli.app, ["lab", "measure", "fpr", "--programmes", "0"])
     assert (refused.exit_code, "--programmes" in refused.output) == (2, True)
     with pytest.raises(InvalidInput, match="programmes is 0"):
         under(CALM, programmes=0)

@@ -331,7 +331,7 @@ def test_killed_at_every_step(home: Home, victim: Victims) -> None:
 
 
 def test_command(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cro_core.cli.open_home", lambda _: home)
+    monkeypatch.setattr("cro_core.cli.data.open_home", lambda _: home)
     store(home, [*theirs(home), *visits(20)])
     runner = CliRunner()
 
