@@ -2,7 +2,7 @@
 # Say PYTHON=... for another interpreter, UV= to do without uv, JOBS=... for more test processes, ARGS=... for options.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lab bench jupyter lock docs clean browser
+.PHONY: help setup demo test test-slow lint lab bench jupyter lock docs clean browser
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
@@ -19,15 +19,18 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 setup: $(VENV)/.complete ## the environment in .venv, with everything that developing needs
 
 demo: $(VENV)/.runtime ## an experiment's whole life, on a simulated clock; ends by saying where the report is
 	$(BIN)/cro demo $(ARGS)
 
-test: $(VENV)/.complete browser ## the whole test suite and every notebook; ARGS='-m "not slow"' for less
+test: $(VENV)/.complete browser ## every kind of test, small where size takes time, and every notebook; ends by saying what it left out
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --nbmake $(ARGS)
+
+test-slow: $(VENV)/.complete browser ## the rest: what test leaves out, and at its full size what it reduces
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --full $(ARGS)
 
 lint: $(VENV)/.complete ## ruff, mypy, and that notebooks carry no output
 	$(BIN)/ruff check .

@@ -78,8 +78,8 @@ class Limits:
             if rate is None
             else RateLimitItemPerSecond(max(1, round(rate * WINDOW_SECONDS)), WINDOW_SECONDS)
         )
-        self._storage = Bounded()
-        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
+        self.storage = Bounded()
+        self._limiter = SlidingWindowCounterRateLimiter(self.storage)
 
     def check(self, request: Request, home: Home) -> None:
         """Counts the request, unless it is this machine's own.
@@ -141,7 +141,7 @@ class Limits:
         Requests of the window before count by the share of it that the last ten seconds still hold. (What the
         library itself tells is the next change of the count, which may not be enough.)
         """
-        before, before_left, current, current_left = self._storage.get_sliding_window(key, WINDOW_SECONDS)
+        before, before_left, current, current_left = self.storage.get_sliding_window(key, WINDOW_SECONDS)
         room = most.amount - current
         seconds = (
             before_left - room * WINDOW_SECONDS / before if room and before else current_left - WINDOW_SECONDS

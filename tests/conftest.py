@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,61 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 BACKENDS = ("sqlite", "postgres")
+LEFT_OUT = pytest.StashKey[dict[str, dict[str, int]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--full``, which ``make test-slow`` gives."""
+    text = "the slow tests, and those that are otherwise reduced, at their full size; no others"
+    parser.addoption("--full", action="store_true", help=text)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test runs at its reduced size or, if it has none and is slow, not at all; under ``--full`` the rest."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    reduced = [item for item in items if item.get_closest_marker("sizes") and item not in slow]
+    if config.getoption("full"):
+        chosen = [item for item in items if item in slow or item in reduced]
+    else:
+        chosen = [item for item in items if item not in slow]
+        config.stash[LEFT_OUT] = {"left out": _by_file(slow), "reduced": _by_file(reduced)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def _by_file(items: list[pytest.Item]) -> dict[str, int]:
+    names = (item.path.stem.removeprefix("test_").replace("_", " ") for item in items)
+    return dict(Counter(names).most_common())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What a worker has left out is known to it alone: it tells the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """All workers have left out the same."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Nothing is left out in silence."""
+    found = config.stash.get(LEFT_OUT, {})
+    for what in ("left out", "reduced"):
+        if counts := found.get(what):
+            files = ", ".join(f"{name} {number}" for name, number in counts.items())
+            terminalreporter.write_line(
+                f"{sum(counts.values())} tests {what} here, whole under make test-slow: {files}"
+            )
+
+
+@pytest.fixture
+def size(request: pytest.FixtureRequest) -> Any:
+    """The first of the two that the test's mark ``sizes`` gives; the second under ``make test-slow``."""
+    small, full = request.node.get_closest_marker("sizes").args
+    return full if request.config.getoption("full") else small
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -238,7 +238,7 @@ class Keeper:
             # Made before anything is read: if the generation ends meanwhile, nothing of it can be written any more.
             place.mkdir(parents=True)
             drop(generation.parent, before=int(generation.name))
-            self._write(place, before, sorted(files.difference(before.files if before else ())))
+            self.write(place, before, sorted(files.difference(before.files if before else ())))
             (place / FILES).write_text(json.dumps(sorted(files)), encoding="utf-8")
             place.rename(final)
             _tidy(generation, self._name)
@@ -247,8 +247,18 @@ class Keeper:
             shutil.rmtree(place, ignore_errors=True)
         return Making(final, files) if (final / FILES).exists() else None
 
-    def _write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
-        """Writes the files of a making: what ``before`` says, completed by files of the lake."""
+    def write(self, place: Path, before: Making | None, added: Sequence[str]) -> None:
+        """Writes the files of a making: what ``before`` says, completed by files of the lake.
+
+        Args:
+            place: an empty folder.
+            before: an earlier making; None starts from nothing.
+            added: the files of the lake that it lacks.
+
+        Raises:
+            OSError: they cannot be written.
+            StoreError: the lake cannot be read.
+        """
         sealed = event_scan.parquet(added)
         goals = place / GOALS
         goals.mkdir()

@@ -141,7 +141,7 @@ def run_notebook(home: Home, name: str, parameters: Json, *, run_id: str, now: d
     with home.lock(f"job-{name}"), _kernel(home) as kernel:
         folder.mkdir(parents=True, exist_ok=True)
         execute = _papermill(parameters, home.path, kernel)
-        notebook, node = _run_whole(source, folder / f"{stem}.ipynb", execute)
+        notebook, node = run_whole(source, folder / f"{stem}.ipynb", execute)
         outcome = _outcome(node, notebook)
         from cro_core.jupyter.export import export
 
@@ -183,8 +183,20 @@ def _papermill(parameters: Json, folder: Path, kernel: type[Any]) -> _Execute:
     return execute
 
 
-def _run_whole(source: Path, target: Path, execute: _Execute) -> tuple[Path, Any]:
-    """Executes into a temporary name and gives the notebook its own only when it is whole."""
+def run_whole(source: Path, target: Path, execute: _Execute) -> tuple[Path, Any]:
+    """Executes a notebook into a temporary name, which becomes its own only when it is whole.
+
+    Args:
+        source: the notebook.
+        target: what the executed one is called; one that failed or was interrupted ends in ``.failed.ipynb``.
+        execute: given the source and the temporary name.
+
+    Returns:
+        The target, and the executed notebook's content.
+
+    Raises:
+        RunFailed: it failed; the error names the cell, where it was one, and the notebook that was kept.
+    """
     draft = target.with_name(f".{target.stem}.tmp.ipynb")
     try:
         node = execute(source, draft)

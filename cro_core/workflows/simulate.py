@@ -95,7 +95,7 @@ def simulate(
             f"visitors is {asked.visitors}: nothing is decided below {plan.min_units} per variant, give at least {least}",
             field="visitors",
         )
-    scenario = _scenario(plan, what, asked)
+    scenario = scenario_of(plan, what, asked)
 
     def progress(sizes: Sequence[int]) -> Iterator[int]:
         with tqdm(total=sum(sizes), desc=what, unit=" programmes", disable=quiet) as bar:
@@ -166,8 +166,17 @@ def _check(what: Measure, asked: Asked) -> None:
         )
 
 
-def _scenario(plan: Plan, what: Measure, asked: Asked) -> lab.Scenario:
-    """The experiment that the settings would make, with its truth."""
+def scenario_of(plan: Plan, what: Measure, asked: Asked) -> lab.Scenario:
+    """The experiment that the settings would make, with its truth.
+
+    Args:
+        plan: made from the settings.
+        what: to be measured; a false positive has no true uplift.
+        asked: what the scenario is to be instead.
+
+    Raises:
+        InvalidInput: the plan has no base rate, or says nothing of the number of units.
+    """
     days = max(round((plan.horizon - plan.window) / DAY), 1)
     rate, planned = plan.base_rate, plan.units
     if rate is None or planned is None:  # new_plan always gives both

@@ -230,11 +230,14 @@ def _log(experiment: Experiment, rng: np.random.Generator, number: int) -> list[
     return log
 
 
+@pytest.mark.sizes(2, 4)
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_random_logs_give_what_the_second_implementation_gives(database: Database, name: str) -> None:
+def test_random_logs_give_what_the_second_implementation_gives(
+    database: Database, name: str, size: int
+) -> None:
     experiment = stored(database, EXPERIMENTS[name], running("cta", ("a", "b", "c")))
     seen: Counter[str] = Counter()
-    for seed in range(4):
+    for seed in range(size):
         rng = np.random.default_rng([seed, len(name)])
         log = _log(experiment, rng, 100)
         with database.write() as connection:
@@ -334,9 +337,10 @@ def seal(database: Database, ids: Sequence[str]) -> None:
         assert seals.remove(connection, ids) == len(rows) == len(ids)
 
 
+@pytest.mark.sizes(2, 3)
 @pytest.mark.parametrize("name", ["three", "moved", "after"])
 def test_neither_the_place_nor_the_order_of_arrival_changes_a_number(
-    database_url: str, tmp_path: Path, name: str
+    database_url: str, tmp_path: Path, name: str, size: int
 ) -> None:
     """To the last bit: nothing sealed, any part of it, late events beside it, everything sealed.
 
@@ -355,7 +359,7 @@ def test_neither_the_place_nor_the_order_of_arrival_changes_a_number(
         with database.read() as connection, reader.reading(connection, experiment, LATE) as reading:
             return {moment: everything(reading.at(moment)) for moment in moments}
 
-    for attempt in range(3):
+    for attempt in range(size):
         keep_in = tmp_path / f"kept{attempt}" if attempt else None
         database = Database(database_url, Lake(str(tmp_path / f"lake{attempt}"), keep_in))
         with database.write() as connection:

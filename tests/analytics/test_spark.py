@@ -346,7 +346,7 @@ def test_a_file_that_is_gone_is_named(home: Home, master: str, tmp_path: Path) -
                     reading.cells()
             shutil.copy(aside, file)
             with reader.reading(connection, experiment, LATE, engine=master) as reading:
-                reading._look_at("events")
+                assert reading.waterfall()
                 file.unlink()
                 with pytest.raises(StoreError, match="each worker must reach the lake") as refused:
                     reading.cells()

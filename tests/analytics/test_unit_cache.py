@@ -77,13 +77,13 @@ def files_of(making: Path) -> set[str]:
 def added(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The files of the lake that each making has read."""
     read: list[list[str]] = []
-    write = unit_cache.Keeper._write
+    write = unit_cache.Keeper.write
 
     def watched(self: unit_cache.Keeper, place: Path, before: Any, files: Sequence[str]) -> None:
         read.append(list(files))
         write(self, place, before, files)
 
-    monkeypatch.setattr(unit_cache.Keeper, "_write", watched)
+    monkeypatch.setattr(unit_cache.Keeper, "write", watched)
     return read
 
 
@@ -182,13 +182,13 @@ def test_what_is_being_made_when_a_generation_ends_is_not_kept(
 ) -> None:
     store(home, day(1))
     seal(home, now=LAST, force=True)
-    write = unit_cache.Keeper._write
+    write = unit_cache.Keeper.write
 
     def overtaken(self: unit_cache.Keeper, place: Path, before: Any, files: Sequence[str]) -> None:
         write(self, place, before, files)
         generations.drop(folder(home), before=1)
 
-    monkeypatch.setattr(unit_cache.Keeper, "_write", overtaken)
+    monkeypatch.setattr(unit_cache.Keeper, "write", overtaken)
 
     assert look(home) == anew(home)
     assert [f for f in folder(home).rglob("*") if f.is_file()] == []
@@ -197,14 +197,14 @@ def test_what_is_being_made_when_a_generation_ends_is_not_kept(
 def test_two_at_once_keep_one(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     store(home, day(1))
     seal(home, now=LAST, force=True)
-    write = unit_cache.Keeper._write
+    write = unit_cache.Keeper.write
 
     def beside(self: unit_cache.Keeper, place: Path, before: Any, files: Sequence[str]) -> None:
-        monkeypatch.setattr(unit_cache.Keeper, "_write", write)
+        monkeypatch.setattr(unit_cache.Keeper, "write", write)
         look(home)
         write(self, place, before, files)
 
-    monkeypatch.setattr(unit_cache.Keeper, "_write", beside)
+    monkeypatch.setattr(unit_cache.Keeper, "write", beside)
 
     assert look(home) == anew(home)
     assert len(makings(home)) == 1

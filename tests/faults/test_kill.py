@@ -12,11 +12,11 @@ from helpers.fault_means import Service, accounted, load, until_more
 from cro_core.home import Home
 
 
-@pytest.mark.slow
+@pytest.mark.sizes(1, 10)
 def test_a_killed_service_loses_nothing_it_acknowledged(
-    shop: Home, serve: Callable[..., Service], database_url: str
+    shop: Home, serve: Callable[..., Service], size: int
 ) -> None:
-    rounds = 10 if database_url.startswith("sqlite") else 3
+    rounds = size if shop.database_url.startswith("sqlite") else min(size, 3)
     service = serve(shop)
     draw = random.Random(7)
     with load([service.port]) as ledger:

@@ -60,15 +60,15 @@ def careful_shop(own_postgres: Postgres, tmp_path: Path) -> Iterator[Home]:
     home.db.close()
 
 
-@pytest.mark.slow
+@pytest.mark.sizes(1, 2)
 def test_services_outlive_a_crash_of_postgresql(
-    own_postgres: Postgres, careful_shop: Home, serve: Callable[..., Service]
+    own_postgres: Postgres, careful_shop: Home, serve: Callable[..., Service], size: int
 ) -> None:
     services = [serve(careful_shop), serve(careful_shop)]
     workers = [service.worker for service in services]
     with load([service.port for service in services], clients=8) as ledger:
         ledger.in_doubt = True  # a commit may outlive the server that did not come to confirm it
-        for _ in range(2):
+        for _ in range(size):
             until_more(ledger.acknowledgements, 300)
             before = ledger.refused()
             own_postgres.control("restart", "-m", "immediate")

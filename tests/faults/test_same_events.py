@@ -15,14 +15,15 @@ from helpers.service_samples import exposure
 
 from cro_core.home import Home
 
-EVENTS = 10_000
 TIMES = 3
 CLIENTS = 4
 
 
-def _events() -> list[dict[str, Any]]:
+def _events(number: int) -> list[dict[str, Any]]:
     """Each visitor meets the experiment again and again, so that writers also meet at its first exposure."""
-    return [exposure(f"v{n % 2_500}", ("control", "call")[n % 2], id=f"same-{n}") for n in range(EVENTS)]
+    return [
+        exposure(f"v{n % (number // 4)}", ("control", "call")[n % 2], id=f"same-{n}") for n in range(number)
+    ]
 
 
 def _batches(events: list[dict[str, Any]], draw: random.Random) -> list[list[dict[str, Any]]]:
@@ -36,13 +37,13 @@ def _batches(events: list[dict[str, Any]], draw: random.Random) -> list[list[dic
     return cut
 
 
-@pytest.mark.slow
+@pytest.mark.sizes(1_000, 10_000)
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_same_events_from_four_clients_are_stored_once(
-    shop: Home, serve: Callable[..., Service], processes: int
+    shop: Home, serve: Callable[..., Service], processes: int, size: int
 ) -> None:
     ports = [serve(shop).port for _ in range(processes)]
-    ledger, events, draw = Ledger(), _events(), random.Random(processes)
+    ledger, events, draw = Ledger(), _events(size), random.Random(processes)
     orders = [_batches(events, draw) for _ in range(TIMES)]
     # The orders side by side, so that the same events are on their way at the same time.
     batches = [batch for side in zip_longest(*orders, fillvalue=[]) for batch in side if batch]
@@ -54,6 +55,6 @@ def test_the_same_events_from_four_clients_are_stored_once(
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(post_share, range(CLIENTS)))
-    assert ledger.answered == {"accepted": EVENTS, "duplicate": (TIMES - 1) * EVENTS, "rejected": 0}
-    assert len(ledger.acknowledged) == EVENTS
+    assert ledger.answered == {"accepted": size, "duplicate": (TIMES - 1) * size, "rejected": 0}
+    assert len(ledger.acknowledged) == size
     accounted(shop, ledger)

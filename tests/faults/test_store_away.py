@@ -109,7 +109,9 @@ def test_a_short_lock_only_makes_requests_wait(shop: Home, serve: Callable[..., 
     accounted(shop, ledger)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)], indirect=True
+)
 def test_a_long_lock_is_503_after_the_intakes_patience(shop: Home, serve: Callable[..., Service]) -> None:
     service, ledger, traffic = serve(shop), Ledger(), Traffic("long", 2)
     posts = [traffic.items(count) for count in (1, 1, 50, 50)]

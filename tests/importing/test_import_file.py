@@ -523,12 +523,12 @@ def test_whole_numbers_of_a_parquet_file_are_told_by_the_whole_column(
     assert [chunk.table["score"].tolist() for chunk in chunks] == [["7.0", "8.0"], ["9.5"]]
 
 
-@pytest.mark.slow
-def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.sizes(24_000, 60_000)
+def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path, size: int) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     lines = [
         f"u{n},{start + timedelta(seconds=n):%Y-%m-%dT%H:%M:%SZ},{'AB'[n % 2]},{('old', 'new')[n % 2]},{n % 3 // 2},{n}"
-        for n in range(60_000)
+        for n in range(size)
     ]
     file, toml = tmp_path / "shop.csv", tmp_path / "shop.toml"
     file.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
@@ -547,7 +547,8 @@ def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> No
     assert process.wait() == -signal.SIGKILL
     with killed.db.read() as connection:
         stored = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
-    assert 0 < stored < 80_000
+    events = size * 4 // 3
+    assert 0 < stored < events
     reports = []
     for home in (killed, whole):
         done = subprocess.run(
@@ -555,7 +556,7 @@ def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path) -> No
         )
         reports.append(json.loads(done.stdout))
     assert reports[0]["resumed_at"] > 0
-    assert reports[0]["accepted"] + stored == reports[1]["accepted"] == 80_000
+    assert reports[0]["accepted"] + stored == reports[1]["accepted"] == events
     now = datetime(2026, 3, 10, tzinfo=UTC)
     told = [evaluate(home, "shop", as_of=now).evidence for home in (killed, whole)]
     assert told[0]["totals"] == told[1]["totals"]

@@ -348,8 +348,10 @@ def test_an_arm_without_leads_tells_nothing() -> None:
     assert not math.isnan(found.before)
 
 
-@pytest.mark.slow
-def test_an_import_that_is_killed_is_ended_by_the_next(tmp_path: Path, table: Callable[..., Path]) -> None:
+@pytest.mark.sizes(24_000, 60_000)
+def test_an_import_that_is_killed_is_ended_by_the_next(
+    tmp_path: Path, table: Callable[..., Path], size: int
+) -> None:
     """With a real ``kill -9`` between two of its transactions: nothing twice, nothing missing."""
     killed, whole = (create_home(tmp_path / name, environ={}) for name in ("killed", "whole"))
     for home in (killed, whole):
@@ -357,7 +359,7 @@ def test_an_import_that_is_killed_is_ended_by_the_next(tmp_path: Path, table: Ca
         units = [pseudonym(home.salt, f"visitor {n}") for n in range(50)]
         record(home, [exposure(u, "ab"[n % 2], START, id=f"x{n}") for n, u in enumerate(units)])
         record(home, [event("lead", u, START + HOUR, id=f"lead {n}") for n, u in enumerate(units)])
-    file = table(HEAD_LEAD, *(f"B{n},lead {n % 50},2026-04-20T10:00:00Z,{n % 7}" for n in range(60_000)))
+    file = table(HEAD_LEAD, *(f"B{n},lead {n % 50},2026-04-20T10:00:00Z,{n % 7}" for n in range(size)))
     toml = tmp_path / "bookings.toml"
     columns = "\n".join(f'{name} = "{column}"' for name, column in BY_LEAD["columns"].items())  # type: ignore[attr-defined]
     toml.write_text(f'goal = "booked"\n[columns]\n{columns}\n', encoding="utf-8")
@@ -382,15 +384,15 @@ def test_an_import_that_is_killed_is_ended_by_the_next(tmp_path: Path, table: Ca
     process.kill()
     assert process.wait() == -signal.SIGKILL
     before = booked(killed)
-    assert 0 < before < 60_000
+    assert 0 < before < size
 
     reports = []
     for home in (killed, whole):
         run = subprocess.run([*command, "--home", str(home.path), "--json"], capture_output=True, check=True)
         reports.append(json.loads(run.stdout))
 
-    assert (reports[0]["stored"], reports[0]["known"]) == (60_000 - before, before)
-    assert (reports[1]["stored"], reports[1]["known"]) == (60_000, 0)
+    assert (reports[0]["stored"], reports[0]["known"]) == (size - before, before)
+    assert (reports[1]["stored"], reports[1]["known"]) == (size, 0)
     told = [outcomes(home)["arms"] for home in (killed, whole)]
     assert told[0] == told[1]
-    assert sum(arm["outcomes"] for arm in told[0]) == 60_000
+    assert sum(arm["outcomes"] for arm in told[0]) == size

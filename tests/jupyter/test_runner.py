@@ -188,7 +188,7 @@ def test_a_kernel_that_never_started_leaves_the_unexecuted_notebook(folder: Path
         raise RuntimeError("Kernel didn't respond in 120 seconds")
 
     with pytest.raises(RunFailed, match=r"job\.ipynb failed: RuntimeError: Kernel didn't respond") as failure:
-        runner._run_whole(source, tmp_path / "out.ipynb", no_kernel)
+        runner.run_whole(source, tmp_path / "out.ipynb", no_kernel)
     assert failure.value.cell is None
     assert failure.value.notebook.read_text() == source.read_text()
 
@@ -199,7 +199,7 @@ def test_an_interrupted_run_is_kept_too(folder: Path, tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runner._run_whole(notebook(folder, "job"), tmp_path / "out.ipynb", interrupted)
+        runner.run_whole(notebook(folder, "job"), tmp_path / "out.ipynb", interrupted)
     assert [f.name for f in tmp_path.glob("*.ipynb")] == ["out.failed.ipynb"]
 
 
@@ -254,7 +254,9 @@ class TestCommandLine:
         )
 
     @pytest.mark.parametrize(
-        "environment", [{}, {"HOME": "/dev/null/no"}], ids=["env -i", "HOME not writable"]
+        "environment",
+        [{}, pytest.param({"HOME": "/dev/null/no"}, marks=pytest.mark.slow)],
+        ids=["env -i", "HOME not writable"],
     )
     def test_it_needs_neither_an_environment_nor_a_home_folder(
         self, home: Home, environment: dict[str, str]

@@ -156,9 +156,9 @@ def test_split_checks_seldom_alarm():
     assert not too_many(lab.srm_alarms(ADAPTIVE, 1500, rng(9)), 0.01)
 
 
-@pytest.mark.slow
-def test_a_stream_of_experiments():
-    found = lab.false_discoveries(Scenario(base_rate=0.1, uplifts=(0.1,)), 10, rng(10), pool=200, tests=60)
+@pytest.mark.sizes(3, 10)
+def test_a_stream_of_experiments(size):
+    found = lab.false_discoveries(Scenario(base_rate=0.1, uplifts=(0.1,)), size, rng(10), pool=200, tests=60)
     assert not too_many(found.rate, 0.1)
     assert found.power.value > 0.7
     assert found.uncorrected.value > 0.1

@@ -157,7 +157,7 @@ def test_it_is_the_lab_at_the_plan_of_the_settings() -> None:
 def test_the_base_rate_is_the_mean_over_the_days_there_are(profile: str) -> None:
     """13 days from a Monday have fewer weekends than two weeks: the rate must not fall for that."""
     plan = new_plan(resolve({}, {}).config, 0.05)
-    scenario = workflow._scenario(plan, "fpr", Asked(profile, base_rate=0.05))
+    scenario = workflow.scenario_of(plan, "fpr", Asked(profile, base_rate=0.05))
     assert scenario.days == 13
     assert scenario.rates()[:, 0].mean() == pytest.approx(0.05)
 

@@ -122,7 +122,6 @@ def test_the_interval_is_the_quantile_of_the_mixture() -> None:
     assert at.low[0] == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.slow
 def test_shrinkage_beats_raw_ranking() -> None:
     """12 assets, unequally well known: nearer to the truth, a better asset on top, and intervals that hold."""
     draw = np.random.default_rng(3)

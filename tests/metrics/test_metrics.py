@@ -527,14 +527,14 @@ def drifting(rng: np.random.Generator, experiment: Experiment) -> tuple[list[Cel
     return cells, Measured(tuple(goals), tuple(pairs)), np.array(rows, float)
 
 
-@pytest.mark.parametrize("programmes", [40, pytest.param(200, marks=pytest.mark.slow)])
-def test_drift_with_moving_shares_is_no_effect(programmes: int) -> None:
+@pytest.mark.sizes(40, 200)
+def test_drift_with_moving_shares_is_no_effect(size: int) -> None:
     """40 (200) programmes without effect, Monte-Carlo error 3.4 (1.5) points: 5 % by day, nearly all if pooled."""
     rng = np.random.default_rng(12)
     experiment = moved()
     plain = replace(experiment, plan=replace(experiment.plan, covariate="none"))
     rejected = {"engagement": 0, "cuped": 0, "goal:play": 0, "ratio:order_value": 0, "pooled": 0}
-    for _ in range(programmes):
+    for _ in range(size):
         cells, measured, rows = drifting(rng, experiment)
         found = by_metric(secondary(experiment, cells, measured, as_of=LATE))
         assert found["engagement"].method == "cuped_by_day"
@@ -548,9 +548,9 @@ def test_drift_with_moving_shares_is_no_effect(programmes: int) -> None:
         rejected["pooled"] += abs(gap) > 1.96 * math.sqrt(error)
     pooled = rejected.pop("pooled")
     for metric, number in rejected.items():
-        ends = wilson(programmes, number, 0.997)
-        assert ends.low < 0.05 < ends.high, (metric, number / programmes)  # type: ignore[operator]
-    assert pooled > 0.8 * programmes
+        ends = wilson(size, number, 0.997)
+        assert ends.low < 0.05 < ends.high, (metric, number / size)  # type: ignore[operator]
+    assert pooled > 0.8 * size
 
 
 # ---------------------------------------------------------------- guardrails

@@ -253,12 +253,24 @@ def test_nothing_that_running_makes_is_tracked() -> None:
     assert {f.name for f in inside} == {"README.md"}
 
 
-def test_ci_runs_the_readme_test_command() -> None:
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_runs_lint_and_every_test() -> None:
+    """The tests last, so that the last line printed is pytest's; what one target leaves out the other runs."""
+    run = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert run[-3:] == ["make lint", "make test", "make test-slow"]
+    recipes = re.findall(
+        r"^(test|test-slow):.*\n\t(.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE
+    )
+    assert [(name, "-m pytest" in recipe, "--full" in recipe) for name, recipe in recipes] == [
+        ("test", True, False),
+        ("test-slow", True, True),
+    ]
+
+
+def test_the_commands_of_the_readme_are_targets() -> None:
     readme = (ROOT / "README.md").read_text()
-    commands = re.findall(r"^make \w+", readme, flags=re.MULTILINE)
+    commands = re.findall(r"^make [\w-]+", readme, flags=re.MULTILINE)
     assert commands[:2] == ["make demo", "make test"]
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {command.split()[1] for command in commands} <= targets
 
 

@@ -130,8 +130,8 @@ def test_it_is_the_same_each_time(client: FlaskClient) -> None:
     assert client.get("/api/openapi.json").data == client.get("/api/openapi.json").data
 
 
-@pytest.mark.slow
-def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path) -> None:
+@pytest.mark.sizes(2, 15)
+def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path, size: int) -> None:
     """All checks, all phases, against the real server."""
     command = [
         *(
@@ -145,7 +145,7 @@ def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path) -> None
             "--checks",
             "all",
             "--max-examples",
-            "15",
+            str(size),
         ),
         *("--seed", "20260302", "--generation-database", "none", "--no-color", "--continue-on-failure"),
     ]

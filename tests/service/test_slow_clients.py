@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import random
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers.service_samples import Server, exposure, make_home, start_server
@@ -20,7 +23,7 @@ from sqlalchemy import select
 
 from cro_core.home import Home
 from cro_core.storage import schema
-from service.rsgi import BODY_SECONDS
+from service.rsgi import BODY_SECONDS, Door
 from service.server import HEADER_SECONDS
 
 EVENTS = "/api/cro/events"
@@ -121,6 +124,28 @@ def test_answers_that_nobody_reads_keep_nobody_waiting(server: Server) -> None:
 def test_a_thousand_silent_connections_keep_nobody_waiting(server: Server) -> None:
     with _connected(server, 1500):
         _check_others_are_answered(server)
+
+
+def test_a_client_that_sends_no_body_is_told_so() -> None:
+    """The door by itself, which here waits for a tenth of a second."""
+    told: list[Any] = []
+    slow: list[bool] = []
+
+    class Silent:
+        async def __call__(self) -> bytes:
+            await asyncio.sleep(60)
+            return b""
+
+        def response_bytes(self, *answer: Any) -> None:
+            told.append(answer)
+
+    scope: Any = SimpleNamespace(method="POST", headers={"content-length": "100"})
+    protocol: Any = Silent()
+    door = Door(lambda *_: [], threads=1, most=1_000, seconds=0.1, on_slow=lambda: slow.append(True))
+    asyncio.run(door.__rsgi__(scope, protocol))
+    ((status, headers, body),) = told
+    assert (status, dict(headers)["Connection"], slow) == (408, "close", [True])
+    assert json.loads(body)["error"]["code"] == "too_slow"
 
 
 @pytest.mark.slow

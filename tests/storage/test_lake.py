@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from helpers.lake_samples import sealed_ids
 
 from cro_core.errors import StoreError
@@ -242,7 +243,7 @@ def test_the_log_names_nobody(lake: Lake) -> None:
     for n in range(12):
         lake.append(arrow_table([row(n), row(n, 1, unit="unit-of-a-person", session="session-of-a-person")]))
     lake.rewrite(DAYS[1], without=["unit-of-a-person"])
-    lake._open().create_checkpoint()
+    DeltaTable(lake.location).create_checkpoint()
 
     log = sorted((Path(lake.location) / "_delta_log").iterdir())
     assert any(file.suffix == ".parquet" for file in log)

@@ -437,11 +437,11 @@ PLACES = [
 ]
 
 
-@pytest.mark.slow
-def test_killed_at_every_step(home: Home, victim: Victims) -> None:
+@pytest.mark.sizes(4, 1)
+def test_killed_at_every_step(home: Home, victim: Victims, size: int) -> None:
     """``kill -9`` wherever it can hurt; then everything is there, once, and known, and the next one starts there."""
     model: set[str] = set()
-    for number, (step, when, nth) in enumerate(PLACES):
+    for number, (step, when, nth) in enumerate(PLACES[::size]):
         fresh = visits(50, days=2, start=1000 * number)
         store(home, fresh)
         model |= names(fresh)
@@ -456,13 +456,13 @@ def test_killed_at_every_step(home: Home, victim: Victims) -> None:
     assert ids(home) == (Counter(), Counter(model))
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment(home: Home, victim: Victims) -> None:
+@pytest.mark.sizes(3, 10)
+def test_killed_at_any_moment(home: Home, victim: Victims, size: int) -> None:
     """The same without knowing where: also within a commit, a file or a transaction."""
     rng = random.Random(7)
     model: set[str] = set()
     longest, kills = 1.0, 0
-    for number in range(10):
+    for number in range(size):
         fresh = visits(100, start=1000 * number)
         store(home, fresh)
         model |= names(fresh)
@@ -476,7 +476,7 @@ def test_killed_at_any_moment(home: Home, victim: Victims) -> None:
         kills += status == -9
         assert status in {-9, 0}
         expect(home, model)
-    assert kills > 2
+    assert kills > size // 5
     assert victim.work(home, "seal", LATE) == 0
     assert ids(home) == (Counter(), Counter(model))
 

@@ -211,9 +211,9 @@ def test_the_commands(tmp_path: Path) -> None:
     home.db.close()
 
 
-@pytest.mark.slow
+@pytest.mark.sizes(6, 25)
 def test_the_door_opens_beside_a_service_that_ingests_and_a_sealing(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     monkeypatch.setenv("CRO_DATABASE_URL", database_url)
     home = make_home(tmp_path / "home", {"storage": {"hot_days": 1, "seal_at_events": 0}})
@@ -238,8 +238,9 @@ def test_the_door_opens_beside_a_service_that_ingests_and_a_sealing(
     poster.start()
     seen = []
     try:
-        for number in range(25):
-            if number == 10:  # the days are over: what is there moves to the lake meanwhile
+        over = size * 2 // 5
+        for number in range(size):
+            if number == over:  # the days are over: what is there moves to the lake meanwhile
                 set_clock(home, LATER + 3 * DAY)
                 assert seal(home, now=LATER + 3 * DAY).events > 0
             least = acknowledged[0]
@@ -251,7 +252,7 @@ def test_the_door_opens_beside_a_service_that_ingests_and_a_sealing(
                 assert counts == (counts[0],) * 4
                 assert receipts == (counts[0],)  # one snapshot
                 assert door.snapshot.sealed + door.snapshot.unsealed == counts[0]
-                assert (door.snapshot.sealed > 0) == (number >= 10)
+                assert (door.snapshot.sealed > 0) == (number >= over)
             seen.append(counts[0])
     finally:
         stop.set()

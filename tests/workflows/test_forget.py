@@ -305,11 +305,11 @@ PLACES = [
 ]
 
 
-@pytest.mark.slow
-def test_killed_at_every_step(home: Home, victim: Victims) -> None:
+@pytest.mark.sizes(3, 1)
+def test_killed_at_every_step(home: Home, victim: Victims, size: int) -> None:
     """``kill -9`` wherever it can hurt: nobody else is touched; and once it ran to its end, the person is gone."""
     others: set[str] = set()
-    for number, (step, when, nth) in enumerate(PLACES):
+    for number, (step, when, nth) in enumerate(PLACES[::size]):
         store(home, visits(40, days=5, start=1000 * number))
         store(home, theirs(home, start=100 * number))
         others |= names(visits(40, days=5, start=1000 * number))
