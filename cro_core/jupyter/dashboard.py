@@ -1,4 +1,4 @@
-"""How to start the dashboard: Voila on ``dashboard.ipynb``, on loopback, with our template and kernel."""
+"""Starts the dashboard: Voila on ``dashboard.ipynb``, on loopback, with our template and kernel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from cro_core.home import Home
 from cro_core.jupyter.runner import notebook_path
 
 IDLE_SECONDS, CULL_EVERY_SECONDS = 120, 60
-"""Voila keeps one kernel of 250 MB per visit for ever unless told to end those nobody looks at."""
+"""Seconds after which a kernel nobody looks at is ended, and between two checks: Voila would keep its 250 MB for ever."""
 
 
 def dashboard_command(home: Home, port: int) -> tuple[list[str], dict[str, str]]:
-    """The command that serves the dashboard of a home, and the environment it needs.
+    """Returns the command that serves the dashboard of a home, and the environment it needs.
 
     Every visit runs the notebook anew. Voila could keep a kernel that has run it already, but the page would
     then show the site as it was when that kernel started, which may be days ago.
@@ -44,7 +44,7 @@ def dashboard_command(home: Home, port: int) -> tuple[list[str], dict[str, str]]
 
 
 def _environment(home: Home) -> dict[str, str]:
-    """This process's environment, with our template and kernel found before any others."""
+    """Extends this process's environment so that our template and kernel are found before any others."""
     own = Path(str(files("cro_core.jupyter") / "share"))
     cache = home.data / "cache"
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Executed notebooks as pages: one file without network, without script, readable on a phone."""
+"""Turns executed notebooks into pages: one file without network, without script, readable on a phone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from cro_core.rendering.html import css
 
 OUTCOME = "application/vnd.cro.outcome+json"
 PAGE = "report"
-"""A notebook whose metadata says ``"cro": {"page": "report"}`` shows neither its code nor cells tagged ``analyst``."""
+"""Value of ``cro.page`` in a notebook's metadata that makes a page for readers: without code, and without cells tagged
+``analyst``."""
 
 
 def export(notebook: Path) -> Path:
@@ -24,7 +25,7 @@ def export(notebook: Path) -> Path:
 
 
 def page(node: Any) -> str:
-    """The notebook as a self-contained page."""
+    """Renders a notebook as a self-contained page."""
     from nbconvert import HTMLExporter
 
     report = node.metadata.get("cro", {}).get("page") == PAGE
@@ -58,7 +59,7 @@ def write_whole(file: Path, text: str) -> Path:
 
 
 def _title(node: Any) -> str:
-    """The notebook's first heading."""
+    """Finds the notebook's first heading."""
     for cell in node.cells:
         for line in cell.source.splitlines():
             if cell.cell_type == "markdown" and line.startswith("# "):

@@ -16,7 +16,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 
 def own_kernel(folder: Path, cache: Path) -> type[AsyncKernelManager]:
-    """A kernel manager class that starts this interpreter, whatever kernels the user has installed.
+    """Makes a kernel manager class that starts this interpreter, whatever kernels the user has installed.
 
     Args:
         folder: short-lived and private; holds the connection file, its sockets and IPython's profile, so that
@@ -36,7 +36,7 @@ def own_kernel(folder: Path, cache: Path) -> type[AsyncKernelManager]:
     )  # short: a Unix socket's whole path may have about 100 characters
 
     class OwnKernel(AsyncKernelManager):
-        """Starts ``spec`` instead of looking a kernel up by name."""
+        """A kernel manager that starts ``spec`` instead of looking a kernel up by name."""
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**options, transport="ipc", connection_file=connection_file)
@@ -51,7 +51,7 @@ def own_kernel(folder: Path, cache: Path) -> type[AsyncKernelManager]:
 
 
 def environment(folder: Path, cache: Path) -> Mapping[str, str]:
-    """What a kernel needs where the environment is empty or HOME cannot be written."""
+    """Sets the variables that a kernel needs where the environment is empty or HOME cannot be written."""
     return {
         "IPYTHONDIR": str(folder / "ipython"),
         "JUPYTER_RUNTIME_DIR": str(folder),

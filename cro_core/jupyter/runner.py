@@ -26,7 +26,7 @@ from cro_core.errors import InvalidInput, NotFound, ParameterError, RunFailed
 from cro_core.home import Home
 
 OUTCOME = "application/vnd.cro.outcome+json"
-"""MIME type of what a notebook's last cell records."""
+"""MIME type of the outcome that a notebook's last cell records."""
 
 RUN_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 
@@ -38,17 +38,17 @@ TYPES: Mapping[str, tuple[type, ...]] = {
     "list": (list,),
     "dict": (dict,),
 }
-"""What a parameter may be given as, by the type its cell declares."""
+"""Types that a parameter may be given as, by the type that its cell declares."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run left behind."""
+    """The files and the outcome of a notebook's run."""
 
     notebook: Path
     html: Path
     outcome: Json
-    """What the notebook's last cell recorded."""
+    """The value that the notebook's last cell recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class _Execute(Protocol):
 
 
 def record(outcome: Json) -> Outcome:
-    """The last line of a notebook: its outcome, which the runner reads back.
+    """Records a notebook's outcome, as its last line, for the runner to read back.
 
     Args:
         outcome: anything ``to_json`` takes; times become ISO text, NaN becomes null.
@@ -77,29 +77,31 @@ def record(outcome: Json) -> Outcome:
 
 
 def notebook_folder() -> Path:
-    """Where the notebooks are: inside the installed package, else in the repository."""
+    """Finds the folder of the notebooks: inside the installed package, else in the repository."""
     package = Path(cro_core.__file__).parent
     inside = package / "_notebooks"
     return inside if inside.is_dir() else package.parent / "notebooks"
 
 
 def notebook_path(name: str) -> Path:
-    """The notebook of that name (without ending).
+    """Finds a notebook by its name, without ending.
 
     Raises:
         NotFound: there is none; the message names those there are.
     """
-    known = {file.stem: file for file in sorted(notebook_folder().glob("*.ipynb"))}
-    if name not in known:
+    notebooks = {file.stem: file for file in sorted(notebook_folder().glob("*.ipynb"))}
+    if name not in notebooks:
         raise NotFound(
-            f"notebook {name!r} does not exist: choose from {', '.join(known) or '(none are installed)'}"
+            f"notebook {name!r} does not exist: choose from {', '.join(notebooks) or '(none are installed)'}"
         )
-    return known[name]
+    return notebooks[name]
 
 
 def check_parameters(source: Path, parameters: Json) -> None:
-    """Raises:
-    ParameterError: a parameter that the notebook's parameters cell does not have, or of another type.
+    """Refuses parameters that do not fit a notebook's parameters cell.
+
+    Raises:
+        ParameterError: a parameter that the cell does not have, or of another type.
     """
     import papermill as pm
 
@@ -110,10 +112,10 @@ def check_parameters(source: Path, parameters: Json) -> None:
                 f"notebook {source.stem} has no parameter {name!r}: it takes {', '.join(declared) or 'none'}",
                 field=name,
             )
-        wanted = _declared_type(declared[name])
-        if not _fits(value, wanted):
+        type_name = _declared_type(declared[name])
+        if not _fits(value, type_name):
             raise ParameterError(
-                f"parameter {name} of notebook {source.stem} is {value!r} ({type(value).__name__}): give {wanted}",
+                f"parameter {name} of notebook {source.stem} is {value!r} ({type(value).__name__}): give {type_name}",
                 field=name,
             )
 
@@ -158,7 +160,7 @@ def _stem(run_id: str, now: datetime) -> str:
 
 @contextmanager
 def _kernel(home: Home) -> Iterator[type[Any]]:
-    """The kernel's class, with its private folder for as long as the run lasts."""
+    """Makes the kernel's class, with a private folder for as long as the run lasts."""
     from cro_core.jupyter.kernel import own_kernel
 
     with tempfile.TemporaryDirectory(prefix="cro-", ignore_cleanup_errors=True) as folder:
@@ -203,10 +205,10 @@ def run_whole(source: Path, target: Path, execute: _Execute) -> tuple[Path, Any]
         _name(node, source, target)
         _write(node, draft)
     except BaseException as error:
-        kept = _keep_failed(source, draft, target)
+        failed_notebook = _keep_failed(source, draft, target)
         if not isinstance(error, Exception):
             raise
-        raise _failure(error, source, kept) from None
+        raise _failure(error, source, failed_notebook) from None
     os.replace(draft, target)
     return target, node
 
@@ -223,29 +225,31 @@ def _write(node: Any, file: Path) -> None:
 
 
 def _keep_failed(source: Path, draft: Path, target: Path) -> Path:
-    kept = target.with_suffix(".failed.ipynb")
+    failed_notebook = target.with_suffix(".failed.ipynb")
     if not draft.exists():
         shutil.copyfile(source, draft)  # the kernel did not even start
-    os.replace(draft, kept)
-    return kept
+    os.replace(draft, failed_notebook)
+    return failed_notebook
 
 
-def _failure(error: Exception, source: Path, kept: Path) -> RunFailed:
-    """The error with the cell it came from, in words."""
+def _failure(error: Exception, source: Path, failed_notebook: Path) -> RunFailed:
+    """Makes the error that names the cell it came from, in words."""
     from papermill.exceptions import PapermillExecutionError
 
-    what = f"{type(error).__name__}: {error}"
+    problem = f"{type(error).__name__}: {error}"
     if isinstance(error, PapermillExecutionError):
-        what = f"{error.ename}: {error.evalue}"
-    number, line = _failed_cell(kept)
+        problem = f"{error.ename}: {error.evalue}"
+    number, line = _failed_cell(failed_notebook)
     where = f" in cell {number} ({_first_line(line)})" if number is not None else ""
     return RunFailed(
-        f"{source.name} failed{where}: {what.strip()}. It is kept as {kept}", notebook=kept, cell=number
+        f"{source.name} failed{where}: {problem.strip()}. It is kept as {failed_notebook}",
+        notebook=failed_notebook,
+        cell=number,
     )
 
 
 def _failed_cell(notebook: Path) -> tuple[int | None, str]:
-    """Number and code of the cell that raised, else of the last one begun: there the kernel went away."""
+    """Finds number and code of the cell that raised, else of the last one begun: there the kernel went away."""
     last: tuple[int | None, str] = None, ""
     for number, cell in _code_cells(json.loads(notebook.read_text(encoding="utf-8"))):
         status = cell["metadata"].get("papermill", {}).get("status", "pending")
@@ -257,13 +261,13 @@ def _failed_cell(notebook: Path) -> tuple[int | None, str]:
 
 
 def _code_cells(node: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
-    """The cells with code, numbered as Jupyter does beside them."""
+    """Yields the cells with code, numbered as Jupyter does beside them."""
     code = (cell for cell in node["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip())
     return enumerate(code, 1)
 
 
 def _first_line(source: str) -> str:
-    """The first line of code that is neither empty nor a comment, shortened."""
+    """Finds the first line of code that is neither empty nor a comment, shortened."""
     lines = [
         line.strip() for line in source.splitlines() if line.strip() and not line.strip().startswith("#")
     ]
@@ -272,28 +276,28 @@ def _first_line(source: str) -> str:
 
 
 def _outcome(node: Any, notebook: Path) -> Json:
-    """What the last code cell recorded.
+    """Reads the outcome that the last code cell recorded.
 
     Raises:
-        RunFailed: it recorded nothing.
+        RunFailed: the cell recorded nothing.
     """
     number, last = list(_code_cells(node))[-1]
-    found = [output["data"][OUTCOME] for output in last["outputs"] if OUTCOME in output.get("data", {})]
-    if found:
-        outcome: Json = found[-1]
+    outcomes = [output["data"][OUTCOME] for output in last["outputs"] if OUTCOME in output.get("data", {})]
+    if outcomes:
+        outcome: Json = outcomes[-1]
         return outcome
-    kept = notebook.with_suffix(".failed.ipynb")
-    os.replace(notebook, kept)
+    failed_notebook = notebook.with_suffix(".failed.ipynb")
+    os.replace(notebook, failed_notebook)
     raise RunFailed(
         f"{notebook.name} recorded no outcome in cell {number} ({_first_line(last['source'])}): end it with "
-        f"record(...). It is kept as {kept}",
-        notebook=kept,
+        f"record(...). It is kept as {failed_notebook}",
+        notebook=failed_notebook,
         cell=number,
     )
 
 
 def _declared_type(parameter: Mapping[str, Any]) -> str:
-    """The type a parameters cell declares, else that of the default value."""
+    """Finds the type that a parameters cell declares, else that of the default value."""
     declared = str(parameter["inferred_type_name"]).strip("'\"")
     if declared in TYPES:
         return declared
@@ -304,9 +308,9 @@ def _declared_type(parameter: Mapping[str, Any]) -> str:
     return type(default).__name__ if type(default).__name__ in TYPES else "anything"
 
 
-def _fits(value: Any, wanted: str) -> bool:
-    if wanted not in TYPES:
+def _fits(value: Any, type_name: str) -> bool:
+    if type_name not in TYPES:
         return True
     if isinstance(value, bool):  # a bool is an int to Python, not to a person
-        return wanted == "bool"
-    return isinstance(value, TYPES[wanted])
+        return type_name == "bool"
+    return isinstance(value, TYPES[type_name])

@@ -1,4 +1,4 @@
-"""What a planned or running experiment will be able to tell, and what else a site could do.
+"""The outlook of a planned or running experiment: what it will be able to tell, and what else a site could do.
 
 The sizes are those of :mod:`cro_core.statistics.sample_size`, the calendar is that of
 :mod:`cro_core.planning.week_profile`. Days are days in which new visitors
@@ -35,7 +35,7 @@ CONTRASTS = (0.1, 0.2, 0.3, 0.5, 1.0)
 """Relative uplifts shown in the table of bolder contrasts."""
 
 FEW_CONVERSIONS = 10
-"""Fewer per variant make the planner's normal approximation rough."""
+"""Fewest conversions per variant with which the planner's normal approximation is good."""
 
 DAY = timedelta(days=1)
 
@@ -46,13 +46,14 @@ class Known:
 
     value: float | None
     source: str
-    """``option``, ``home`` (measured in the store), ``settings``, ``experiment``, ``assumed`` or ``unknown``."""
+    """Key of the source: ``option``, ``home`` (measured in the store), ``settings``, ``experiment``, ``assumed`` or
+    ``unknown``."""
     text: str
     """The source in words."""
 
     @property
     def number(self) -> float:
-        """The value where there has to be one.
+        """Returns the value where there has to be one.
 
         Raises:
             InvalidInput: there is none.
@@ -72,7 +73,7 @@ class WiderGoal:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is planned, and what is known of the site."""
+    """The question to the planner: what is planned, and what is known of the site."""
 
     base_rate: Known
     traffic: Known
@@ -82,25 +83,25 @@ class Question:
     uplift: Known
     """Relative uplift to find."""
     variants: int = 2
-    """Arms, the control included."""
+    """How many variants there are, the control included."""
     adaptive: bool = False
     floor: float = 0.3
     alpha: float = 0.05
     """Two-sided error rate that the experiment gets."""
     asked_alpha: float | None = None
-    """The one that was asked for, where a stream of experiments has the say; ``None`` without a stream."""
+    """Error rate that was asked for, where a stream of experiments grants another; ``None`` without a stream."""
     power: float = 0.8
     window_days: float = 1.0
-    """How long a visitor may take to convert."""
+    """Days that a visitor may take to convert."""
     min_units: int = 100
-    """Counted visitors per variant before anything is decided."""
+    """Fewest counted visitors per variant with which anything is decided."""
     profile: WeekProfile = FLAT
     wider: WiderGoal | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way to run an experiment at this traffic: what it would detect and what it costs."""
+    """A way to run an experiment at this traffic: what it would detect and what it costs."""
 
     name: str
     days: float
@@ -109,9 +110,9 @@ class Row:
     adaptive: bool
     base_rate: float
     visitors: float
-    """Expected over all variants within ``days``."""
+    """Visitors expected over all variants within ``days``."""
     attainable_uplift: float | None
-    """Relative uplift found with the planned power; ``None``: not even a rate of 1."""
+    """Relative uplift found with the planned power; ``None``: not even a rate of 1 would be found."""
     power: float
     """Probability of finding the uplift asked for."""
     days_needed: float
@@ -119,14 +120,14 @@ class Row:
     tests_per_year: int
     """How many such experiments fit into a year one after another."""
     needs_approval: bool
-    """True where it runs longer than the settings allow."""
+    """Whether the choice runs longer than the settings allow."""
     settings: Mapping[str, Any]
     """Dotted key -> value: what to change in the settings to run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """How long a change of that size takes to be found, with two variants and fixed shares."""
+    """What a change of some size takes to be found, with two variants and fixed shares."""
 
     uplift: float
     units_per_variant: int
@@ -136,14 +137,14 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What starting at 0:00 of that weekday brings."""
+    """What starting an experiment at 0:00 of a weekday brings."""
 
     weekday: int
-    """Monday = 0."""
+    """Weekday of the start, Monday = 0."""
     days_needed: float
-    """Until the planned sample is there."""
+    """Days until the planned sample is there."""
     visitors: float
-    """Within the planned days."""
+    """Visitors who come within the planned days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,46 +157,47 @@ class Running:
     planned_units: int | None
     """Sample fixed at the start, over all variants; ``None``: only the horizon ends it."""
     enrolled: int
-    """Visitors who met it."""
+    """Visitors who met the experiment."""
     counted: int
-    """Those whose time to convert has passed."""
+    """Visitors whose time to convert has passed."""
     expected_units: float
     """Visitors by the end of enrolment at this traffic."""
     decided_at: datetime
-    """Last look: the planned sample has converted, or the horizon has come."""
+    """Time of the last look: the planned sample has converted, or the horizon has come."""
     days_left: float
-    """Days until then, at least 0."""
+    """Days until the last look, at least 0."""
     decided_by: str
-    """``sample`` or ``horizon``: which comes first."""
+    """What ends the experiment first: ``sample`` or ``horizon``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """The answer: what the plan needs, what the traffic gives, and the choices."""
+    """The planner's answer: what the plan needs, what the traffic gives, and the choices."""
 
     question: Question
     verdict: str
-    """:data:`ENOUGH`, :data:`CANNOT_TELL` or :data:`UNKNOWN`."""
+    """Whether the traffic suffices: :data:`ENOUGH`, :data:`CANNOT_TELL` or :data:`UNKNOWN`."""
     one_look_units_per_variant: int
     """Visitors per variant for a single look at the end."""
     inflation: float
-    """Factor on them for hourly looks and moving shares."""
+    """Factor by which hourly looks and moving shares need more visitors than a single look."""
     units_per_variant: int
     units: int
     days_needed: float | None
-    """``None`` where the traffic is not known, as for the next two."""
+    """Days until the sample is reached; ``None`` where the traffic is not known."""
     attainable_uplift: float | None
-    """Relative uplift found with the planned power in the days there are; also ``None`` where none can be."""
+    """Relative uplift found with the planned power in the days there are; ``None`` where none can be, or the traffic is
+    not known."""
     found: float | None
-    """Probability of finding the uplift asked for in the days there are."""
+    """Probability of finding the uplift asked for in the days there are; ``None`` where the traffic is not known."""
     starts: tuple[Start, ...] = ()
-    """Monday first; empty where the week of the site has not been measured."""
+    """What starting on each weekday brings, Monday first; empty where the week of the site has not been measured."""
     choices: tuple[Row, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     experiment: str | None = None
     running: Running | None = None
     notes: tuple[str, ...] = ()
-    """What else the numbers cannot say."""
+    """Sentences on what the numbers cannot say."""
 
     @property
     def best_start(self) -> tuple[Start, Start] | None:
@@ -206,10 +208,10 @@ class Outlook:
         if not self.starts:
             return None
         if self.verdict == ENOUGH:
-            ranked = sorted(self.starts, key=lambda s: s.days_needed)
+            ranked = sorted(self.starts, key=lambda start: start.days_needed)
             matters = ranked[-1].days_needed - ranked[0].days_needed >= 0.5
         else:
-            ranked = sorted(self.starts, key=lambda s: -s.visitors)
+            ranked = sorted(self.starts, key=lambda start: -start.visitors)
             matters = ranked[0].visitors >= 1.02 * ranked[-1].visitors
         return (ranked[0], ranked[-1]) if matters else None
 
@@ -220,7 +222,7 @@ class Outlook:
 
 
 def outlook(question: Question, *, weeks: Sequence[int] = WEEKS) -> Outlook:
-    """What the plan needs and will be able to tell, with the choices beside it.
+    """Works out what the plan needs and will be able to tell, with the choices beside it.
 
     Raises:
         InvalidInput: a number out of range.
@@ -262,7 +264,7 @@ def forecast(
     enrolled: int,
     counted: int,
 ) -> Outlook:
-    """The outlook of an experiment that runs: how far it is, and what it can still tell.
+    """Works out how far a running experiment is, and what it can still tell.
 
     Args:
         answer: the outlook of its plan at its traffic.
@@ -276,22 +278,22 @@ def forecast(
     """
     question = answer.question
     window, traffic = question.window_days * DAY, question.traffic.value
-    left = max((enrolment_ends_at - now) / DAY, 0.0)
+    days_left = max((enrolment_ends_at - now) / DAY, 0.0)
     local = now.astimezone(zone)
-    moment: dict[str, Any] = {
+    start: dict[str, Any] = {
         "profile": question.profile,
         "weekday": local.weekday(),
         "hour": local.hour + local.minute / 60,
     }
-    to_come = visitors_within(left, traffic, **moment) if traffic else 0.0
-    horizon_ends_at, by = enrolment_ends_at + window, "horizon"
+    to_come = visitors_within(days_left, traffic, **start) if traffic else 0.0
+    horizon_ends_at, decided_by = enrolment_ends_at + window, "horizon"
     decided_at = max(horizon_ends_at, now)
-    missing = math.inf if planned_units is None else planned_units - enrolled
-    if missing <= 0:
-        decided_at, by = min(now + window, decided_at), "sample"
-    elif missing <= to_come and traffic:
-        decided_at, by = (
-            min(now + days_until(missing, traffic, **moment) * DAY + window, decided_at),
+    still_needed = math.inf if planned_units is None else planned_units - enrolled
+    if still_needed <= 0:
+        decided_at, decided_by = min(now + window, decided_at), "sample"
+    elif still_needed <= to_come and traffic:
+        decided_at, decided_by = (
+            min(now + days_until(still_needed, traffic, **start) * DAY + window, decided_at),
             "sample",
         )
     expected = enrolled + to_come
@@ -305,13 +307,13 @@ def forecast(
         expected,
         decided_at,
         (decided_at - now) / DAY,
-        by,
+        decided_by,
     )
     return _with_sample(replace(answer, running=running, starts=()), expected)
 
 
 def _with_sample(answer: Outlook, expected: float) -> Outlook:
-    """The outlook with what that many visitors over all variants can tell."""
+    """Changes the outlook to what that many visitors over all variants can tell."""
     question = answer.question
     rate, uplift, _ = _given(question)
     level = question.alpha / (question.variants - 1)
@@ -327,7 +329,7 @@ def _with_sample(answer: Outlook, expected: float) -> Outlook:
 
 
 def _given(question: Question) -> tuple[float, float, float]:
-    """Base rate, uplift and days."""
+    """Returns base rate, uplift and days."""
     return question.base_rate.number, question.uplift.number, question.days.number
 
 
@@ -338,7 +340,7 @@ def _inflation(question: Question) -> float:
 def _sized(
     question: Question, rate: float, uplift: float, days: float, traffic: float | None, *, plain: bool = False
 ) -> SizePlan:
-    """The plan of the question, or with ``plain`` of two variants with fixed shares."""
+    """Sizes the plan of the question, or with ``plain`` one of two variants with fixed shares."""
     return plan_size(
         rate,
         uplift,
@@ -354,7 +356,7 @@ def _sized(
 
 def _contrasts(question: Question, rate: float, traffic: float) -> Iterator[Contrast]:
     uplifts = {*CONTRASTS, _given(question)[1]}
-    for uplift in sorted(u for u in uplifts if rate * (1 + u) < 1):
+    for uplift in sorted(size for size in uplifts if rate * (1 + size) < 1):
         sized = _sized(question, rate, uplift, 1, traffic, plain=True)
         yield Contrast(uplift, sized.units_per_variant, sized.units, sized.days_needed)
 
@@ -378,7 +380,7 @@ def _rows(
 ) -> Iterator[Row]:
     wider, wide_rate = question.wider, question.wider.rate.value if question.wider else None
     possible = wide_rate is not None and 0 < wide_rate * (1 + uplift) < 1
-    found = choices(
+    options = choices(
         rate,
         uplift,
         traffic,
@@ -391,22 +393,22 @@ def _rows(
         wider_goals={"leads": wide_rate} if possible and wide_rate is not None else None,
         weeks=weeks,
     )
-    for index, choice in enumerate(found):
+    for index, choice in enumerate(options):
         goals = wider.goals if wider and index > len(weeks) else ()
         settings = _settings(question, choice, goals) if index else {}
         yield _row(question, choice, traffic, settings)
 
 
 def _notes(question: Question, rate: float, days: float, traffic: float) -> Iterator[str]:
-    each = days * traffic / question.variants
-    if each < question.min_units:
+    per_variant = days * traffic / question.variants
+    if per_variant < question.min_units:
         yield (
-            f"about {each:.0f} visitors per variant come within the planned days, and nothing is decided below "
+            f"about {per_variant:.0f} visitors per variant come within the planned days, and nothing is decided below "
             f"{question.min_units}: the experiment would end without a look at its numbers"
         )
-    elif each * rate < FEW_CONVERSIONS:
+    elif per_variant * rate < FEW_CONVERSIONS:
         yield (
-            f"about {each * rate:.1f} conversions per variant come within the planned days: with so few, what can be "
+            f"about {per_variant * rate:.1f} conversions per variant come within the planned days: with so few, what can be "
             "shown is a rough figure"
         )
     if not question.profile.measured:

@@ -1,4 +1,4 @@
-"""From settings to a plan, and from a plan and a start to the schedule of epochs."""
+"""Makes plans of experiments from settings, and the schedule of epochs from a plan and a start."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) -> Plan:
-    """The plan these settings ask for.
+    """Makes the plan that the settings ask for.
 
     Args:
         config: the effective settings.
         base_rate: the site's own conversion rate, a fraction; ``None`` takes the configured one.
-        variants: how many arms, the control included.
+        variants: how many variants, the control included.
     """
     rate = base_rate or config.statistics.base_rate
     plan = Plan(
@@ -54,7 +54,7 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
 
 
 def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
-    """The plan with this two-sided error rate, in (0, 1), and the sample it needs for it.
+    """Changes a plan to this two-sided error rate, in (0, 1), and to the sample it needs for it.
 
     Raises:
         InvalidInput: an argument or a value of the plan out of range.
@@ -67,17 +67,17 @@ def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
 HOUR = timedelta(hours=1)
 
 LONG_HORIZONS = (8, 10, 12, 14)
-"""Weeks that are proposed where the configured horizon is too short for a site's traffic."""
+"""Horizons in weeks that are proposed where the configured one is too short for a site's traffic."""
 
 
 def patient(plan: Plan, weeks: int, *, variants: int = 2) -> Plan:
-    """The plan over so many weeks with fixed shares, which need the fewest visitors."""
+    """Changes a plan to so many weeks and fixed shares, which need the fewest visitors."""
     longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks))
     return at_level(longer, plan.alpha, variants=variants)
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:
-    """The shortest of :data:`LONG_HORIZONS` that reaches the sample of :func:`patient`, else the longest."""
+    """Finds the shortest of :data:`LONG_HORIZONS` that reaches the sample of :func:`patient`, else the longest."""
     enough = (
         weeks
         for weeks in LONG_HORIZONS
@@ -87,12 +87,12 @@ def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> in
 
 
 def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:
-    """What the plan needs and what this traffic gives it by the end of enrolment.
+    """Works out what the plan needs and what this traffic gives it by the end of enrolment.
 
     Args:
         plan: the plan; its horizon less its window is the time in which visitors count.
         traffic_per_day: visitors a day over all variants; ``None``: not known.
-        variants: arms, the control included.
+        variants: how many, the control included.
 
     Returns:
         ``None`` where nothing was planned: no base rate, or a finished file that is evaluated as a whole.
@@ -118,7 +118,7 @@ def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2)
 
 
 def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> float | None:
-    """Whether this traffic is too little for the plan, and what it can find instead.
+    """Finds out whether this traffic is too little for the plan, and what it can find instead.
 
     To be asked before an experiment starts, with the traffic expected, and when it has ended without a
     result, with the traffic it had: "cannot tell at this traffic" is then the verdict.
@@ -126,7 +126,7 @@ def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> f
     Args:
         plan: the plan.
         traffic_per_day: visitors a day over all variants, at least 0.
-        variants: arms, the control included.
+        variants: how many, the control included.
 
     Returns:
         ``None`` where enrolment reaches the planned sample (or nothing was planned, see :func:`size`); else
@@ -145,7 +145,7 @@ def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> f
 
 
 def begin(experiment: Experiment, now: datetime) -> Experiment:
-    """The experiment as it runs from ``now`` on: with a seed and its whole schedule of epochs.
+    """Starts an experiment at ``now``: gives it a seed and its whole schedule of epochs.
 
     Raises:
         InvalidInput: the experiment cannot run (keys, control, goals).
@@ -156,7 +156,7 @@ def begin(experiment: Experiment, now: datetime) -> Experiment:
 
 
 def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
-    """Equal shares throughout, as one epoch, or one a calendar day where shares may move.
+    """Divides an experiment's time into epochs of equal shares: one, or one a calendar day where shares may move.
 
     The boundaries and weights are fixed here, before the first visitor; the cycle may only give epochs that
     have not begun other shares. Planned traffic is flat, so an epoch weighs its length: the first and the
@@ -172,17 +172,17 @@ def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
     ):
         borders.append(midnight)
     borders.append(ends_at)
-    keys = [v.key for v in experiment.variants]
+    keys = [variant.key for variant in experiment.variants]
     shares = dict(zip(keys, equal_shares(len(keys)), strict=True))
-    whole = ends_at - starts_at
+    span = ends_at - starts_at
     return tuple(
-        Epoch(number, start, end, shares, (end - start) / whole)
+        Epoch(number, start, end, shares, (end - start) / span)
         for number, (start, end) in enumerate(pairwise(borders))
     )
 
 
 def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
-    """How much of the planned traffic the mature units came over, in [0, 1], and over how many hours.
+    """Tells how much of the planned traffic the mature units came over, in [0, 1], and over how many hours.
 
     Units mature one window after their exposure, so both run one window behind the clock.
     """
@@ -192,8 +192,8 @@ def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
     if started_at is None or closes_at is None:
         return 0.0, 0.0
     reached = min(max(as_of - plan.window, started_at), closes_at)
-    done = sum(e.weight * _part(reached, e.starts_at, e.ends_at) for e in experiment.epochs)
-    return (1.0 if reached == closes_at else min(done, 1.0)), (reached - started_at) / HOUR
+    share = sum(epoch.weight * _part(reached, epoch.starts_at, epoch.ends_at) for epoch in experiment.epochs)
+    return (1.0 if reached == closes_at else min(share, 1.0)), (reached - started_at) / HOUR
 
 
 def _part(reached: datetime, start: datetime, end: datetime) -> float:

@@ -21,22 +21,22 @@ class WeekProfile:
     """Visitors of each hour of the week relative to the average hour."""
 
     relative: tuple[float, ...]
-    """168 numbers, Monday 0:00 first; their mean is 1."""
+    """Relative visitors of 168 hours, Monday 0:00 first; their mean is 1."""
     measured: bool
-    """False where nothing is known and every hour is taken to be alike."""
+    """Whether the profile was counted; else every hour is taken to be alike."""
 
     @property
     def weekdays(self) -> tuple[float, ...]:
         """Visitors of each weekday relative to the average day, Monday first."""
-        return tuple(sum(self.relative[d * HOURS : (d + 1) * HOURS]) / HOURS for d in range(DAYS))
+        return tuple(sum(self.relative[day * HOURS : (day + 1) * HOURS]) / HOURS for day in range(DAYS))
 
 
 FLAT = WeekProfile((1.0,) * WEEK, False)
-"""Every hour alike."""
+"""The profile of a site whose week is not known: every hour alike."""
 
 
 def week_profile(visits: Iterable[tuple[int, int, float]], days: Sequence[int]) -> WeekProfile:
-    """The profile of counted visits.
+    """Makes the profile of counted visits.
 
     Args:
         visits: weekday, hour and count; the same hour may come several times.
@@ -68,7 +68,7 @@ def week_profile(visits: Iterable[tuple[int, int, float]], days: Sequence[int]) 
 def days_until(
     units: float, traffic_per_day: float, profile: WeekProfile = FLAT, *, weekday: int = 0, hour: float = 0.0
 ) -> float:
-    """Days until so many visitors have come.
+    """Forecasts the days until so many visitors have come.
 
     Args:
         units: visitors to wait for; 0 or fewer are there at once.
@@ -85,22 +85,22 @@ def days_until(
             f"traffic_per_day is {traffic_per_day!r}: give a number above 0", field="traffic_per_day"
         )
     weeks = math.floor(max(units, 0.0) / (DAYS * traffic_per_day))
-    left = max(units, 0.0) - weeks * DAYS * traffic_per_day
+    remaining = max(units, 0.0) - weeks * DAYS * traffic_per_day
     days = float(weeks * DAYS)
     for length, relative in _hours(profile, weekday, hour):
-        come = traffic_per_day * relative * length
-        if left <= 0:
+        arriving = traffic_per_day * relative * length
+        if remaining <= 0:
             break
-        if come >= left:
-            return days + length * left / come
-        left, days = left - come, days + length
+        if arriving >= remaining:
+            return days + length * remaining / arriving
+        remaining, days = remaining - arriving, days + length
     return days
 
 
 def visitors_within(
     days: float, traffic_per_day: float, profile: WeekProfile = FLAT, *, weekday: int = 0, hour: float = 0.0
 ) -> float:
-    """Visitors expected within so many days of the start; the inverse of :func:`days_until`.
+    """Forecasts the visitors within so many days of the start; the inverse of :func:`days_until`.
 
     Raises:
         InvalidInput: an argument out of range.
@@ -111,25 +111,25 @@ def visitors_within(
             field="days" if not 0 <= days < math.inf else "traffic_per_day",
         )
     weeks = math.floor(days / DAYS)
-    left, come = days - weeks * DAYS, weeks * DAYS * traffic_per_day
+    days_left, visitors = days - weeks * DAYS, weeks * DAYS * traffic_per_day
     for length, relative in _hours(profile, weekday, hour):
-        if left <= 0:
+        if days_left <= 0:
             break
-        come += traffic_per_day * relative * min(length, left)
-        left -= length
-    return come
+        visitors += traffic_per_day * relative * min(length, days_left)
+        days_left -= length
+    return visitors
 
 
 def _hours(profile: WeekProfile, weekday: int, hour: float) -> Iterator[tuple[float, float]]:
-    """Length in days and relative traffic of the hours of one week from a moment on; the first may be partial."""
+    """Yields length in days and relative traffic of a week's hours from a moment on; the first may be partial."""
     if weekday not in range(DAYS) or not 0 <= hour < HOURS:
         raise InvalidInput(
             f"the start is weekday {weekday!r}, hour {hour!r}: give 0 (Monday) to 6, and 0 to below 24",
             field="weekday" if weekday not in range(DAYS) else "hour",
         )
     first = weekday * HOURS + math.floor(hour)
-    spent = hour - math.floor(hour)
-    yield (1 - spent) / HOURS, profile.relative[first]
+    passed = hour - math.floor(hour)
+    yield (1 - passed) / HOURS, profile.relative[first]
     for step in range(1, WEEK):
         yield 1 / HOURS, profile.relative[(first + step) % WEEK]
-    yield spent / HOURS, profile.relative[first]
+    yield passed / HOURS, profile.relative[first]

@@ -1,4 +1,4 @@
-"""The outlook of a plan for the terminal: what it needs, what it can tell, and the choices as tables."""
+"""The text of a plan's outlook, for the terminal: what it needs, what it can tell, and the choices as tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABEL = 22
 
 
 def outlook_text(answer: Outlook, zone: str = "UTC") -> str:
-    """The verdict in a paragraph, then every number it rests on.
+    """Writes the outlook of a plan: the verdict in a paragraph, then every number it rests on.
 
     Args:
         answer: the outlook.
@@ -22,9 +22,9 @@ def outlook_text(answer: Outlook, zone: str = "UTC") -> str:
 
 
 def verdict_text(answer: Outlook) -> str:
-    """The verdict for people without statistics: a heading sentence, what it means, what to do."""
+    """Writes the verdict on a plan for people without statistics: a heading, what it means, what to do."""
     sentences = {ENOUGH: _enough, CANNOT_TELL: _cannot_tell, UNKNOWN: _unknown}[answer.verdict](answer)
-    return " ".join((*sentences, *_granted(answer))).replace(words.NBSP, " ")
+    return " ".join((*sentences, *_error_rate(answer))).replace(words.NBSP, " ")
 
 
 def _lines(answer: Outlook, zone: str) -> Iterator[str]:
@@ -71,8 +71,8 @@ def _way_out(answer: Outlook) -> str:
         row = answer.within_reach[0]
         return f"This would do: {_name(row)} ({_days(row.days_needed)} of them are needed)."
     strongest = min(
-        (r for r in answer.choices if r.attainable_uplift is not None),
-        key=lambda r: r.attainable_uplift or 0.0,
+        (choice for choice in answer.choices if choice.attainable_uplift is not None),
+        key=lambda choice: choice.attainable_uplift or 0.0,
         default=None,
     )
     if strongest is None:
@@ -94,19 +94,19 @@ def _unknown(answer: Outlook) -> Iterator[str]:
     yield "How many days that takes is not known: give --visitors-per-day."
 
 
-def _granted(answer: Outlook) -> Iterator[str]:
-    """That the error rate is the stream's, where there is one."""
+def _error_rate(answer: Outlook) -> Iterator[str]:
+    """Says which error rate the stream of experiments grants, where there is one."""
     question = answer.question
     if question.asked_alpha is None:
         return
-    granted, asked = (f"{rate * 100:.2g} %" for rate in (question.alpha, question.asked_alpha))
+    granted_rate, asked_rate = (f"{rate * 100:.2g} %" for rate in (question.alpha, question.asked_alpha))
     if question.alpha < question.asked_alpha:
         yield (
-            f"The stream of experiments grants the next one an error rate of {granted} instead of {asked}: "
+            f"The stream of experiments grants the next one an error rate of {granted_rate} instead of {asked_rate}: "
             "every number here is for that."
         )
     else:
-        yield f"The stream of experiments grants the next one the whole error rate of {asked}."
+        yield f"The stream of experiments grants the next one the whole error rate of {asked_rate}."
 
 
 def _sources(answer: Outlook) -> Iterator[str]:
@@ -128,8 +128,8 @@ def _sources(answer: Outlook) -> Iterator[str]:
     )
 
 
-def _source(label: str, value: str, known: Known) -> str:
-    return f"  {label:<{LABEL}}{value:>10}   {known.text}"
+def _source(label: str, value: str, number: Known) -> str:
+    return f"  {label:<{LABEL}}{value:>10}   {number.text}"
 
 
 def _plan(answer: Outlook) -> Iterator[str]:
@@ -152,12 +152,12 @@ def _running(answer: Outlook, zone: str) -> Iterator[str]:
     running = answer.running
     if running is None:
         return
-    planned = "" if running.planned_units is None else f" of {words.count(running.planned_units)} planned"
+    of_planned = "" if running.planned_units is None else f" of {words.count(running.planned_units)} planned"
     why = "the planned visitors have come" if running.decided_by == "sample" else "its time is up"
     yield ""
     yield "This experiment"
     yield f"  {'running since':<{LABEL}}{words.minute(running.started_at, zone)}"
-    yield f"  {'visitors so far':<{LABEL}}{words.count(running.enrolled)}{planned}; {words.count(running.counted)} counted"
+    yield f"  {'visitors so far':<{LABEL}}{words.count(running.enrolled)}{of_planned}; {words.count(running.counted)} counted"
     yield f"  {'visitors expected':<{LABEL}}{words.count(running.expected_units)}"
     yield f"  {'new visitors until':<{LABEL}}{words.minute(running.enrolment_ends_at, zone)}"
     yield (
@@ -180,7 +180,7 @@ def _week(answer: Outlook) -> Iterator[str]:
     if answer.best_start is None:
         yield "  The day of the start makes next to no difference."
         return
-    best, worst = (calendar.day_name[s.weekday] for s in answer.best_start)
+    best, worst = (calendar.day_name[start.weekday] for start in answer.best_start)
     gain = "is decided first" if answer.verdict == ENOUGH else "collects most visitors"
     yield f"  A start on {best} {gain}, one on {worst} {'last' if answer.verdict == ENOUGH else 'fewest'}."
 
@@ -228,11 +228,11 @@ def _contrast(contrast: Contrast) -> tuple[str, ...]:
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    shown = [[cell.replace(words.NBSP, " ") for cell in row] for row in (heads, *rows)]
-    widths = [max(words.width(row[i]) for row in shown) for i in range(len(shown[0]))]
-    for row in shown:
+    texts = [[cell.replace(words.NBSP, " ") for cell in row] for row in (heads, *rows)]
+    widths = [max(words.width(row[column]) for row in texts) for column in range(len(texts[0]))]
+    for row in texts:
         first = f"  {row[0]:<{widths[0]}}"
-        yield first + "".join(f"  {cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))
+        yield first + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
 
 
 def _name(row: Row) -> str:
@@ -265,12 +265,12 @@ def _days(days: float | None) -> str:
         return words.UNKNOWN
     if days > 2 * 365:
         return f"about {words.count(days / 365)} years"
-    shown = _number(days)
-    return f"{shown} day" if shown == "1" else f"{shown} days"
+    number = _number(days)
+    return f"{number} day" if number == "1" else f"{number} days"
 
 
 def _number(value: float | None) -> str:
-    """Whole from 10 on, with a digit below where there is one."""
+    """Writes a number whole from 10 on, with a digit below where there is one."""
     if value is None:
         return words.UNKNOWN
     return words.count(value) if value >= 9.95 or value == round(value) else f"{value:.1f}"

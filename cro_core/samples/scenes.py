@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 Draw = Callable[["Pen"], None]
 
 FINE = 2
-"""Shapes are drawn this many times larger and scaled down, for smooth edges."""
+"""How many times larger shapes are drawn and scaled down, for smooth edges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Palette:
     """The colours of a scene."""
 
     sky: tuple[Colour, ...]
-    """From top to bottom, evenly spaced."""
+    """Colours of the sky from top to bottom, evenly spaced."""
     lights: tuple[Colour, ...]
     shade: Colour
-    """Of what stands in front."""
+    """Colour of what stands in front."""
 
 
 GARDEN = Palette(
@@ -74,21 +74,21 @@ class Pen:
         self._draw, self._unit = draw, float(height)
 
     def disc(self, x: float, y: float, radius: float, stretch: float = 1.0) -> None:
-        """A filled circle, ``stretch`` times as high as wide."""
+        """Draws a filled circle, ``stretch`` times as high as wide."""
         tall = radius * stretch
         self._draw.ellipse(self._scaled((x - radius, y - tall), (x + radius, y + tall)), fill=255)
 
     def box(self, x: float, y: float, width: float, height: float, rounded: float = 0.0) -> None:
-        """A filled rectangle from its upper left corner."""
+        """Draws a filled rectangle from its upper left corner."""
         corners = self._scaled((x, y), (x + width, y + height))
         self._draw.rounded_rectangle(corners, radius=rounded * self._unit, fill=255)
 
     def shape(self, points: Sequence[tuple[float, float]], shade: int = 255) -> None:
-        """A filled polygon."""
+        """Draws a filled polygon through the points."""
         self._draw.polygon(self._scaled(*points), fill=shade)
 
     def line(self, points: Sequence[tuple[float, float]], width: float) -> None:
-        """A line through the points."""
+        """Draws a line through the points."""
         self._draw.line(
             self._scaled(*points), fill=255, width=max(1, round(width * self._unit)), joint="curve"
         )
@@ -98,7 +98,7 @@ class Pen:
 
 
 def wedding(width: int, height: int, rng: np.random.Generator, palette: Palette = GARDEN) -> Pixels:
-    """A laid table in a garden under strings of light, at sunset."""
+    """Draws a laid table in a garden under strings of light, at sunset."""
     pixels = _sky(width, height, palette)
     wide = width / height
     _glow(pixels, wide * 0.62, 0.60, 0.30, (255, 226, 176), 0.75)
@@ -118,13 +118,13 @@ def wedding(width: int, height: int, rng: np.random.Generator, palette: Palette 
 
 
 def party(width: int, height: int, rng: np.random.Generator, palette: Palette = NEON) -> Pixels:
-    """A dance floor from behind the crowd: beams, lights out of focus, confetti."""
+    """Draws a dance floor from behind the crowd: beams, lights out of focus, confetti."""
     stage = Stage(width, height, rng, palette)
     return _finish(stage.at(0.0), rng)
 
 
 def corporate(width: int, height: int, rng: np.random.Generator, palette: Palette = EVENING) -> Pixels:
-    """A reception on a roof terrace before the lit windows of a city."""
+    """Draws a reception on a roof terrace before the lit windows of a city."""
     pixels = _sky(width, height, palette)
     wide = width / height
     _glow(pixels, wide * 0.32, 0.74, 0.40, (255, 206, 150), 0.5)
@@ -145,7 +145,7 @@ def corporate(width: int, height: int, rng: np.random.Generator, palette: Palett
 def film(
     width: int, height: int, frames: int, rng: np.random.Generator, palette: Palette = NEON
 ) -> Iterator[Pixels]:
-    """The dance floor in motion: ``frames`` pictures that run in a loop."""
+    """Draws a dance floor in motion: ``frames`` pictures that run in a loop."""
     stage = Stage(width, height, rng, palette)
     return (stage.at(frame / frames) for frame in range(frames))
 
@@ -163,7 +163,7 @@ class Stage:
         self.jitter = rng.random((15, 3))
 
     def at(self, time: float) -> Pixels:
-        """The picture at a time of the loop."""
+        """Draws the dance floor at a time of the loop."""
         pixels = self.still.copy()
         for number in range(4):
             self._beam(pixels, number, time)
@@ -213,7 +213,7 @@ class Stage:
 
 
 def as_image(pixels: Pixels) -> Image.Image:
-    """The picture with 8 bits a channel."""
+    """Turns pixels into a picture with 8 bits a channel."""
     return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8), "RGB")
 
 
@@ -426,10 +426,10 @@ def _skyline(
         for column in range(6)
         for row in range(int((0.82 - top) / 0.024))
     ]
-    chosen = [spot for spot in spots if rng.random() < lit]
+    windows = [spot for spot in spots if rng.random() < lit]
     _paint(
         pixels,
-        lambda pen: _boxes(pen, [(a, b, 0.0075, 0.011) for a, b in chosen]),
+        lambda pen: _boxes(pen, [(a, b, 0.0075, 0.011) for a, b in windows]),
         _mix(colour, palette.lights[0], 0.72),
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 from cro_core.clock import iso
 
 DEVICES = {"mobile": (0.62, 0.9), "desktop": (0.31, 1.2), "tablet": (0.07, 1.0)}
-"""Share of the traffic, and conversion relative to the base rate."""
+"""Device -> its share of the traffic, and its conversion relative to the base rate."""
 
 CITIES = {
     "Copenhagen": 0.38,
@@ -40,20 +40,20 @@ WEEKDAY, WEEKEND = 0.9, 1.25
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """How the synthetic visitors behave."""
+    """The known truth: how often synthetic visitors come and convert."""
 
     base_rate: float = 0.08
     """Probability of a ``contact_form_submit`` under the control, averaged over the traffic."""
     visitors_per_day: float = 600
     uplifts: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    """(experiment, variant) -> true relative uplift; absent means none."""
+    """True relative uplift by (experiment, variant); absent means none."""
     delay: timedelta = timedelta(minutes=25)
     """Mean time from exposure to conversion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A person who comes to the site."""
+    """A synthetic person who comes to the site."""
 
     visitor: str
     at: datetime
@@ -63,15 +63,15 @@ class Visit:
 
 
 def visits(truth: Truth, hour: datetime, rng: np.random.Generator) -> list[Visit]:
-    """The visitors of one hour, in order of arrival."""
+    """Draws the visitors of an hour, in order of arrival."""
     day = WEEKEND if hour.weekday() >= 5 else WEEKDAY
     count = int(rng.poisson(truth.visitors_per_day / 24 * HOURLY[hour.hour] * day))
     seconds = np.sort(rng.uniform(0, 3600, count))
-    return [Visit(_name(rng), hour + timedelta(seconds=float(s)), *_context(rng)) for s in seconds]
+    return [Visit(_name(rng), hour + timedelta(seconds=float(second)), *_context(rng)) for second in seconds]
 
 
 def exposure(visit: Visit, assignment: Mapping[str, Any]) -> dict[str, Any]:
-    """The event that says this visitor met the assigned variant."""
+    """Makes the event that says that a visitor met the assigned variant."""
     return {
         **_who(visit, f"x:{visit.visitor}:{assignment['test_id']}", "exposure", visit.at),
         "test_id": assignment["test_id"],
@@ -83,11 +83,11 @@ def exposure(visit: Visit, assignment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def goals(
-    truth: Truth, visit: Visit, shown: Mapping[str, str], rng: np.random.Generator
+    truth: Truth, visit: Visit, variants: Mapping[str, str], rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """What the visitor does after meeting the variants in ``shown`` (experiment -> variant)."""
+    """Draws what a visitor does after meeting ``variants`` (experiment -> variant), as events."""
     rate = truth.base_rate * DEVICES[visit.device][1]
-    for pair in shown.items():
+    for pair in variants.items():
         rate *= 1 + truth.uplifts.get(pair, 0.0)
     if rng.random() < min(rate, 1.0):
         after = timedelta(seconds=float(rng.exponential(truth.delay.total_seconds())))
