@@ -16,6 +16,7 @@ from cro_core.domain import (
     Experiment,
     Goal,
     Plan,
+    Quantity,
     Reason,
     Variant,
     Verdict,
@@ -37,6 +38,35 @@ def test_other_keys_are_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match="use 1 to 100 of the characters") as refused:
         check_key(key, "test_id")
     assert refused.value.field == "test_id"
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity"),
+    [
+        ("revenue", Quantity("revenue")),
+        ("goal:play", Quantity("goal", "play")),
+        ("count:a:b", Quantity("count", "a:b")),
+    ],
+)
+def test_quantities_are_read_and_written(text: str, quantity: Quantity) -> None:
+    assert Quantity.parse(text) == quantity
+    assert str(quantity) == text
+
+
+@pytest.mark.parametrize("text", ["", "plays", "goal", "revenue:play", "before:engagement", "mean:play"])
+def test_other_quantities_are_refused_by_name(text: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Quantity.parse(text)
+    wanted = "conversions, engagement, revenue, goal:NAME, count:NAME, value:NAME"
+    assert str(refused.value) == f"quantity is {text!r}: give {wanted}"
+    assert refused.value.field is None
+
+
+def test_a_complaint_about_a_quantity_says_what_was_asked() -> None:
+    assert Quantity.parse("goal:play", ["goal"]) == Quantity("goal", "play")
+    with pytest.raises(InvalidInput, match=r"^rule is 'count:play': give goal:NAME, revenue$") as refused:
+        Quantity.parse("count:play", ["goal", "revenue"], what="rule", field="rules")
+    assert refused.value.field == "rules"
 
 
 def _broken(**changes: object) -> Experiment:
