@@ -36,6 +36,7 @@ from cro_core.workflows import error_budget, lifecycle
 from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.plan_experiment import Asked, plan
 from cro_core.workflows.site_traffic import experiment_traffic, site_traffic
+from cro_core.workflows.transaction import begin
 
 DOCS = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
 
@@ -518,10 +519,8 @@ def test_the_plan_is_what_the_next_experiment_gets(make_site: Callable[..., Home
     create_experiment(home, payload, now=START, actor="test")
     later = START + 30 * DAY
     of_settings, of_draft = (plan(home, now=later, experiment_id=key) for key in (None, "hero"))
-    with home.db.write() as connection:
-        started = lifecycle.start(
-            connection, experiments.get(connection, "hero"), home=home, now=later, actor="x"
-        )
+    with begin(home, now=later, actor="x") as transaction:
+        started = lifecycle.start(transaction, experiments.get(transaction.connection, "hero"))
     settled = started.experiment.plan
     assert settled.alpha < next_level([], [], 0, 0.1)  # the second of a stream that has found nothing
     assert of_settings.question.alpha == of_draft.question.alpha == settled.alpha
