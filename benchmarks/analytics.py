@@ -93,6 +93,9 @@ GROUP BY variant ORDER BY variant
 
 SEGMENTS = ("device", "city", "hour")
 
+OPENED: dict[str, Any] = {}
+"""What a way has opened for its later looks, by name."""
+
 Counts = list[list[Any]]
 
 
@@ -204,10 +207,10 @@ def every_segment(home: Home) -> Counts:
 
 def later_looks(home: Home) -> Counts:
     """One more look at what was read already."""
-    if "reading" not in home.cache:
+    if "reading" not in OPENED:
         connection = home.db.engine.connect()
-        home.cache["reading"] = reader.reading(connection, experiments.get(connection, ASKED), NOW)
-    return _totals(home.cache["reading"].at(NOW).cells())
+        OPENED["reading"] = reader.reading(connection, experiments.get(connection, ASKED), NOW)
+    return _totals(OPENED["reading"].at(NOW).cells())
 
 
 def dashboard(home: Home) -> Counts:
@@ -218,9 +221,9 @@ def dashboard(home: Home) -> Counts:
 
 def by_hand(home: Home) -> Counts:
     """The same numbers in SQL, by somebody who knows where everything is and that nothing is in the database."""
-    if "duckdb" not in home.cache:
-        home.cache["duckdb"] = duckdb.connect(config={"threads": 2})
-        home.cache["duckdb"].execute("SET parquet_metadata_cache = true")
+    if "duckdb" not in OPENED:
+        OPENED["duckdb"] = duckdb.connect(config={"threads": 2})
+        OPENED["duckdb"].execute("SET parquet_metadata_cache = true")
     experiment = _experiment(7)
     assert experiment.enrolment_ends_at is not None
     given = {
@@ -229,7 +232,7 @@ def by_hand(home: Home) -> Counts:
         "as_of": to_micros(NOW),
         "enrolment": to_micros(experiment.enrolment_ends_at),
     }
-    return [list(row[:3]) for row in home.cache["duckdb"].execute(BY_HAND, given).fetchall()]
+    return [list(row[:3]) for row in OPENED["duckdb"].execute(BY_HAND, given).fetchall()]
 
 
 def with_pandas(home: Home) -> Counts:

@@ -27,7 +27,7 @@ from analytics import DAY, EVENTS, GOALS, HOT_DAYS, START, _insert, _seal
 
 from cro_core.clock import to_micros
 from cro_core.domain import Experiment, Plan, Status, Variant
-from cro_core.home import Home, create_home
+from cro_core.home import Home, Memory, create_home
 from cro_core.planning import plans
 from cro_core.storage import experiments
 from cro_core.storage.lake import arrow_schema
@@ -109,7 +109,7 @@ def main() -> None:
             assert (report.evaluated, report.failures) == (RUNNING, ()), report
 
         def anew(home: Home = home, now: Any = now) -> None:
-            home.cache.clear()
+            object.__setattr__(home, "memory", Memory())
             active_tests(home, now=now)
 
         begun, wall = time.process_time(), time.perf_counter()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cro_core.clock import Clock, iso, parse_time, system_clock
 from cro_core.config import FILE_NAME, Config, Loaded, load, resolve
@@ -27,8 +27,26 @@ from cro_core.errors import Busy, ConfigError, Conflict, NotFound
 from cro_core.storage.database import Database
 from cro_core.storage.lake import Lake
 
+Value = TypeVar("Value")
+
 SALT_BYTES = 16
 """Shortest key of the visitor hash that is accepted; new homes get twice that."""
+
+
+class Memory:
+    """What a process has read already: one value of each class. Its users check that it is still true."""
+
+    def __init__(self) -> None:
+        self._values: dict[type, Any] = {}
+
+    def recall(self, kind: type[Value]) -> Value | None:
+        """The value of a class that was kept last, or ``None``."""
+        value: Value | None = self._values.get(kind)
+        return value
+
+    def keep(self, value: object) -> None:
+        """Puts a value in the place of the former one of its class."""
+        self._values[type(value)] = value
 
 
 @dataclass(frozen=True)
@@ -43,8 +61,8 @@ class Home:
     """The time of this home: the machine's, or a simulated one that service and cycle share."""
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, compare=False, repr=False)
     """Where CRO_SALT and CRO_ADMIN_KEY are looked up first."""
-    cache: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
-    """What this process has read already, by name; its users check that it is still true."""
+    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    """What this process has read of the home already."""
 
     @property
     def config(self) -> Config:
@@ -125,12 +143,12 @@ class Home:
     def _secrets(self) -> Mapping[str, str]:
         file = self.data / "secrets.json"
         try:
-            found: Mapping[str, str] = json.loads(file.read_text(encoding="utf-8"))
+            content: Mapping[str, str] = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise NotFound(f"{file} is missing: run `cro init`, or set CRO_SALT and CRO_ADMIN_KEY") from None
         except ValueError:
             raise ConfigError(f"{file} is not JSON: restore it, or set CRO_SALT and CRO_ADMIN_KEY") from None
-        return found
+        return content
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

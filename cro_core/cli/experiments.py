@@ -48,8 +48,10 @@ def plan(
     from cro_core.workflows import plan_experiment
 
     opened = open_home(home)
-    asked = plan_experiment.Asked(base_rate, visitors_per_day, uplift, variants, days, fixed, leads_rate)
-    answer = plan_experiment.plan(opened, asked, now=opened.clock(), experiment_id=experiment)
+    overrides = plan_experiment.Overrides(
+        base_rate, visitors_per_day, uplift, variants, days, fixed, leads_rate
+    )
+    answer = plan_experiment.plan(opened, overrides, now=opened.clock(), experiment_id=experiment)
     say(
         {**to_json(answer), "text": verdict_text(answer)},
         as_json,

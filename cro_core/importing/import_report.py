@@ -119,3 +119,36 @@ def _replay_lines(replay: Replay) -> list[str]:
         f"  counted {sum(variant['units'] for variant in replay.variants):,} visitors{of_planned}: {counts}",
         f"  {replay.text}",
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeReport:
+    """What became of every row of a table of outcomes: they add up to ``rows``."""
+
+    goal: str
+    file: str
+    rows: int
+    stored: int
+    """Outcomes stored by this run."""
+    known: int
+    """Outcomes that were stored before, or stand twice in the file."""
+    unplaced: Mapping[str, int]
+    """Rows in quarantine, by reason: a lead or visitor that is not known here, no time, no number ..."""
+    first_unplaced: Mapping[str, int] = field(default_factory=dict)
+    """The first row of each of these reasons, counted from 1 below the header."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON."""
+        data: dict[str, Any] = to_json(self)
+        return data | {"text": self.text}
+
+    @property
+    def text(self) -> str:
+        """The report for people."""
+        lines = [f"{self.file}: {self.rows:,} rows read as outcomes, goal {self.goal}."]
+        lines += [
+            f"  quarantine{n:>9,}  {reason} (first in row {self.first_unplaced[reason]:,})"
+            for reason, n in self.unplaced.items()
+        ]
+        lines.append(f"{self.stored:,} outcomes stored, {self.known:,} stored before.")
+        return "\n".join([*lines, "Next: `cro evaluate EXPERIMENT` shows them by variant"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ def add(connection: sa.Connection, experiment: Experiment) -> None:
     Raises:
         Conflict: the id is taken.
     """
-    if connection.scalar(sa.select(schema.experiments.c.id).where(schema.experiments.c.id == experiment.id)):
+    if stored_ids(connection, [experiment.id]):
         raise Conflict(f"experiment {experiment.id} exists already: choose another test_id")
     connection.execute(sa.insert(schema.experiments).values(**_row(experiment)))
     connection.execute(
@@ -62,13 +62,19 @@ def update(connection: sa.Connection, experiment: Experiment) -> None:
     bump_revision(connection)
 
 
+def stored_ids(connection: sa.Connection, ids: Collection[str]) -> set[str]:
+    """Those of the ids that an experiment has."""
+    table = schema.experiments.c
+    return set(connection.scalars(sa.select(table.id).where(table.id.in_(ids))))
+
+
 def get(connection: sa.Connection, experiment_id: str) -> Experiment:
     """The experiment of that id.
 
     Raises:
         NotFound: there is none; the message names those there are.
     """
-    found = select(connection, schema.experiments.c.id == experiment_id)
+    found = _select(connection, schema.experiments.c.id == experiment_id)
     if not found:
         known = connection.scalars(
             sa.select(schema.experiments.c.id).order_by(schema.experiments.c.created_at.desc()).limit(10)
@@ -82,10 +88,21 @@ def get(connection: sa.Connection, experiment_id: str) -> Experiment:
 def with_status(connection: sa.Connection, *statuses: Status) -> list[Experiment]:
     """Every experiment in one of the states (all without any), oldest first."""
     condition = schema.experiments.c.status.in_([s.value for s in statuses]) if statuses else sa.true()
-    return select(connection, condition)
+    return _select(connection, condition)
 
 
-def select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Experiment]:
+def in_slot(connection: sa.Connection, slot: str) -> list[Experiment]:
+    """Every experiment of a slot, whatever its state, oldest first."""
+    return _select(connection, schema.experiments.c.slot == slot)
+
+
+def ever_started(connection: sa.Connection, *, without_sources: Collection[str]) -> list[Experiment]:
+    """Every experiment that was ever started and does not come from one of the sources, in the order of creation."""
+    table = schema.experiments.c
+    return _select(connection, table.started_at.is_not(None) & table.source.not_in(without_sources))
+
+
+def _select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Experiment]:
     """The experiments that meet a condition on the experiments table, oldest first."""
     table = schema.experiments
     rows = (

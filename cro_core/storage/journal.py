@@ -132,6 +132,13 @@ def add_model(
     )
 
 
+def models_trained_at(connection: sa.Connection, moment: datetime) -> int:
+    """How many models are dated at a moment."""
+    table = schema.models
+    query = sa.select(sa.func.count()).select_from(table).where(table.c.trained_at == moment)
+    return int(connection.scalar(query) or 0)
+
+
 def latest_model(connection: sa.Connection) -> dict[str, Any] | None:
     """The newest model, or ``None`` before the first training."""
     table = schema.models

@@ -7,12 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from cro_core.domain import Status
 from cro_core.home import Home
-from cro_core.storage import decisions, experiments, journal
+from cro_core.storage import decisions, experiments
 from cro_core.workflows.lifecycle import adopt, ship
+from cro_core.workflows.transaction import Transaction, begin
 
 
 def approve(home: Home, recommendation_id: str, *, now: datetime, actor: str) -> str:
@@ -22,12 +21,10 @@ def approve(home: Home, recommendation_id: str, *, now: datetime, actor: str) ->
         NotFound: no such recommendation.
         Conflict: it is settled already, or can no longer be done.
     """
-    with home.db.write() as connection:
-        proposal = decisions.settle(connection, recommendation_id, decisions.APPROVED, now)
-        journal.log(
-            connection, at=now, actor=actor, action="recommendation.approve", subject=recommendation_id
-        )
-        return _CARRY_OUT[proposal["kind"]](connection, home, proposal, now, actor)
+    with begin(home, now=now, actor=actor) as transaction:
+        proposal = decisions.settle(transaction.connection, recommendation_id, decisions.APPROVED, now)
+        transaction.log("recommendation.approve", recommendation_id)
+        return _CARRY_OUT[proposal["kind"]](transaction, proposal)
 
 
 def reject(home: Home, recommendation_id: str, *, now: datetime, actor: str) -> str:
@@ -37,38 +34,34 @@ def reject(home: Home, recommendation_id: str, *, now: datetime, actor: str) -> 
         NotFound: no such recommendation.
         Conflict: it is settled already.
     """
-    with home.db.write() as connection:
-        proposal = decisions.settle(connection, recommendation_id, decisions.REJECTED, now)
-        journal.log(
-            connection, at=now, actor=actor, action="recommendation.reject", subject=recommendation_id
-        )
+    with begin(home, now=now, actor=actor) as transaction:
+        proposal = decisions.settle(transaction.connection, recommendation_id, decisions.REJECTED, now)
+        transaction.log("recommendation.reject", recommendation_id)
         if proposal["kind"] == "ship":
-            experiment = experiments.get(connection, proposal["subject"])
-            experiments.update(connection, replace(experiment, status=Status.ARCHIVED, winner=None))
+            experiment = experiments.get(transaction.connection, proposal["subject"])
+            experiments.update(
+                transaction.connection, replace(experiment, status=Status.ARCHIVED, winner=None)
+            )
         return f"{recommendation_id} rejected"
 
 
-def _carry_out_ship(
-    connection: sa.Connection, _home: Home, proposal: Mapping[str, Any], now: datetime, actor: str
-) -> str:
+def _carry_out_ship(transaction: Transaction, proposal: Mapping[str, Any]) -> str:
+    connection = transaction.connection
     experiment = experiments.get(connection, proposal["subject"])
     decision = decisions.get(connection, proposal["payload"]["decision"])
-    ship(connection, experiment, decision, now=now, actor=actor)
+    ship(transaction, experiment, decision)
     experiments.update(connection, replace(experiment, status=Status.ARCHIVED))
     return f"{experiment.slot}: shows {decision.winner} of {experiment.id}"
 
 
-def _carry_out_start(
-    connection: sa.Connection, home: Home, proposal: Mapping[str, Any], now: datetime, actor: str
-) -> str:
+def _carry_out_start(transaction: Transaction, proposal: Mapping[str, Any]) -> str:
     from cro_core.workflows.open_backlog import find
 
-    hypothesis, weeks = find(connection, home, proposal["subject"]), proposal["payload"].get("weeks")
-    started = adopt(connection, hypothesis, home, now=now, actor=actor, weeks=weeks)
-    return started.text()
+    hypothesis = find(transaction.connection, transaction.home, proposal["subject"])
+    return adopt(transaction, hypothesis, weeks=proposal["payload"].get("weeks")).text()
 
 
-_CARRY_OUT: Mapping[str, Callable[[sa.Connection, Home, Mapping[str, Any], datetime, str], str]] = {
+_CARRY_OUT: Mapping[str, Callable[[Transaction, Mapping[str, Any]], str]] = {
     "ship": _carry_out_ship,
     "start": _carry_out_start,
 }

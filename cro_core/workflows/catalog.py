@@ -30,7 +30,7 @@ class Catalog:
 def catalog(home: Home, connection: sa.Connection) -> Catalog:
     """The catalog as of this connection's snapshot."""
     revision = experiments.revision(connection)
-    cached: Catalog | None = home.cache.get("catalog")
+    cached = home.memory.recall(Catalog)
     if cached is not None and cached.revision == revision:
         return cached
     fresh = Catalog(
@@ -38,7 +38,7 @@ def catalog(home: Home, connection: sa.Connection) -> Catalog:
         {e.id: e for e in experiments.with_status(connection)},
         decisions.production(connection),
     )
-    home.cache["catalog"] = fresh
+    home.memory.keep(fresh)
     return fresh
 
 
@@ -47,5 +47,5 @@ def remembered(home: Home) -> Mapping[str, Experiment]:
 
     What they let in stays right: a started experiment keeps its variants, and is never a draft again.
     """
-    cached: Catalog | None = home.cache.get("catalog")
+    cached = home.memory.recall(Catalog)
     return cached.experiments if cached is not None else {}

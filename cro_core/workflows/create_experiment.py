@@ -12,8 +12,9 @@ from cro_core.domain import KEY, Experiment, Goal, Variant, check_experiment
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
 from cro_core.planning import plans
-from cro_core.storage import experiments, journal
+from cro_core.storage import experiments
 from cro_core.workflows.lifecycle import start
+from cro_core.workflows.transaction import begin
 
 
 class VariantIn(BaseModel):
@@ -58,19 +59,12 @@ def create_experiment(home: Home, payload: Any, *, now: datetime, actor: str) ->
     """
     wanted = _parse(payload)
     draft = _draft(home, wanted, now)
-    with home.db.write() as connection:
-        experiments.add(connection, draft)
-        journal.log(
-            connection,
-            at=now,
-            actor=actor,
-            action="experiment.create",
-            subject=draft.id,
-            after={"name": draft.name},
-        )
+    with begin(home, now=now, actor=actor) as transaction:
+        experiments.add(transaction.connection, draft)
+        transaction.log("experiment.create", draft.id, after={"name": draft.name})
         if not wanted.start:
             return draft
-        return start(connection, draft, home=home, now=now, actor=actor).experiment
+        return start(transaction, draft).experiment
 
 
 def _parse(payload: Any) -> ExperimentIn:

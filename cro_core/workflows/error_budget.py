@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from cro_core.domain import Experiment, Verdict
-from cro_core.storage import decisions, experiments, schema
+from cro_core.storage import decisions, experiments
 
 if TYPE_CHECKING:
     from cro_core.statistics.multiplicity import Trial
@@ -54,9 +54,8 @@ def history(connection: sa.Connection) -> list[tuple[Experiment, Trial]]:
     The result is the smallest stagewise p-value of its final decision. There is none while it runs, nor where
     a person ended it or its data could not be trusted; it then counts as if nothing had been found.
     """
-    table = schema.experiments
-    asked = table.c.started_at.is_not(None) & table.c.source.not_in(NO_QUESTIONS)
-    begun = [(e.started_at, e) for e in experiments.select(connection, asked) if e.started_at is not None]
+    started = experiments.ever_started(connection, without_sources=NO_QUESTIONS)
+    begun = [(e.started_at, e) for e in started if e.started_at is not None]
     begun.sort(key=lambda pair: pair[0])
     return [(experiment, _trial(connection, experiment, start)) for start, experiment in begun]
 

@@ -16,7 +16,7 @@ from cro_core.metrics.secondary import secondary
 from cro_core.statistics.looks import EngineState
 from cro_core.storage import events, experiments, look_states
 from cro_core.storage.database import HEAD
-from cro_core.workflows.import_outcomes import of_experiment
+from cro_core.workflows.measure_outcomes import measure_outcomes
 
 
 def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = engines.DUCKDB) -> Decision:
@@ -40,7 +40,7 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = e
     with home.db.read() as connection:
         experiment = experiments.get(connection, experiment_id)
         decision = look(connection, experiment, as_of, whole=True, engine=engine).decision
-        later = to_json(of_experiment(connection, experiment, as_of, engine=engine))
+        later = to_json(measure_outcomes(connection, experiment, as_of, engine=engine))
         return replace(decision, evidence={**decision.evidence, "outcomes": later}) if later else decision
 
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-
-import sqlalchemy as sa
+from datetime import timedelta
 
 from cro_core.domain import Experiment
-from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
 from cro_core.reporting import words
 from cro_core.workflows import error_budget
 from cro_core.workflows.site_traffic import expected_per_day
+from cro_core.workflows.transaction import Transaction
 
 
-def at_granted_level(
-    connection: sa.Connection, home: Home, draft: Experiment, now: datetime
-) -> tuple[Experiment, dict[str, float]]:
+def at_granted_level(transaction: Transaction, draft: Experiment) -> tuple[Experiment, dict[str, float]]:
     """The draft planned for what the stream grants, and that for the audit trail."""
-    rate = home.config.statistics.stream_false_discovery_rate
+    rate = transaction.home.config.statistics.stream_false_discovery_rate
     if rate is None:
         return draft, {}
-    level = error_budget.granted(connection, rate, now)
+    level = error_budget.granted(transaction.connection, rate, transaction.now)
     alpha = min(draft.plan.alpha, level)
     plan = plans.at_level(draft.plan, alpha, variants=len(draft.variants))
     return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
@@ -59,13 +55,12 @@ class Patience:
     """What the configured horizon and the proposed one can show, in words."""
 
 
-def patience(
-    connection: sa.Connection, hypothesis: Hypothesis, home: Home, *, now: datetime
-) -> Patience | None:
-    """What to propose in the place of an experiment that cannot tell; ``None`` where traffic is enough or not known."""
-    draft, _ = at_granted_level(connection, home, hypothesis.to_experiment(home.config, now=now), now)
+def patience(transaction: Transaction, hypothesis: Hypothesis) -> Patience | None:
+    """What to propose where the traffic is too little for the planned uplift; ``None`` where it is enough or not known."""
+    config, now = transaction.home.config, transaction.now
+    draft, _ = at_granted_level(transaction, hypothesis.to_experiment(config, now=now))
     plan, variants = draft.plan, len(draft.variants)
-    per_day = expected_per_day(connection, home.config, now)
+    per_day = expected_per_day(transaction.connection, config, now)
     soon = attainable_uplift(draft, per_day)
     if per_day is None or soon is None:
         return None

@@ -16,8 +16,8 @@ from cro_core.home import Home
 from cro_core.planning import plans
 from cro_core.samples import synthetic_visitors
 from cro_core.storage import experiments as store
-from cro_core.storage import journal
 from cro_core.workflows.ingest import ingest
+from cro_core.workflows.transaction import begin
 
 DAYS = 7
 """The generated traffic ends now and began this many days ago."""
@@ -78,16 +78,9 @@ def _experiment(home: Home, now: datetime, rng: np.random.Generator) -> Experime
     began = now - timedelta(days=DAYS)
     draft = Experiment(name, name, variants, plan, slot=name, source="generate", created_at=began)
     running = plans.begin(draft, began)
-    with home.db.write() as connection:
-        store.add(connection, running)
-        journal.log(
-            connection,
-            at=now,
-            actor="generate",
-            action="experiment.create",
-            subject=name,
-            after={"started_at": iso(began)},
-        )
+    with begin(home, now=now, actor="generate") as transaction:
+        store.add(transaction.connection, running)
+        transaction.log("experiment.create", name, after={"started_at": iso(began)})
     return running
 
 

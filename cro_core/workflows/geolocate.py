@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from cro_core.home import Home
 from cro_core.ingest.geolocation import Locate, open_locator
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The file of places, once this process has opened it."""
+
+    locate: Locate
 
 
 def locator(home: Home) -> Locate | None:
@@ -15,8 +24,9 @@ def locator(home: Home) -> Locate | None:
     path = home.config.service.geo_database
     if path is None:
         return None
-    found: Locate | None = home.cache.get("geo")
-    if found is None:
+    opened = home.memory.recall(_Opened)
+    if opened is None:
         # A relative path is the home's: the service may be started anywhere.
-        found = home.cache["geo"] = open_locator(str(home.path / path))
-    return found
+        opened = _Opened(open_locator(str(home.path / path)))
+        home.memory.keep(opened)
+    return opened.locate

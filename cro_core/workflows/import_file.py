@@ -36,7 +36,7 @@ from cro_core.ingest.cleaning import Rejection, Rules
 from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import events as event_store
-from cro_core.storage import experiments, journal, look_states, schema
+from cro_core.storage import experiments, journal, look_states
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.seal import leaving_out
 
@@ -141,7 +141,7 @@ def _former(
 
 
 def _check_free(connection: sa.Connection, experiment_id: str) -> None:
-    if connection.scalar(sa.select(schema.experiments.c.id).where(schema.experiments.c.id == experiment_id)):
+    if experiments.stored_ids(connection, [experiment_id]):
         raise Conflict(f"experiment {experiment_id} exists and was not imported: give another experiment.id")
 
 

@@ -15,12 +15,11 @@ from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
-from cro_core.storage import decisions, experiments, journal
+from cro_core.storage import decisions, experiments
 from cro_core.workflows.feasibility import at_granted_level, attainable_uplift, traffic_warning
 from cro_core.workflows.proposals import propose_ship, withdraw
 from cro_core.workflows.site_traffic import expected_per_day
-
-AUTOPILOT = "autopilot"
+from cro_core.workflows.transaction import Transaction, begin
 
 START, CONCLUDE, ALLOCATE, PRODUCE = (
     "experiment.start",
@@ -44,7 +43,12 @@ class Started:
         return f"{done}. {self.warning}" if self.warning else done
 
 
-def start(connection: sa.Connection, draft: Experiment, *, home: Home, now: datetime, actor: str) -> Started:
+def occupied_slots(connection: sa.Connection) -> dict[str, str]:
+    """Slot -> the experiment that runs in it. One runs in a slot at a time: none is started in a slot named here."""
+    return {e.slot: e.id for e in experiments.with_status(connection, Status.RUNNING)}
+
+
+def start(transaction: Transaction, draft: Experiment) -> Started:
     """Starts a stored draft, at the error rate that the stream of experiments grants where there is one.
 
     What the site's traffic cannot show is said before the first visitor: in the experiment's reasoning, and in
@@ -55,72 +59,48 @@ def start(connection: sa.Connection, draft: Experiment, *, home: Home, now: date
     """
     if draft.status is not Status.DRAFT:
         raise Conflict(f"experiment {draft.id} is {draft.status}: only a draft can be started")
-    for other in experiments.with_status(connection, Status.RUNNING):
-        if other.slot == draft.slot:
-            raise Conflict(
-                f"experiment {other.id} runs in slot {draft.slot}: end it first, or create this one with start=false"
-            )
-    leveled, level = at_granted_level(connection, home, draft, now)
-    uplift = attainable_uplift(leveled, expected_per_day(connection, home.config, now))
+    connection, now = transaction.connection, transaction.now
+    other = occupied_slots(connection).get(draft.slot)
+    if other is not None:
+        raise Conflict(
+            f"experiment {other} runs in slot {draft.slot}: end it first, or create this one with start=false"
+        )
+    leveled, level = at_granted_level(transaction, draft)
+    uplift = attainable_uplift(leveled, expected_per_day(connection, transaction.home.config, now))
     warning = None if uplift is None else traffic_warning(leveled, uplift)
     reasoning = f"{draft.reasoning} {warning}".strip() if warning else draft.reasoning
     running = plans.begin(replace(leveled, reasoning=reasoning), now)
     experiments.start(connection, running)
     after = {"status": running.status, "slot": running.slot, "planned_units": running.plan.units}
-    journal.log(
-        connection,
-        at=now,
-        actor=actor,
-        action=START,
-        subject=running.id,
-        before={"status": draft.status},
-        after=after | level | ({} if uplift is None else {"attainable_uplift": uplift}),
-    )
+    shown = {} if uplift is None else {"attainable_uplift": uplift}
+    transaction.log(START, running.id, before={"status": draft.status}, after=after | level | shown)
     return Started(running, warning)
 
 
-def adopt(
-    connection: sa.Connection,
-    hypothesis: Hypothesis,
-    home: Home,
-    *,
-    now: datetime,
-    actor: str,
-    weeks: int | None = None,
-) -> Started:
+def adopt(transaction: Transaction, hypothesis: Hypothesis, *, weeks: int | None = None) -> Started:
     """Makes an experiment of a hypothesis and starts it; over ``weeks`` with fixed shares where that is given."""
-    draft = hypothesis.to_experiment(home.config, now=now)
+    draft = hypothesis.to_experiment(transaction.home.config, now=transaction.now)
     if weeks is not None:
         draft = replace(draft, plan=plans.patient(draft.plan, weeks, variants=len(draft.variants)))
-    experiments.add(connection, draft)
-    return start(connection, draft, home=home, now=now, actor=actor)
+    experiments.add(transaction.connection, draft)
+    return start(transaction, draft)
 
 
-def conclude(
-    connection: sa.Connection,
-    home: Home,
-    experiment: Experiment,
-    decision: Decision,
-    *,
-    now: datetime,
-    actor: str,
-) -> list[str]:
+def conclude(transaction: Transaction, experiment: Experiment, decision: Decision) -> list[str]:
     """Ends an experiment with its final decision; returns what was done, in words.
 
     A winner is shipped where the settings allow it; else shipping is proposed and the experiment waits,
     completed but not archived.
     """
-    decisions.add(connection, decision)
-    proposes = decision.verdict is Verdict.SHIP and not home.config.automation.auto_declare_winners
+    automation = transaction.home.config.automation
+    decisions.add(transaction.connection, decision)
+    proposes = decision.verdict is Verdict.SHIP and not automation.auto_declare_winners
     status = Status.COMPLETED if proposes else Status.ARCHIVED
-    ended = replace(experiment, status=status, ended_at=now, winner=decision.winner)
-    experiments.update(connection, ended)
-    journal.log(
-        connection,
-        at=now,
-        actor=actor,
-        action=CONCLUDE,
-        subject=experiment.id,
+    ended = replace(experiment, status=status, ended_at=transaction.now, winner=decision.winner)
+    experiments.update(transaction.connection, ended)
+    transaction.log(
+        CONCLUDE,
+        experiment.id,
         before={"status": experiment.status},
         after={
             "status": status,
@@ -131,26 +111,24 @@ def conclude(
     )
     done = [f"{experiment.id}: {decision.verdict}"]
     if proposes:
-        propose_ship(connection, ended, decision, now)
+        propose_ship(transaction, ended, decision)
         return [*done, f"{experiment.id}: proposed to ship {decision.winner}, waiting for approval"]
     if decision.winner is not None and (decision.verdict is Verdict.SHIP or decision.unproven):
-        ship(connection, ended, decision, now=now, actor=actor)
+        ship(transaction, ended, decision)
         return [*done, f"{experiment.slot}: shows {decision.winner} of {experiment.id}"]
     return done
 
 
-def ship(
-    connection: sa.Connection, experiment: Experiment, decision: Decision, *, now: datetime, actor: str
-) -> None:
+def ship(transaction: Transaction, experiment: Experiment, decision: Decision) -> None:
     """Shows the decision's winner to everyone from now on."""
     variant = experiment.variant(decision.winner or "")
     if variant is None:
         raise InvalidInput(
             f"decision {decision.id} names no variant of {experiment.id} to ship: got {decision.winner!r}"
         )
-    before = decisions.production(connection).get(experiment.slot)
+    before = decisions.production(transaction.connection).get(experiment.slot)
     entry = {
-        "since": now,
+        "since": transaction.now,
         "experiment_id": experiment.id,
         "variant": variant.key,
         "config": dict(variant.config),
@@ -158,10 +136,8 @@ def ship(
         "unproven": decision.unproven,
         "decision_id": decision.id,
     }
-    decisions.set_production(connection, experiment.slot, entry)
-    journal.log(
-        connection, at=now, actor=actor, action=PRODUCE, subject=experiment.slot, before=before, after=entry
-    )
+    decisions.set_production(transaction.connection, experiment.slot, entry)
+    transaction.log(PRODUCE, experiment.slot, before=before, after=entry)
 
 
 def end_experiment(
@@ -174,8 +150,8 @@ def end_experiment(
         Conflict: it is not running.
         InvalidInput: ``winner`` is none of its variants.
     """
-    with home.db.write() as connection:
-        experiment = experiments.get(connection, experiment_id)
+    with begin(home, now=now, actor=actor) as transaction:
+        experiment = experiments.get(transaction.connection, experiment_id)
         if experiment.status not in (Status.RUNNING, Status.COMPLETED):
             raise Conflict(
                 f"experiment {experiment_id} is {experiment.status}: only a running one can be ended"
@@ -188,18 +164,15 @@ def end_experiment(
         ended = replace(
             experiment, status=Status.ARCHIVED, ended_at=experiment.ended_at or now, winner=winner
         )
-        experiments.update(connection, ended)
-        withdraw(connection, experiment_id, now)
-        journal.log(
-            connection,
-            at=now,
-            actor=actor,
-            action="experiment.end",
-            subject=experiment_id,
+        experiments.update(transaction.connection, ended)
+        withdraw(transaction, experiment_id)
+        transaction.log(
+            "experiment.end",
+            experiment_id,
             before={"status": experiment.status},
             after={"status": ended.status, "winner": winner, "reason": reason},
         )
         if winner is not None:
             by_hand = Decision(experiment_id, now, Verdict.INCONCLUSIVE, (), (), winner=winner, unproven=True)
-            ship(connection, ended, by_hand, now=now, actor=actor)
+            ship(transaction, ended, by_hand)
         return ended

@@ -8,9 +8,7 @@ from cro_core.errors import NotFound
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import CTA, HERO, Champion, Hypothesis, generate
 from cro_core.hypotheses.media_manifest import read_manifest
-from cro_core.storage import decisions, experiments, schema
-
-__all__ = ["Hypothesis", "find", "open_backlog"]
+from cro_core.storage import decisions, experiments
 
 
 def open_backlog(connection: sa.Connection, home: Home) -> list[Hypothesis]:
@@ -45,13 +43,10 @@ def find(connection: sa.Connection, home: Home, hypothesis_id: str) -> Hypothesi
 
 def _untried(connection: sa.Connection, home: Home) -> list[Hypothesis]:
     assets = read_manifest(home.media)
-    found = generate(assets, _champions(connection), {slot: _tried(connection, slot) for slot in (HERO, CTA)})
-    taken = set(
-        connection.scalars(
-            sa.select(schema.experiments.c.id).where(schema.experiments.c.id.in_([h.id for h in found]))
-        )
-    )
-    return [h for h in found if h.id not in taken]
+    tried = {slot: _tried(connection, slot) for slot in (HERO, CTA)}
+    suggested = generate(assets, _champions(connection), tried)
+    taken = experiments.stored_ids(connection, [h.id for h in suggested])
+    return [h for h in suggested if h.id not in taken]
 
 
 def _champions(connection: sa.Connection) -> dict[str, Champion]:
@@ -66,8 +61,8 @@ def _champions(connection: sa.Connection) -> dict[str, Champion]:
 
 def _tried(connection: sa.Connection, slot: str) -> set[str]:
     """Assets and texts that any experiment of the slot has, drafts included."""
-    found = set()
-    for experiment in experiments.select(connection, schema.experiments.c.slot == slot):
+    tried = set()
+    for experiment in experiments.in_slot(connection, slot):
         for variant in experiment.variants:
-            found |= {str(x) for x in (variant.asset_id, variant.config.get("text")) if x}
-    return found
+            tried |= {str(x) for x in (variant.asset_id, variant.config.get("text")) if x}
+    return tried

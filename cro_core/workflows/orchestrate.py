@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,10 +17,12 @@ from cro_core.decision import Judgement, aggregates
 from cro_core.domain import Decision, Experiment, Status, to_json
 from cro_core.errors import Busy
 from cro_core.home import Home
-from cro_core.storage import decisions, experiments, journal, look_states
+from cro_core.hypotheses.backlog import Hypothesis
+from cro_core.storage import decisions, experiments, look_states
 from cro_core.workflows import feasibility, lifecycle, open_backlog, proposals
 from cro_core.workflows.evaluate import judge, look
 from cro_core.workflows.seal import seal
+from cro_core.workflows.transaction import AUTOPILOT, Transaction, begin
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +61,7 @@ class CycleReport:
         return data | {"decisions": brief}
 
 
-def orchestrate(
-    home: Home, *, now: datetime, actor: str = lifecycle.AUTOPILOT, conclude: bool = True
-) -> CycleReport:
+def orchestrate(home: Home, *, now: datetime, actor: str = AUTOPILOT, conclude: bool = True) -> CycleReport:
     """Runs one cycle. One failing experiment never stops the others.
 
     Args:
@@ -102,6 +103,9 @@ class _Cycle:
         self.changes: list[str] = []
         self.failures: list[dict[str, str]] = []
 
+    def begin(self) -> AbstractContextManager[Transaction]:
+        return begin(self.home, now=self.now, actor=self.actor)
+
     def report(self) -> CycleReport:
         return CycleReport(
             self.now, len(self.decisions), tuple(self.decisions), tuple(self.changes), tuple(self.failures)
@@ -119,15 +123,8 @@ class _Cycle:
             log.exception("cycle: %s failed", subject)
             failure = {"experiment": subject, "error": f"{type(error).__name__}: {error}"}
             self.failures.append(failure)
-            with self.home.db.write() as connection:
-                journal.log(
-                    connection,
-                    at=self.now,
-                    actor=self.actor,
-                    action="cycle.failure",
-                    subject=subject,
-                    after=failure,
-                )
+            with self.begin() as transaction:
+                transaction.log("cycle.failure", subject, after=failure)
 
     def advance(self, experiment_id: str) -> list[str]:
         """Judges one experiment, and ends it or plans its shares."""
@@ -135,22 +132,21 @@ class _Cycle:
             found = look(connection, experiments.get(connection, experiment_id), self.now)
         decision = found.decision
         self.decisions.append(decision)
-        with self.home.db.write() as connection:
+        with self.begin() as transaction:
+            connection = transaction.connection
             experiment = experiments.get(connection, experiment_id)
             if experiment.status is not Status.RUNNING:
                 return []  # a person ended it in between
             if found.looked and (self.conclude or not decision.final):
                 look_states.add(connection, decision, found.state.as_json())
             if not decision.final:
-                return self.refresh_allocation(connection, experiment, found)
+                return self.refresh_allocation(transaction, experiment, found)
             if not self.conclude:
                 return []
-            return lifecycle.conclude(
-                connection, self.home, experiment, decision, now=self.now, actor=self.actor
-            )
+            return lifecycle.conclude(transaction, experiment, decision)
 
     def refresh_allocation(
-        self, connection: sa.Connection, experiment: Experiment, found: Judgement
+        self, transaction: Transaction, experiment: Experiment, found: Judgement
     ) -> list[str]:
         """In a day's last hour, gives the days to come the shares that the mature units speak for.
 
@@ -163,17 +159,10 @@ class _Cycle:
             return []
         shares = _next_shares(experiment, found, current.number + 1)
         before = dict(experiment.epochs[current.number + 1].shares)
-        if not experiments.set_future_shares(connection, experiment, shares, self.now):
+        if not experiments.set_future_shares(transaction.connection, experiment, shares, self.now):
             return []
-        journal.log(
-            connection,
-            at=self.now,
-            actor=self.actor,
-            action=lifecycle.ALLOCATE,
-            subject=experiment.id,
-            before={"shares": before},
-            after={"shares": shares, "from_epoch": current.number + 1},
-        )
+        after = {"shares": shares, "from_epoch": current.number + 1}
+        transaction.log(lifecycle.ALLOCATE, experiment.id, before={"shares": before}, after=after)
         return [
             f"{experiment.id}: shares from tomorrow are "
             + ", ".join(f"{k} {s:.0%}" for k, s in shares.items())
@@ -184,27 +173,25 @@ class _Cycle:
         if not self.home.config.automation.auto_start_new_tests:
             return []
         done: list[str] = []
-        with self.home.db.write() as connection:
-            free, taken = self._places(connection)
-            for draft in experiments.with_status(connection, Status.DRAFT):
+        with self.begin() as transaction:
+            free, taken = self._places(transaction.connection)
+            for draft in experiments.with_status(transaction.connection, Status.DRAFT):
                 if len(done) < free and draft.slot not in taken:
-                    started = lifecycle.start(
-                        connection, draft, home=self.home, now=self.now, actor=self.actor
-                    )
-                    done.append(started.text())
+                    done.append(lifecycle.start(transaction, draft).text())
                     taken.add(draft.slot)
         return done
 
     def start_from_backlog(self) -> list[str]:
         """Fills the places that are left from the backlog; proposes where a person has to agree."""
         done: list[str] = []
-        with self.home.db.write() as connection:
+        with self.begin() as transaction:
+            connection = transaction.connection
             free, taken = self._places(connection)
             for hypothesis in open_backlog.open_backlog(connection, self.home) if free else ():
                 if free and hypothesis.slot not in taken:
                     taken.add(hypothesis.slot)
                     free -= 1
-                    done += self._start_or_propose(connection, hypothesis)
+                    done += self._start_or_propose(transaction, hypothesis)
         return done
 
     def seal(self) -> list[str]:
@@ -216,30 +203,29 @@ class _Cycle:
 
     def _places(self, connection: sa.Connection) -> tuple[int, set[str]]:
         """How many more experiments may run, and the slots that are not free."""
-        running = experiments.with_status(connection, Status.RUNNING)
-        most = self.home.config.automation.max_concurrent_tests
-        return max(0, most - len(running)), {e.slot for e in running}
+        taken = set(lifecycle.occupied_slots(connection))
+        return max(0, self.home.config.automation.max_concurrent_tests - len(taken)), taken
 
-    def _start_or_propose(self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis) -> list[str]:
+    def _start_or_propose(self, transaction: Transaction, hypothesis: Hypothesis) -> list[str]:
         """Starts by itself what can tell; at low traffic it asks for one patient experiment at a time instead."""
-        patience = feasibility.patience(connection, hypothesis, self.home, now=self.now)
+        patience = feasibility.patience(transaction, hypothesis)
         if patience is not None:
-            return self._propose_patience(connection, hypothesis, patience)
+            return self._propose_patience(transaction, hypothesis, patience)
         if self.home.config.automation.auto_start_new_tests:
-            started = lifecycle.adopt(connection, hypothesis, self.home, now=self.now, actor=self.actor)
-            return [started.text(hypothesis.statement)]
-        if proposals.propose_start(connection, hypothesis, now=self.now):
+            return [lifecycle.adopt(transaction, hypothesis).text(hypothesis.statement)]
+        if proposals.propose_start(transaction, hypothesis):
             return [f"{hypothesis.id}: proposed to start, waiting for approval"]
         return []
 
     def _propose_patience(
-        self, connection: sa.Connection, hypothesis: open_backlog.Hypothesis, patience: feasibility.Patience
+        self, transaction: Transaction, hypothesis: Hypothesis, patience: feasibility.Patience
     ) -> list[str]:
         """One experiment at a time: nothing is proposed while one runs or waits for a person."""
+        connection = transaction.connection
         waiting = [p for p in decisions.recommendations(connection) if p["kind"] == "start"]
         if waiting or experiments.with_status(connection, Status.RUNNING):
             return []
-        proposals.propose_start(connection, hypothesis, now=self.now, patience=patience)
+        proposals.propose_start(transaction, hypothesis, patience)
         return [f"{hypothesis.id}: proposed for {patience.weeks} weeks, waiting for approval. {patience.why}"]
 
 

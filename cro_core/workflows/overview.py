@@ -41,6 +41,10 @@ class _Shown:
         return self.experiment == experiment and self.at <= now < self.until and 1000 * new <= self.events
 
 
+class _AllShown(dict[str, _Shown]):
+    """Every running experiment as it was counted last."""
+
+
 def overview(home: Home, *, now: datetime) -> dict[str, Any]:
     """The site in a few numbers."""
     with home.db.read() as connection:
@@ -60,8 +64,8 @@ def overview(home: Home, *, now: datetime) -> dict[str, Any]:
 
 def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
     """Running experiments with their counted units as of ``as_of``, which is at most :data:`FRESH` ago."""
-    before: dict[str, _Shown] = home.cache.get("active tests", {})
-    shown = {}
+    before = home.memory.recall(_AllShown) or _AllShown()
+    shown = _AllShown()
     with home.db.read() as connection:
         posted = events.totals(connection).get("accepted", 0)
         for experiment in catalog(home, connection).running:
@@ -72,7 +76,7 @@ def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
                 until = now + min(FRESH, SHARE * timedelta(seconds=perf_counter() - begun))
                 known = _Shown(now, until, posted, experiment, data)
             shown[experiment.id] = known
-    home.cache["active tests"] = shown
+    home.memory.keep(shown)
     return [known.data for known in shown.values()]
 
 

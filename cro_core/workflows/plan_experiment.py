@@ -14,7 +14,7 @@ from cro_core.domain import Experiment, Goal, Status
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home
 from cro_core.planning.outlook import DAY, Known, Outlook, Question, WiderGoal, forecast, outlook
-from cro_core.planning.week_profile import FLAT
+from cro_core.planning.week_profile import FLAT, WeekProfile
 from cro_core.reporting import words
 from cro_core.statistics.proportions import wilson
 from cro_core.storage import experiments as store
@@ -32,8 +32,8 @@ LEADS = ("contact_form_submit", "phone_click", "whatsapp_click")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the caller of :func:`plan` gave; ``None`` is taken from the home or the settings."""
+class Overrides:
+    """Numbers to plan with instead of the site's own; ``None`` is taken from the home or the settings."""
 
     base_rate: float | None = None
     visitors_per_day: float | None = None
@@ -47,12 +47,14 @@ class Asked:
     """Rate of the wider goal."""
 
 
-def plan(home: Home, asked: Asked = Asked(), *, now: datetime, experiment_id: str | None = None) -> Outlook:
+def plan(
+    home: Home, overrides: Overrides = Overrides(), *, now: datetime, experiment_id: str | None = None
+) -> Outlook:
     """What an experiment needs here, how long that takes, and what else could be done; changes nothing.
 
     Args:
         home: the site.
-        asked: numbers to use instead of the site's.
+        overrides: numbers to use instead of the site's.
         now: the moment.
         experiment_id: a draft or a running experiment; its plan is fixed, so only the traffic and the rate of
             the wider goal can be asked for with it. ``None``: the experiment that the settings would make.
@@ -62,95 +64,107 @@ def plan(home: Home, asked: Asked = Asked(), *, now: datetime, experiment_id: st
         Conflict: it has ended.
         InvalidInput: a number out of range, or one that the experiment has fixed already.
     """
-    _check(asked)
+    _check(overrides)
     with home.db.read() as connection:
         experiment = store.get(connection, experiment_id) if experiment_id else None
         measured = site_traffic(connection, home.config, now)
-        if experiment is None:
-            return outlook(_question(connection, home, asked, measured, now))
-        return _of_experiment(connection, home, experiment, asked, measured, now)
+        inputs = _Inputs(home, connection, now, overrides, measured)
+        return outlook(_question(inputs)) if experiment is None else _of_experiment(inputs, experiment)
 
 
-def _check(asked: Asked) -> None:
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """What the numbers of an answer are taken from."""
+
+    home: Home
+    connection: sa.Connection
+    now: datetime
+    overrides: Overrides
+    measured: SiteTraffic | None
+
+    @property
+    def config(self) -> Config:
+        return self.home.config
+
+    @property
+    def profile(self) -> WeekProfile:
+        return self.measured.profile if self.measured else FLAT
+
+    def setting(self, key: str) -> str:
+        """Where a setting's value comes from, in words."""
+        return f"settings: {key} ({self.home.loaded.sources.get(key, 'default')})"
+
+
+def _check(overrides: Overrides) -> None:
     limits = {"base_rate": 1.0, "leads_rate": 1.0, "visitors_per_day": None, "days": None}
     for name, most in limits.items():
-        value = getattr(asked, name)
+        value = getattr(overrides, name)
         if value is not None and not (0 < value < (most or float("inf"))):
             wanted = "a fraction between 0 and 1, e.g. 0.03 for 3 %" if most else "a number above 0"
             raise InvalidInput(f"{name} is {value:g}: give {wanted}", field=name)
-    if asked.uplift is not None and not 0 < asked.uplift <= 10:
+    if overrides.uplift is not None and not 0 < overrides.uplift <= 10:
         raise InvalidInput(
-            f"uplift is {asked.uplift:g}: give a fraction above 0 and at most 10, e.g. 0.1 for +10 %",
+            f"uplift is {overrides.uplift:g}: give a fraction above 0 and at most 10, e.g. 0.1 for +10 %",
             field="uplift",
         )
-    if asked.variants is not None and asked.variants < 2:
-        raise InvalidInput(f"variants is {asked.variants}: give at least 2", field="variants")
+    if overrides.variants is not None and overrides.variants < 2:
+        raise InvalidInput(f"variants is {overrides.variants}: give at least 2", field="variants")
 
 
-def _question(
-    connection: sa.Connection, home: Home, asked: Asked, measured: SiteTraffic | None, now: datetime
-) -> Question:
-    config = home.config
-    rate = _base_rate(connection, home, asked, measured, now)
-    variants = 2 if asked.variants is None else asked.variants
+def _question(inputs: _Inputs) -> Question:
+    config, overrides = inputs.config, inputs.overrides
+    rate = _base_rate(inputs)
+    variants = 2 if overrides.variants is None else overrides.variants
     question = Question(
         base_rate=rate,
-        traffic=_traffic(home, asked, measured),
-        days=_days(home, asked),
-        uplift=_uplift(home, asked),
+        traffic=_traffic(inputs),
+        days=_days(inputs),
+        uplift=_uplift(inputs),
         variants=variants,
-        adaptive=config.smart_traffic_allocation.enabled and not asked.fixed,
+        adaptive=config.smart_traffic_allocation.enabled and not overrides.fixed,
         floor=config.floor(variants),
         alpha=config.alpha,
         power=config.statistics.power,
         window_days=config.window / DAY,
         min_units=config.automation.min_sample_size,
-        profile=measured.profile if measured else FLAT,
-        wider=_wider(connection, config, asked, rate, measured, now),
+        profile=inputs.profile,
+        wider=_wider(inputs, rate),
     )
-    return _at_the_level_of_the_stream(connection, home, question, now)
+    return _at_granted_level(inputs, question)
 
 
-def _at_the_level_of_the_stream(
-    connection: sa.Connection, home: Home, question: Question, now: datetime
-) -> Question:
+def _at_granted_level(inputs: _Inputs, question: Question) -> Question:
     """The question at the error rate that an experiment gets which starts now."""
-    rate = home.config.statistics.stream_false_discovery_rate
+    rate = inputs.config.statistics.stream_false_discovery_rate
     if rate is None:
         return question
-    alpha = min(question.alpha, error_budget.granted(connection, rate, now))
+    alpha = min(question.alpha, error_budget.granted(inputs.connection, rate, inputs.now))
     return replace(question, alpha=alpha, asked_alpha=question.alpha)
 
 
-def _of_experiment(
-    connection: sa.Connection,
-    home: Home,
-    experiment: Experiment,
-    asked: Asked,
-    measured: SiteTraffic | None,
-    now: datetime,
-) -> Outlook:
+def _of_experiment(inputs: _Inputs, experiment: Experiment) -> Outlook:
     if experiment.status not in (Status.DRAFT, Status.RUNNING):
         raise Conflict(
             f"experiment {experiment.id} has ended: there is nothing left to plan; "
             f"`cro evaluate {experiment.id}` says what it told"
         )
-    fixed = [n for n in ("base_rate", "uplift", "variants", "days") if getattr(asked, n) is not None]
-    if fixed or asked.fixed:
+    overrides, now = inputs.overrides, inputs.now
+    fixed = [n for n in ("base_rate", "uplift", "variants", "days") if getattr(overrides, n) is not None]
+    if fixed or overrides.fixed:
         name = fixed[0] if fixed else "fixed"
         raise InvalidInput(
             f"{name} is part of the plan of {experiment.id}, which is settled: leave it out, "
             "or leave out the experiment to ask what another plan would do",
             field=name,
         )
-    question = _settled(connection, home, experiment, asked, measured, now)
+    question = _settled(inputs, experiment)
     if experiment.status is Status.DRAFT:
-        question = _at_the_level_of_the_stream(connection, home, question, now)
+        question = _at_granted_level(inputs, question)
     answer = replace(outlook(question), experiment=experiment.id)
     started_at, enrolment_ends_at = experiment.started_at, experiment.enrolment_ends_at
     if started_at is None or enrolment_ends_at is None:
         return answer
-    with reader.reading(connection, experiment, now) as reading:
+    with reader.reading(inputs.connection, experiment, now) as reading:
         enrolled, counted = reading.exposed_units(before=now), sum(cell.units for cell in reading.cells())
     return forecast(
         answer,
@@ -164,21 +178,14 @@ def _of_experiment(
     )
 
 
-def _settled(
-    connection: sa.Connection,
-    home: Home,
-    experiment: Experiment,
-    asked: Asked,
-    measured: SiteTraffic | None,
-    now: datetime,
-) -> Question:
+def _settled(inputs: _Inputs, experiment: Experiment) -> Question:
     """The question that the experiment's plan asks, at its own traffic where that is known already."""
     settled = experiment.plan
-    own = experiment_traffic(connection, experiment, now, measured.profile if measured else FLAT)
-    traffic = _traffic(home, asked, measured)
-    if asked.visitors_per_day is None and own:
+    own = experiment_traffic(inputs.connection, experiment, inputs.now, inputs.profile)
+    traffic = _traffic(inputs)
+    if inputs.overrides.visitors_per_day is None and own:
         traffic = Known(own, "experiment", "visitors of this experiment so far")
-    rate = _base_rate(connection, home, asked, measured, now)
+    rate = _base_rate(inputs)
     if settled.base_rate is not None:
         rate = Known(settled.base_rate, "experiment", "planned for this experiment")
     return Question(
@@ -198,22 +205,19 @@ def _settled(
         power=settled.power,
         window_days=settled.window / DAY,
         min_units=settled.min_units,
-        profile=measured.profile if measured else FLAT,
-        wider=_wider(connection, home.config, asked, rate, measured, now),
+        profile=inputs.profile,
+        wider=_wider(inputs, rate),
     )
 
 
-def _setting(home: Home, key: str) -> str:
-    return f"settings: {key} ({home.loaded.sources.get(key, 'default')})"
-
-
-def _traffic(home: Home, asked: Asked, measured: SiteTraffic | None) -> Known:
+def _traffic(inputs: _Inputs) -> Known:
     """An explicit setting comes before the measurement: leaving it empty is what asks for one."""
-    if asked.visitors_per_day is not None:
-        return Known(asked.visitors_per_day, "option", "--visitors-per-day")
-    key, value = "statistics.traffic_per_day", home.config.statistics.traffic_per_day
+    overrides, measured = inputs.overrides, inputs.measured
+    if overrides.visitors_per_day is not None:
+        return Known(overrides.visitors_per_day, "option", "--visitors-per-day")
+    key, value = "statistics.traffic_per_day", inputs.config.statistics.traffic_per_day
     if value is not None:
-        return Known(value, "settings", _setting(home, key))
+        return Known(value, "settings", inputs.setting(key))
     if measured is None:
         return Known(
             None, "unknown", f"no whole day of visitors in the store yet: give --visitors-per-day or {key}"
@@ -222,14 +226,11 @@ def _traffic(home: Home, asked: Asked, measured: SiteTraffic | None) -> Known:
     return Known(measured.per_day, "home", f"{made}, {measured.period}, each visitor counted once")
 
 
-def _days(home: Home, asked: Asked) -> Known:
-    if asked.days is not None:
-        return Known(asked.days, "option", "--days")
-    key, horizon, window = (
-        "automation.test_duration_max_days",
-        home.config.automation.test_duration_max_days,
-        home.config.window,
-    )
+def _days(inputs: _Inputs) -> Known:
+    if inputs.overrides.days is not None:
+        return Known(inputs.overrides.days, "option", "--days")
+    key, window = "automation.test_duration_max_days", inputs.config.window
+    horizon = inputs.config.automation.test_duration_max_days
     hours = window / timedelta(hours=1)
     return Known(
         horizon - window / DAY,
@@ -238,52 +239,46 @@ def _days(home: Home, asked: Asked) -> Known:
     )
 
 
-def _uplift(home: Home, asked: Asked) -> Known:
-    if asked.uplift is not None:
-        return Known(asked.uplift, "option", "--uplift")
-    own = home.config.statistics.minimum_detectable_uplift is not None
+def _uplift(inputs: _Inputs) -> Known:
+    if inputs.overrides.uplift is not None:
+        return Known(inputs.overrides.uplift, "option", "--uplift")
+    own = inputs.config.statistics.minimum_detectable_uplift is not None
     key = "statistics.minimum_detectable_uplift" if own else "automation.min_conversion_difference"
-    return Known(home.config.mde, "settings", _setting(home, key))
+    return Known(inputs.config.mde, "settings", inputs.setting(key))
 
 
-def _base_rate(
-    connection: sa.Connection, home: Home, asked: Asked, measured: SiteTraffic | None, now: datetime
-) -> Known:
-    if asked.base_rate is not None:
-        return Known(asked.base_rate, "option", "--base-rate")
-    if measured is not None:
-        own = _measured_rate(connection, home.config, measured, home.config.primary_goals, now)
-        own = own or _rate_of_the_newest(connection, home.config, measured, now)
+def _base_rate(inputs: _Inputs) -> Known:
+    if inputs.overrides.base_rate is not None:
+        return Known(inputs.overrides.base_rate, "option", "--base-rate")
+    if inputs.measured is not None:
+        own = _measured_rate(inputs, inputs.measured, inputs.config.primary_goals)
+        own = own or _rate_of_the_newest(inputs, inputs.measured)
         if own is not None:
             return own
     return Known(
-        home.config.statistics.base_rate,
+        inputs.config.statistics.base_rate,
         "settings",
-        _setting(home, "statistics.base_rate")
+        inputs.setting("statistics.base_rate")
         + f"; the store has no {LEAST_CONVERSIONS} conversions of its own yet",
     )
 
 
-def _rate_of_the_newest(
-    connection: sa.Connection, config: Config, measured: SiteTraffic, now: datetime
-) -> Known | None:
+def _rate_of_the_newest(inputs: _Inputs, measured: SiteTraffic) -> Known | None:
     """The rate on the goals of the newest experiment: imported tables have goals of their own."""
     goals = tuple(goal.name for goal in measured.experiments[0].plan.goals if goal.primary)
-    return _measured_rate(connection, config, measured, goals, now)
+    return _measured_rate(inputs, measured, goals)
 
 
-def _measured_rate(
-    connection: sa.Connection, config: Config, measured: SiteTraffic, goals: tuple[str, ...], now: datetime
-) -> Known | None:
+def _measured_rate(inputs: _Inputs, measured: SiteTraffic, goals: tuple[str, ...]) -> Known | None:
     """How many who saw a control reached any of the goals; ``None`` where they are too few to say."""
     units = conversions = 0
     for experiment in measured.experiments[:MEASURED_EXPERIMENTS]:
         plan = experiment.plan
         if not _records(experiment, goals):
             continue
-        window = plan.window if plan.finished else config.window
+        window = plan.window if plan.finished else inputs.config.window
         asking = replace(plan, goals=tuple(Goal(name, 1.0, True) for name in goals), window=window)
-        with reader.reading(connection, replace(experiment, plan=asking), now) as reading:
+        with reader.reading(inputs.connection, replace(experiment, plan=asking), inputs.now) as reading:
             control = [cell for cell in reading.cells() if cell.variant == experiment.control.key]
         units += sum(cell.units for cell in control)
         conversions += sum(cell.conversions for cell in control)
@@ -302,25 +297,19 @@ def _records(experiment: Experiment, goals: tuple[str, ...]) -> bool:
     return set(goals) <= {goal.name for goal in experiment.plan.goals}
 
 
-def _wider(
-    connection: sa.Connection,
-    config: Config,
-    asked: Asked,
-    rate: Known,
-    measured: SiteTraffic | None,
-    now: datetime,
-) -> WiderGoal | None:
+def _wider(inputs: _Inputs, rate: Known) -> WiderGoal | None:
     """Any way of getting in touch, where that is more than the primary goals."""
+    config, measured, leads_rate = inputs.config, inputs.measured, inputs.overrides.leads_rate
     added = tuple(g for g in LEADS if g in config.optimization_goals and g not in config.primary_goals)
     if not added:
         return None
     goals = (*config.primary_goals, *added)
-    if asked.leads_rate is not None:
-        return WiderGoal(goals, Known(asked.leads_rate, "option", "--leads-rate"))
+    if leads_rate is not None:
+        return WiderGoal(goals, Known(leads_rate, "option", "--leads-rate"))
     if rate.source == "home" and measured is not None:
         if not any(_records(e, config.primary_goals) for e in measured.experiments):
             return None  # imported tables, whose goals are others
-        own = _measured_rate(connection, config, measured, goals, now)
+        own = _measured_rate(inputs, measured, goals)
         if own is not None:  # where nobody calls or writes, it is no wider
             return WiderGoal(goals, own) if own.number > rate.number else None
     doubled = 1 - (1 - rate.number) ** 2

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
-
-import sqlalchemy as sa
 
 from cro_core.clock import iso
 from cro_core.domain import Decision, Experiment
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.storage import decisions
 from cro_core.workflows.feasibility import Patience
+from cro_core.workflows.transaction import Transaction
 
 
-def propose_ship(
-    connection: sa.Connection, experiment: Experiment, decision: Decision, now: datetime
-) -> None:
+def propose_ship(transaction: Transaction, experiment: Experiment, decision: Decision) -> None:
     """Asks a person whether the decision's winner is to be shipped."""
     decisions.recommend(
-        connection,
+        transaction.connection,
         {
             "id": f"ship:{experiment.id}",
             "kind": "ship",
             "subject": experiment.id,
             "status": decisions.PENDING,
-            "created_at": now,
+            "created_at": transaction.now,
             "text": decision.text,
             "payload": {"decision": decision.id, "variant": decision.winner},
         },
     )
 
 
-def propose_start(
-    connection: sa.Connection, hypothesis: Hypothesis, *, now: datetime, patience: Patience | None = None
-) -> bool:
+def propose_start(transaction: Transaction, hypothesis: Hypothesis, patience: Patience | None = None) -> bool:
     """Asks a person to start an experiment; False where that is asked already."""
     text = f"Start {hypothesis.id}: {hypothesis.statement}"
     payload: dict[str, Any] = {"hypothesis": hypothesis.id}
@@ -42,21 +36,21 @@ def propose_start(
         text = f"Start {hypothesis.id} for {patience.weeks} weeks: {hypothesis.statement} {patience.why}"
         payload["weeks"] = patience.weeks
     return decisions.recommend(
-        connection,
+        transaction.connection,
         {
-            "id": f"start:{hypothesis.id}:{iso(now)}",
+            "id": f"start:{hypothesis.id}:{iso(transaction.now)}",
             "kind": "start",
             "subject": hypothesis.id,
             "status": decisions.PENDING,
-            "created_at": now,
+            "created_at": transaction.now,
             "text": text,
             "payload": payload,
         },
     )
 
 
-def withdraw(connection: sa.Connection, subject: str, now: datetime) -> None:
+def withdraw(transaction: Transaction, subject: str) -> None:
     """Takes back what waits for an answer on an experiment or a hypothesis."""
-    for proposal in decisions.recommendations(connection):
+    for proposal in decisions.recommendations(transaction.connection):
         if proposal["subject"] == subject:
-            decisions.settle(connection, proposal["id"], decisions.WITHDRAWN, now)
+            decisions.settle(transaction.connection, proposal["id"], decisions.WITHDRAWN, transaction.now)

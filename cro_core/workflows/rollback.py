@@ -9,12 +9,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cro_core.clock import parse_time
 from cro_core.domain import Status
 from cro_core.errors import Conflict, NotFound
 from cro_core.home import Home
 from cro_core.storage import decisions, experiments, journal
-from cro_core.workflows.lifecycle import ALLOCATE, AUTOPILOT, CONCLUDE, PRODUCE, START
+from cro_core.workflows.lifecycle import ALLOCATE, CONCLUDE, PRODUCE, START
 from cro_core.workflows.proposals import withdraw
+from cro_core.workflows.transaction import AUTOPILOT, Transaction, begin
 
 
 def undoable(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -36,7 +38,8 @@ def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str
         NotFound: nothing to undo, or no such change.
         Conflict: it cannot be undone, or something newer rests on it.
     """
-    with home.db.write() as connection:
+    with begin(home, now=now, actor=actor) as transaction:
+        connection = transaction.connection
         candidates = undoable(connection)
         if change is None and not candidates:
             raise NotFound("there is no automatic change to undo")
@@ -45,31 +48,26 @@ def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str
             raise Conflict(
                 f"change {entry['id']} ({entry['action']} by {entry['actor']}) cannot be undone, or is undone already"
             )
-        said = _UNDO[entry["action"]](connection, entry, now)
-        number = journal.log(
-            connection,
-            at=now,
-            actor=actor,
-            action="rollback",
-            subject=entry["subject"],
-            before=entry["after"],
-            after={"change": entry["id"], "restored": entry["before"]},
-        )
+        said = _UNDO[entry["action"]](transaction, entry)
+        restored = {"change": entry["id"], "restored": entry["before"]}
+        number = transaction.log("rollback", entry["subject"], before=entry["after"], after=restored)
         journal.mark_undone(connection, entry["id"], number)
         return said
 
 
-def _undo_start(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+def _undo_start(transaction: Transaction, entry: Mapping[str, Any]) -> str:
+    connection = transaction.connection
     experiment = experiments.get(connection, entry["subject"])
     if experiment.status is not Status.RUNNING:
         raise Conflict(
             f"experiment {experiment.id} is {experiment.status} already: undo its decision instead"
         )
-    experiments.update(connection, replace(experiment, status=Status.ARCHIVED, ended_at=now))
+    experiments.update(connection, replace(experiment, status=Status.ARCHIVED, ended_at=transaction.now))
     return f"{experiment.id}: ended; its slot shows production again"
 
 
-def _undo_conclude(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+def _undo_conclude(transaction: Transaction, entry: Mapping[str, Any]) -> str:
+    connection = transaction.connection
     experiment = experiments.get(connection, entry["subject"])
     shown = decisions.production(connection).get(experiment.slot)
     if shown is not None and shown["experiment_id"] == experiment.id:
@@ -78,19 +76,21 @@ def _undo_conclude(connection: sa.Connection, entry: Mapping[str, Any], now: dat
             if c["action"] == PRODUCE and c["after"]["experiment_id"] == experiment.id
         )  # fmt: skip
         journal.mark_undone(connection, shipped["id"], entry["id"])
-        _undo_production(connection, shipped, now)
+        _undo_production(transaction, shipped)
     experiments.update(connection, replace(experiment, status=Status.ARCHIVED, winner=None))
-    withdraw(connection, experiment.id, now)
+    withdraw(transaction, experiment.id)
     return f"{experiment.id}: decision taken back; the site shows what it showed before"
 
 
-def _undo_allocation(connection: sa.Connection, entry: Mapping[str, Any], now: datetime) -> str:
+def _undo_allocation(transaction: Transaction, entry: Mapping[str, Any]) -> str:
+    connection = transaction.connection
     experiment = experiments.get(connection, entry["subject"])
-    experiments.set_future_shares(connection, experiment, entry["before"]["shares"], now)
+    experiments.set_future_shares(connection, experiment, entry["before"]["shares"], transaction.now)
     return f"{experiment.id}: shares of the coming days are {entry['before']['shares']} again"
 
 
-def _undo_production(connection: sa.Connection, entry: Mapping[str, Any], _now: datetime) -> str:
+def _undo_production(transaction: Transaction, entry: Mapping[str, Any]) -> str:
+    connection = transaction.connection
     slot, before = entry["subject"], entry["before"]
     shown = decisions.production(connection).get(slot)
     if shown is None or shown["decision_id"] != entry["after"]["decision_id"]:
@@ -104,12 +104,10 @@ def _undo_production(connection: sa.Connection, entry: Mapping[str, Any], _now: 
 
 
 def _revive(entry: Mapping[str, Any]) -> dict[str, Any]:
-    from cro_core.clock import parse_time
-
     return {**entry, "since": parse_time(entry["since"])}
 
 
-_UNDO: Mapping[str, Callable[[sa.Connection, Mapping[str, Any], datetime], str]] = {
+_UNDO: Mapping[str, Callable[[Transaction, Mapping[str, Any]], str]] = {
     START: _undo_start,
     CONCLUDE: _undo_conclude,
     ALLOCATE: _undo_allocation,

@@ -16,7 +16,7 @@ from cro_core.hypotheses.backlog import Asset
 from cro_core.hypotheses.media_manifest import read_manifest
 from cro_core.learning import prediction
 from cro_core.learning.prediction import Example, Training
-from cro_core.storage import decisions, experiments, journal, schema
+from cro_core.storage import decisions, experiments, journal
 
 INVALID, UNDECIDED, UNINFORMATIVE = "invalid", "without_verdict", "uninformative"
 """Why an archived experiment is not learned from: its verdict was invalid; it was ended by hand before one; it is
@@ -89,6 +89,4 @@ def _examples(
 
 def _new_id(connection: sa.Connection, now: datetime) -> str:
     """Tells the moment; numbered, for a simulated clock may stand still."""
-    table = schema.models
-    query = sa.select(sa.func.count()).select_from(table).where(table.c.trained_at == now)
-    return f"model:{now:%Y%m%dT%H%M%SZ}:{int(connection.scalar(query) or 0) + 1:03d}"
+    return f"model:{now:%Y%m%dT%H%M%SZ}:{journal.models_trained_at(connection, now) + 1:03d}"

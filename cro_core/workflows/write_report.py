@@ -19,9 +19,10 @@ from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown, Step
 from cro_core.storage import decisions, events, experiments, journal
+from cro_core.storage.outcome_store import goals
 from cro_core.workflows.analyse_segments import of_experiment as of_whom
 from cro_core.workflows.evaluate import judge
-from cro_core.workflows.import_outcomes import goals, of_experiment
+from cro_core.workflows.measure_outcomes import measure_outcomes
 from cro_core.workflows.rank_assets import asset_ranking
 
 JOB = "weekly_report"
@@ -142,7 +143,7 @@ def _outcomes(
         return
     newest = sorted((e for e in known if e.started_at), key=lambda e: e.started_at or now, reverse=True)
     for experiment in newest[:WINNERS]:
-        for found in of_experiment(connection, experiment, now):
+        for found in measure_outcomes(connection, experiment, now):
             if any(arm.outcomes for arm in found.arms):
                 yield LeadOutcomes(experiment.id, experiment.name or experiment.id, found)
 

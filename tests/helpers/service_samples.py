@@ -26,6 +26,7 @@ from cro_core.workflows import lifecycle
 from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import judge
 from cro_core.workflows.ingest import ingest
+from cro_core.workflows.transaction import begin
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LATER = START + timedelta(hours=1)
@@ -90,11 +91,11 @@ def conclude(home: Home, experiment_id: str = "hero-cta") -> None:
             posted.append({**goal, "timestamp": (LATER + timedelta(minutes=5)).isoformat()})
     ingest(home, posted, now=LATER + timedelta(hours=1))
     now = START + timedelta(days=14)
-    with home.db.write() as connection:
-        experiment = experiments.get(connection, experiment_id)
+    with begin(home, now=now, actor="autopilot") as transaction:
+        experiment = experiments.get(transaction.connection, experiment_id)
         assert experiment.status is Status.RUNNING
-        decision = judge(connection, experiment, now)
-        lifecycle.conclude(connection, home, experiment, decision, now=now, actor="autopilot")
+        decision = judge(transaction.connection, experiment, now)
+        lifecycle.conclude(transaction, experiment, decision)
     set_clock(home, now)
 
 

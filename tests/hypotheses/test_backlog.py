@@ -20,6 +20,7 @@ from cro_core.storage import decisions, experiments
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.open_backlog import find, open_backlog
 from cro_core.workflows.orchestrate import orchestrate
+from cro_core.workflows.transaction import begin
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
 HALL = Asset("hall", "image", "hero", ("hall.jpg",), "Hall", 1600, 900, occasion="wedding")
@@ -138,9 +139,9 @@ def conclude(home: Home, experiment_id: str, verdict: Verdict, winner: str) -> N
     decision = Decision(
         experiment_id, at, verdict, reasons, (), winner=winner, evidence={}, id=f"d:{experiment_id}"
     )
-    with home.db.write() as connection:
-        experiment = experiments.get(connection, experiment_id)
-        lifecycle.conclude(connection, home, experiment, decision, now=at, actor="autopilot")
+    with begin(home, now=at, actor="autopilot") as transaction:
+        experiment = experiments.get(transaction.connection, experiment_id)
+        lifecycle.conclude(transaction, experiment, decision)
 
 
 def test_a_cycle_starts_the_best_of_each_slot(home: Home) -> None:

@@ -34,8 +34,9 @@ from cro_core.storage import experiments
 from cro_core.storage.database import Database
 from cro_core.workflows import error_budget, lifecycle
 from cro_core.workflows.create_experiment import create_experiment
-from cro_core.workflows.plan_experiment import Asked, plan
+from cro_core.workflows.plan_experiment import Overrides, plan
 from cro_core.workflows.site_traffic import experiment_traffic, site_traffic
+from cro_core.workflows.transaction import begin
 
 DOCS = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
 
@@ -422,14 +423,14 @@ def test_own_numbers_come_before_assumptions(make_site: Callable[..., Home]) -> 
     assert found.days.value == 13
     assert (found.adaptive, found.uplift.value) == (True, 0.1)
     assert len(answer.starts) == 7
-    ready = make_question(home, now, Asked(0.1, 50, 0.3, 3, 21, True, 0.3))
+    ready = make_question(home, now, Overrides(0.1, 50, 0.3, 3, 21, True, 0.3))
     assert [k.source for k in (ready.base_rate, ready.traffic, ready.uplift, ready.days)] == ["option"] * 4
     assert (ready.variants, ready.adaptive, ready.floor) == (3, False, pytest.approx(0.1))
     assert ready.wider is not None
     assert ready.wider.rate == Known(0.3, "option", "--leads-rate")
 
 
-def make_question(home: Home, now: datetime, given: Asked) -> Question:
+def make_question(home: Home, now: datetime, given: Overrides) -> Question:
     return plan(home, given, now=now).question
 
 
@@ -473,7 +474,7 @@ def stream_site(make_site: Callable[..., Home], rate: float | None = 0.1) -> Hom
     return make_site({**LEAD_SITE, "statistics": {"stream_false_discovery_rate": rate}})
 
 
-GIVEN = Asked(base_rate=0.03, visitors_per_day=300, uplift=0.1, days=14, fixed=True)
+GIVEN = Overrides(base_rate=0.03, visitors_per_day=300, uplift=0.1, days=14, fixed=True)
 
 
 def test_every_number_is_for_what_the_stream_grants(make_site: Callable[..., Home]) -> None:
@@ -518,10 +519,8 @@ def test_the_plan_is_what_the_next_experiment_gets(make_site: Callable[..., Home
     create_experiment(home, payload, now=START, actor="test")
     later = START + 30 * DAY
     of_settings, of_draft = (plan(home, now=later, experiment_id=key) for key in (None, "hero"))
-    with home.db.write() as connection:
-        started = lifecycle.start(
-            connection, experiments.get(connection, "hero"), home=home, now=later, actor="x"
-        )
+    with begin(home, now=later, actor="x") as transaction:
+        started = lifecycle.start(transaction, experiments.get(transaction.connection, "hero"))
     settled = started.experiment.plan
     assert settled.alpha < next_level([], [], 0, 0.1)  # the second of a stream that has found nothing
     assert of_settings.question.alpha == of_draft.question.alpha == settled.alpha
@@ -559,7 +558,7 @@ def test_a_running_experiment_has_days_left(make_site: Callable[..., Home]) -> N
     assert answer.units == sized.units
     assert answer.verdict == (ENOUGH if state.expected_units >= sized.units else CANNOT_TELL)
 
-    stored_units = plan(home, Asked(visitors_per_day=2000), now=now, experiment_id="hero").running
+    stored_units = plan(home, Overrides(visitors_per_day=2000), now=now, experiment_id="hero").running
     assert stored_units is not None
     assert stored_units.decided_by == "sample"
     assert timedelta(days=1.1) < stored_units.decided_at - now < timedelta(days=1.6)
@@ -611,11 +610,11 @@ def test_a_settled_plan_is_not_bent(make_site: Callable[..., Home]) -> None:
     stored(home.db, running(), over)
     now = START + 2 * DAY
     for bent in (
-        Asked(base_rate=0.1),
-        Asked(uplift=0.1),
-        Asked(variants=3),
-        Asked(days=3),
-        Asked(fixed=True),
+        Overrides(base_rate=0.1),
+        Overrides(uplift=0.1),
+        Overrides(variants=3),
+        Overrides(days=3),
+        Overrides(fixed=True),
     ):
         with pytest.raises(InvalidInput, match="part of the plan of hero, which is settled"):
             plan(home, bent, now=now, experiment_id="hero")
@@ -628,19 +627,19 @@ def test_a_settled_plan_is_not_bent(make_site: Callable[..., Home]) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (Asked(base_rate=3), "base_rate is 3: give a fraction between 0 and 1"),
-        (Asked(base_rate=math.nan), "base_rate is nan"),
-        (Asked(leads_rate=1), "leads_rate is 1"),
-        (Asked(visitors_per_day=0), "visitors_per_day is 0: give a number above 0"),
-        (Asked(visitors_per_day=math.inf), "visitors_per_day is inf"),
-        (Asked(days=-1), "days is -1"),
-        (Asked(uplift=0), "uplift is 0: give a fraction above 0"),
-        (Asked(uplift=20), "uplift is 20"),
-        (Asked(variants=1), "variants is 1: give at least 2"),
-        (Asked(base_rate=0.6, uplift=0.8), "takes the rate 0.6"),
+        (Overrides(base_rate=3), "base_rate is 3: give a fraction between 0 and 1"),
+        (Overrides(base_rate=math.nan), "base_rate is nan"),
+        (Overrides(leads_rate=1), "leads_rate is 1"),
+        (Overrides(visitors_per_day=0), "visitors_per_day is 0: give a number above 0"),
+        (Overrides(visitors_per_day=math.inf), "visitors_per_day is inf"),
+        (Overrides(days=-1), "days is -1"),
+        (Overrides(uplift=0), "uplift is 0: give a fraction above 0"),
+        (Overrides(uplift=20), "uplift is 20"),
+        (Overrides(variants=1), "variants is 1: give at least 2"),
+        (Overrides(base_rate=0.6, uplift=0.8), "takes the rate 0.6"),
     ],
 )
-def test_bad_numbers_are_named(tmp_path: Path, given: Asked, says: str) -> None:
+def test_bad_numbers_are_named(tmp_path: Path, given: Overrides, says: str) -> None:
     home = create_home(tmp_path / "home")
     with pytest.raises(InvalidInput, match=re.escape(says)):
         plan(home, given, now=START)
