@@ -215,8 +215,8 @@ def later_looks(home: Home) -> Counts:
 
 def dashboard(home: Home) -> Counts:
     """Every running test as the dashboard shows it."""
-    shown = {t["test_id"]: t for t in overview.active_tests(home, now=NOW)}
-    return [[v["variant_id"], v["units"], v["conversions"]] for v in shown[ASKED]["variants"]]
+    shown = {e.experiment_id: e for e in overview.running_experiments(home, now=NOW)}
+    return [[v.variant, v.units, v.conversions] for v in shown[ASKED].variants]
 
 
 def by_hand(home: Home) -> Counts:

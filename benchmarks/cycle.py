@@ -32,7 +32,7 @@ from cro_core.planning import plans
 from cro_core.storage import experiments
 from cro_core.storage.lake import arrow_schema
 from cro_core.workflows.orchestrate import orchestrate
-from cro_core.workflows.overview import active_tests, overview
+from cro_core.workflows.overview import overview, running_experiments
 
 RUNNING, PAST, TERM = 5, 15, 10
 """Experiments that run, those that ended before, and days since the former started."""
@@ -110,14 +110,14 @@ def main() -> None:
 
         def anew(home: Home = home, now: Any = now) -> None:
             object.__setattr__(home, "memory", Memory())
-            active_tests(home, now=now)
+            running_experiments(home, now=now)
 
         begun, wall = time.process_time(), time.perf_counter()
         cycle()
         found = [(time.process_time() - begun, time.perf_counter() - wall)]
         found.append(timed(cycle, asked.runs))
         found.append(timed(anew, asked.runs))
-        found.append(timed(lambda h=home, n=now: active_tests(h, now=n), asked.runs))  # type: ignore[misc]
+        found.append(timed(lambda h=home, n=now: running_experiments(h, now=n), asked.runs))  # type: ignore[misc]
         found.append(timed(lambda h=home, n=now: overview(h, now=n), asked.runs))  # type: ignore[misc]
         cells = "".join(f"{f'{cpu:.3f} ({taken:.3f})':>16}" for cpu, taken in found)
         print(f"{(history + TERM) * asked.day:>16,}{cells}", flush=True)

@@ -23,7 +23,10 @@ KEY = re.compile(r"[A-Za-z0-9._:-]{1,100}")
 EXPOSURE = "exposure"
 """The event type that says a unit really met its variant: the denominator of every rate."""
 
-RESERVED_GOALS = frozenset({EXPOSURE, "impression"})
+OLDER_EXPOSURE = "impression"
+"""What websites called an exposure before; still taken where events come in, and stored nowhere."""
+
+RESERVED_GOALS = frozenset({EXPOSURE, OLDER_EXPOSURE})
 """Event types that cannot be goals, because they mean an exposure."""
 
 Json = Mapping[str, Any]
@@ -429,8 +432,8 @@ def check_experiment(experiment: Experiment) -> Experiment:
         InvalidInput: bad or repeated keys, fewer than two variants, not exactly one control, no primary goal,
             or a goal that stands twice or means an exposure.
     """
-    check_key(experiment.id, "test_id")
-    keys = [check_key(v.key, "variant_id") for v in experiment.variants]
+    check_key(experiment.id, "experiment_id")
+    keys = [check_key(v.key, "variant") for v in experiment.variants]
     if len(keys) < 2:
         raise InvalidInput(
             f"experiment {experiment.id} has {len(keys)} variant(s): give at least 2", field="variants"

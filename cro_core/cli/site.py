@@ -76,6 +76,7 @@ def dashboard(
 @app.command(epilog="Example: cro status --json")
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show what runs, what was decided, what waits for you, and how the last jobs went."""
+    from cro_core.ingest.website_words import in_website_words
     from cro_core.rendering.site_text import status_text
     from cro_core.storage import journal
     from cro_core.workflows import overview
@@ -84,14 +85,16 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     now = opened.clock()
     with opened.db.read() as connection:
         runs = journal.runs(connection, limit=5)
+    latest = overview.decision_list(opened, limit=5)
     state = {
         "overview": overview.overview(opened, now=now),
-        "active_tests": overview.active_tests(opened, now=now),
-        **overview.decision_list(opened, limit=5),
+        "active_tests": overview.running_experiments(opened, now=now),
+        "decisions": latest.decisions,
+        "pending": latest.pending,
         "runs": runs,
         "warnings": list(opened.loaded.warnings),
     }
-    say(state, as_json, status_text)
+    say(in_website_words(state) if as_json else state, as_json, status_text)
 
 
 @app.command(epilog="Example: CRO_AUTOMATION__ENABLED=false cro config")

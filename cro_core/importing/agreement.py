@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cro_core.domain import EXPOSURE
+from cro_core.domain import RESERVED_GOALS
 from cro_core.errors import MappingError
 from cro_core.importing.mapping import UNITS_SINCE_1970, ImportMapping
 from cro_core.importing.refusal import did_you_mean, listing, refuse
-from cro_core.ingest.cleaning import IMPRESSION
 
 
 def disagreements(mapping: ImportMapping) -> Iterator[MappingError]:
@@ -87,7 +86,7 @@ def _goal_problems(mapping: ImportMapping) -> Iterator[MappingError]:
                 "distinct names",
                 "rename one, or list both cases in one `when`",
             )
-        if goal.name in (EXPOSURE, IMPRESSION):
+        if goal.name in RESERVED_GOALS:
             yield refuse(
                 mapping.source,
                 f"goals[{number}].name",

@@ -88,8 +88,8 @@ class Placed:
             ],
             "event_type": kinds,
             "user_id": self._users(rows),
-            "test_id": [experiment_id] * len(rows),
-            "variant_id": _objects(self.variants.iloc[places]),
+            "experiment_id": [experiment_id] * len(rows),
+            "variant": _objects(self.variants.iloc[places]),
             "timestamp": texts(events["moment"]),
             "value": _objects(events["value"]),
         }

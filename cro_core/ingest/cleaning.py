@@ -13,19 +13,17 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cro_core.clock import EPOCH, parse_time
-from cro_core.domain import EXPOSURE, KEY, Event, Experiment, Status
+from cro_core.domain import EXPOSURE, KEY, OLDER_EXPOSURE, Event, Experiment, Status
 from cro_core.errors import InvalidInput
 from cro_core.ingest.user_agents import Agent
-
-IMPRESSION = "impression"
-"""The older name of an exposure; accepted, stored as ``exposure``."""
+from cro_core.ingest.website_words import EVENT_TYPES, EXPERIMENT, VARIANT, website_word
 
 FUTURE = timedelta(minutes=10)
 """How far a client's clock may run ahead of ours."""
 
 SAFE = frozenset(
     {
-        "event_type", "test_id", "variant_id", "timestamp", "device_type", "city", "country", "value",
+        "event_type", EXPERIMENT, VARIANT, "timestamp", "device_type", "city", "country", "value",
         "asset_id", "occasion", "epoch", "propensity",
     }
 )  # fmt: skip
@@ -61,22 +59,29 @@ Text = Annotated[str, AfterValidator(_without_nul)]
 class EventIn(BaseModel):
     """One event as a website posts it."""
 
+    # Here a website's words become ours, and nowhere else: what is posted is read by the aliases, which
+    # website_words lists. Not in the docstring, which the service publishes.
     model_config = ConfigDict(
-        extra="forbid", coerce_numbers_to_str=True, allow_inf_nan=False, str_strip_whitespace=True
+        alias_generator=website_word,
+        extra="forbid",
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+        str_strip_whitespace=True,
     )
 
     event_type: str = Field(
-        pattern=f"^{KEY.pattern}$", description="`exposure` (or `impression`), or the name of a goal."
+        pattern=f"^{KEY.pattern}$",
+        description=f"`{EXPOSURE}` (or `{OLDER_EXPOSURE}`), or the name of a goal.",
     )
     user_id: Text = Field(
         min_length=1, max_length=200, description="The visitor; stored only as a keyed hash."
     )
-    test_id: str | None = Field(
+    experiment_id: str | None = Field(
         default=None,
         pattern=f"^{KEY.pattern}$",
         description="The experiment. An exposure needs it; a goal without it counts for every experiment the visitor met.",
     )
-    variant_id: str | None = Field(
+    variant: str | None = Field(
         default=None, pattern=f"^{KEY.pattern}$", description="The variant that was shown."
     )
     id: Text | None = Field(
@@ -220,7 +225,7 @@ def new_id(now: datetime) -> str:
 
 def _event(item: Any, rules: Rules) -> Event:
     data = _parse(item)
-    kind = EXPOSURE if data.event_type == IMPRESSION else data.event_type
+    kind = EVENT_TYPES.get(data.event_type, data.event_type)
     _check_target(data, kind, rules.experiments)
     url, host = _page(data.url)
     return Event(
@@ -229,8 +234,8 @@ def _event(item: Any, rules: Rules) -> Event:
         unit=rules.hash(data.user_id),
         occurred_at=time_of(data.timestamp, rules.now),
         received_at=rules.now,
-        experiment_id=data.test_id,
-        variant=data.variant_id,
+        experiment_id=data.experiment_id,
+        variant=data.variant,
         session=rules.hash(data.session_id) if data.session_id else None,
         device=data.device_type.lower() if data.device_type else rules.agent.device,
         city=data.city or rules.place.city,
@@ -269,20 +274,20 @@ def _complaint(error: Mapping[str, Any]) -> str:
 
 
 def _check_target(data: EventIn, kind: str, experiments: Mapping[str, Experiment]) -> None:
-    if data.test_id is None:
+    if data.experiment_id is None:
         if kind == EXPOSURE:
-            raise InvalidInput("test_id is missing: an exposure names its experiment")
+            raise InvalidInput(f"{EXPERIMENT} is missing: an exposure names its experiment")
         return
-    experiment = experiments.get(data.test_id)
+    experiment = experiments.get(data.experiment_id)
     if experiment is None:
-        raise InvalidInput(f"test_id {data.test_id!r} is not an experiment of this site")
+        raise InvalidInput(f"{EXPERIMENT} {data.experiment_id!r} is not an experiment of this site")
     if experiment.status is Status.DRAFT:
-        raise InvalidInput(f"test_id {data.test_id!r} has not started")
-    if data.variant_id is None and kind == EXPOSURE:
-        raise InvalidInput("variant_id is missing: an exposure names the variant that was shown")
-    if data.variant_id is not None and experiment.variant(data.variant_id) is None:
+        raise InvalidInput(f"{EXPERIMENT} {data.experiment_id!r} has not started")
+    if data.variant is None and kind == EXPOSURE:
+        raise InvalidInput(f"{VARIANT} is missing: an exposure names the variant that was shown")
+    if data.variant is not None and experiment.variant(data.variant) is None:
         known = ", ".join(v.key for v in experiment.variants)
-        raise InvalidInput(f"variant_id {data.variant_id!r} is not one of {known}")
+        raise InvalidInput(f"{VARIANT} {data.variant!r} is not one of {known}")
 
 
 def time_of(stamp: str | int | None, now: datetime) -> datetime:
@@ -319,7 +324,7 @@ def _page(url: str | None) -> tuple[str | None, str]:
 
 
 def _experiment_of(item: Any, rules: Rules) -> str | None:
-    named = item.get("test_id") if isinstance(item, dict) else None
+    named = item.get(EXPERIMENT) if isinstance(item, dict) else None
     return named if isinstance(named, str) and named in rules.experiments else None
 
 

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 from cro_core.domain import Event
 from cro_core.errors import InvalidInput
 from cro_core.ingest.cleaning import EventIn, Rejection, Rules, clean, time_of
+from cro_core.ingest.website_words import as_posted
 
 OWN = ("id", "user_id", "session_id", "value")
 """Fields that differ from event to event, like the timestamp; the others repeat."""
@@ -47,7 +48,8 @@ def clean_columns(columns: Columns, rules: Rules) -> tuple[list[Event], list[Rej
 
 
 def _item(columns: Columns, row: int) -> dict[str, Any]:
-    return {name: cells[row] for name, cells in columns.items()}
+    """The row as a website would post it."""
+    return as_posted({name: cells[row] for name, cells in columns.items()})
 
 
 def _sure(columns: Columns, rules: Rules) -> list[Event | None]:

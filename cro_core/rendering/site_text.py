@@ -30,11 +30,11 @@ def status_text(state: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{n} {name}" for name, n in view["experiments"].items() if n) or "no experiments yet"
     lines = [f"{view['site']} at {view['as_of']}: {counts}"]
     for test in state["active_tests"]:
-        variants = "; ".join(f"{v['variant_id']} {v['conversions']}/{v['units']}" for v in test["variants"])
+        variants = "; ".join(f"{v['variant']} {v['conversions']}/{v['units']}" for v in test["variants"])
         lines.append(
-            f"  running {test['test_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({variants})"
+            f"  running {test['experiment_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({variants})"
         )
-    lines += [f"  decided {d['as_of']} {d['test_id']}: {d['verdict']}" for d in state["decisions"]]
+    lines += [f"  decided {d['as_of']} {d['experiment_id']}: {d['verdict']}" for d in state["decisions"]]
     lines += [f"  waiting {p['id']}: {p['text']}" for p in state["pending"]]
     lines += [f"  run     {r['job']} {r['started_at']}: {r['status']}" for r in state["runs"]]
     return "\n".join(lines + [f"  warning {w}" for w in state["warnings"]])

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from cro_core.clock import iso
+from cro_core.domain import EXPOSURE
+from cro_core.ingest.website_words import as_posted
 
 DEVICES = {"mobile": (0.62, 0.9), "desktop": (0.31, 1.2), "tablet": (0.07, 1.0)}
 """Device -> its share of the traffic, and its conversion relative to the base rate."""
@@ -62,6 +64,17 @@ class Visit:
     occasion: str
 
 
+@dataclass(frozen=True, slots=True)
+class MetVariant:
+    """The variant of an experiment that a visitor meets, as its assignment gave it."""
+
+    experiment_id: str
+    variant: str
+    asset_id: str | None
+    epoch: int
+    propensity: float
+
+
 def visits(truth: Truth, hour: datetime, rng: np.random.Generator) -> list[Visit]:
     """Draws the visitors of an hour, in order of arrival."""
     day = WEEKEND if hour.weekday() >= 5 else WEEKDAY
@@ -70,16 +83,18 @@ def visits(truth: Truth, hour: datetime, rng: np.random.Generator) -> list[Visit
     return [Visit(_name(rng), hour + timedelta(seconds=float(second)), *_context(rng)) for second in seconds]
 
 
-def exposure(visit: Visit, assignment: Mapping[str, Any]) -> dict[str, Any]:
-    """Makes the event that says that a visitor met the assigned variant."""
-    return {
-        **_who(visit, f"x:{visit.visitor}:{assignment['test_id']}", "exposure", visit.at),
-        "test_id": assignment["test_id"],
-        "variant_id": assignment["variant_id"],
-        "asset_id": assignment["asset_id"],
-        "epoch": assignment["epoch"],
-        "propensity": assignment["propensity"],
-    }
+def exposure(visit: Visit, met: MetVariant) -> dict[str, Any]:
+    """Makes the event, as a website posts it, that says that a visitor met a variant."""
+    return as_posted(
+        {
+            **_who(visit, f"x:{visit.visitor}:{met.experiment_id}", EXPOSURE, visit.at),
+            "experiment_id": met.experiment_id,
+            "variant": met.variant,
+            "asset_id": met.asset_id,
+            "epoch": met.epoch,
+            "propensity": met.propensity,
+        }
+    )
 
 
 def goals(

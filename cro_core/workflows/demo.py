@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cro_core.config import FILE_NAME
 from cro_core.errors import Conflict, CroError
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.hypotheses.media_manifest import draw_sample_media
+from cro_core.ingest.website_words import as_posted, from_website
 from cro_core.samples import synthetic_visitors
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.overview import recent_winners
@@ -90,7 +91,7 @@ def run_demo(path: Path, *, days: int, seed: int, quiet: bool = False) -> DemoRe
     report = run_job(home, "weekly_report", {}, now=home.clock())
     notebooks.append(_notebook(report))
     reports = tuple(Path(report["files"][kind]) for kind in ("html", "text", "json"))
-    winners = tuple(f"{w['winner']} of {w['test_id']}" for w in recent_winners(home))
+    winners = tuple(f"{w.variant} of {w.experiment_id}" for w in recent_winners(home))
     result = DemoResult(
         home.path, stream.posted, tuple(notebooks), reports, winners, time.monotonic() - began
     )
@@ -117,11 +118,11 @@ class _Stream:
 
     def _behave(self, visit: synthetic_visitors.Visit, answer: Mapping[str, Any]) -> None:
         shown = {}
-        for assignment in answer["experiments"]:
+        for assignment in map(from_website, answer["experiments"]):
             if assignment["counted"]:
-                self.waiting.append(synthetic_visitors.exposure(visit, assignment))
+                self.waiting.append(synthetic_visitors.exposure(visit, _met(assignment)))
             self._learn_truth(assignment)
-            shown[assignment["test_id"]] = assignment["variant_id"]
+            shown[assignment["experiment_id"]] = assignment["variant"]
         appeal = [LIKED.get(entry["config"].get("kind", ""), 0.0) for entry in answer["production"]]
         truth = synthetic_visitors.Truth(
             TRUTH.base_rate * float(np.prod([1 + a for a in appeal])),
@@ -132,7 +133,7 @@ class _Stream:
         self.waiting += synthetic_visitors.goals(truth, visit, shown, self.rng)
 
     def _learn_truth(self, assignment: Mapping[str, Any]) -> None:
-        pair = (assignment["test_id"], assignment["variant_id"])
+        pair = (assignment["experiment_id"], assignment["variant"])
         self.likes[pair] = LIKED.get(assignment["config"].get("kind", ""), 0.0)
 
     def _post_what_happened(self, now: datetime) -> None:
@@ -140,7 +141,7 @@ class _Stream:
         self.waiting = [e for e in self.waiting if e["timestamp"] > iso(now)]
         again = [e for e in happened if self.rng.random() < 0.03]  # a beacon that was sent twice
         broken = [
-            {**e, "variant_id": "no-such-variant", "id": f"{e['id']}:broken"}
+            e | as_posted({"variant": "no-such-variant", "id": f"{e['id']}:broken"})
             for e in happened
             if self.rng.random() < 0.002
         ]
@@ -169,6 +170,12 @@ class _Stream:
             return [
                 _call(connection, "GET", f"/api/cro/assignments?visitor={v.visitor}", AGENT) for v in visits
             ]
+
+
+def _met(assignment: Mapping[str, Any]) -> synthetic_visitors.MetVariant:
+    return synthetic_visitors.MetVariant(
+        **{field.name: assignment[field.name] for field in fields(synthetic_visitors.MetVariant)}
+    )
 
 
 def _fresh_home(path: Path, quiet: bool) -> Home:

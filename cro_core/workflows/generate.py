@@ -13,6 +13,7 @@ from cro_core.clock import iso
 from cro_core.domain import Experiment, Variant
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
+from cro_core.ingest.website_words import as_posted
 from cro_core.planning import plans
 from cro_core.samples import synthetic_visitors
 from cro_core.storage import experiments as store
@@ -100,16 +101,10 @@ def _traffic(
         variant = experiment.variants[
             assign(visit.visitor, experiment.seed, list(experiment.epochs[0].shares.values()))
         ]
-        assignment = {
-            "test_id": experiment.id,
-            "variant_id": variant.key,
-            "asset_id": None,
-            "epoch": 0,
-            "propensity": 0.5,
-        }
-        events.append(synthetic_visitors.exposure(visit, assignment))
+        met = synthetic_visitors.MetVariant(experiment.id, variant.key, None, epoch=0, propensity=0.5)
+        events.append(synthetic_visitors.exposure(visit, met))
         done = [
-            g | {"test_id": experiment.id}
+            as_posted(g | {"experiment_id": experiment.id})
             for g in synthetic_visitors.goals(truth, visit, {experiment.id: variant.key}, rng)
         ]
         events += [g for g in done if g["timestamp"] <= iso(now)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import perf_counter
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 
 from cro_core.analytics import counts, reader
 from cro_core.clock import iso
-from cro_core.domain import Experiment, Status, Verdict, to_json
+from cro_core.domain import Decision, Epoch, Experiment, Status, Verdict, to_json
 from cro_core.home import Home
 from cro_core.storage import decisions, events, journal
 from cro_core.workflows.catalog import catalog
@@ -25,15 +26,92 @@ SHARE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """A test as it was counted last."""
+class VariantSoFar:
+    """A variant of a running experiment; not to be read as a result before the experiment is decided."""
+
+    variant: str
+    name: str
+    is_control: bool
+    share: float | None
+    """Planned share now, a fraction."""
+    units: int
+    """Visitors whose conversion window has passed."""
+    conversions: int
+    rate: float | None
+    """Conversions per unit; ``None`` where nobody is counted."""
+    engagement_score: float | None
+    """Weighted goals per unit; ``None`` where nobody is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningExperiment:
+    """A running experiment with what was counted by ``as_of``."""
+
+    experiment_id: str
+    as_of: datetime
+    name: str
+    slot: str
+    hypothesis: str
+    occasion: str | None
+    started_at: datetime | None
+    ends_at: datetime | None
+    """When its last look is due."""
+    planned_units: int | None
+    exposed_units: int
+    """Visitors who met it."""
+    counted_units: int
+    """Those of them whose conversion window has passed."""
+    variants: tuple[VariantSoFar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenWinner:
+    """A variant that was proven and shipped, and still stands."""
+
+    experiment_id: str
+    name: str
+    slot: str
+    variant: str
+    decided_at: datetime
+    decision: str
+    """Id of the decision."""
+    comparison: Mapping[str, Any] | None
+    """The variant against the control, as the decision holds it; ``None`` where it holds none."""
+    text: str
+    """The decision in one paragraph."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionSummary:
+    """A verdict and its paragraph."""
+
+    id: str
+    experiment_id: str
+    as_of: datetime
+    verdict: Verdict
+    winner: str | None
+    unproven: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionList:
+    """The newest decisions, newest first, and the recommendations that wait for a person, oldest first."""
+
+    decisions: tuple[DecisionSummary, ...]
+    pending: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A running experiment as it was counted last."""
 
     at: datetime
     until: datetime
     events: int
     """How many events of the site there were."""
     experiment: Experiment
-    data: dict[str, Any]
+    shown: RunningExperiment
 
     def holds(self, experiment: Experiment, events: int, now: datetime) -> bool:
         """Whether it may still be shown."""
@@ -41,7 +119,7 @@ class _Shown:
         return self.experiment == experiment and self.at <= now < self.until and 1000 * new <= self.events
 
 
-class _AllShown(dict[str, _Shown]):
+class _AllCounted(dict[str, _Counted]):
     """Every running experiment as it was counted last."""
 
 
@@ -62,26 +140,26 @@ def overview(home: Home, *, now: datetime) -> dict[str, Any]:
         }
 
 
-def active_tests(home: Home, *, now: datetime) -> list[dict[str, Any]]:
-    """Running experiments with their counted units as of ``as_of``, which is at most :data:`FRESH` ago."""
-    before = home.memory.recall(_AllShown) or _AllShown()
-    shown = _AllShown()
+def running_experiments(home: Home, *, now: datetime) -> list[RunningExperiment]:
+    """Running experiments, oldest first, with what was counted at most :data:`FRESH` ago."""
+    before = home.memory.recall(_AllCounted) or _AllCounted()
+    counted = _AllCounted()
     with home.db.read() as connection:
         posted = events.totals(connection).get("accepted", 0)
         for experiment in catalog(home, connection).running:
             known = before.get(experiment.id)
             if known is None or not known.holds(experiment, posted, now):
                 begun = perf_counter()
-                data = _active(connection, experiment, now)
+                shown = _count(connection, experiment, now)
                 until = now + min(FRESH, SHARE * timedelta(seconds=perf_counter() - begun))
-                known = _Shown(now, until, posted, experiment, data)
-            shown[experiment.id] = known
-    home.memory.keep(shown)
-    return [known.data for known in shown.values()]
+                known = _Counted(now, until, posted, experiment, shown)
+            counted[experiment.id] = known
+    home.memory.keep(counted)
+    return [known.shown for known in counted.values()]
 
 
-def recent_winners(home: Home, limit: int = 20) -> list[dict[str, Any]]:
-    """Decisions that shipped a proven winner, newest first, without those taken back."""
+def recent_winners(home: Home, limit: int = 20) -> list[ProvenWinner]:
+    """Proven winners that were shipped, newest first, without those taken back."""
     with home.db.read() as connection:
         known = catalog(home, connection).experiments
         shipped = [
@@ -89,73 +167,68 @@ def recent_winners(home: Home, limit: int = 20) -> list[dict[str, Any]]:
             for d in decisions.latest(connection, limit=None, verdict=Verdict.SHIP)
             if not d.unproven and known[d.experiment_id].winner == d.winner
         ]
-    return [
-        {
-            "test_id": d.experiment_id,
-            "name": known[d.experiment_id].name,
-            "slot": known[d.experiment_id].slot,
-            "winner": d.winner,
-            "decided_at": iso(d.as_of),
-            "decision": d.id,
-            "comparison": next((c for c in d.evidence["comparisons"] if c["variant"] == d.winner), None),
-            "text": d.text,
-        }
-        for d in shipped[:limit]
-    ]
+    return [_winner(known[d.experiment_id], d) for d in shipped[:limit]]
 
 
-def decision_list(home: Home, limit: int = 50) -> dict[str, Any]:
+def decision_list(home: Home, limit: int = 50) -> DecisionList:
     """The newest decisions, and what waits for a person."""
     with home.db.read() as connection:
         taken = decisions.latest(connection, limit=limit)
         pending = decisions.recommendations(connection)
-    brief = [
-        {
-            "id": d.id,
-            "test_id": d.experiment_id,
-            "as_of": iso(d.as_of),
-            "verdict": d.verdict,
-            "winner": d.winner,
-            "unproven": d.unproven,
-            "text": d.text,
-        }
+    summaries = [
+        DecisionSummary(d.id, d.experiment_id, d.as_of, d.verdict, d.winner, d.unproven, d.text)
         for d in taken
     ]
-    return {"decisions": brief, "pending": [to_json(p) for p in pending]}
+    return DecisionList(tuple(summaries), pending)
 
 
-def _by_status(known: Any) -> dict[Status, int]:
-    found = Counter(e.status for e in known)
-    return {status: found.get(status, 0) for status in Status}
+def _by_status(experiments: Iterable[Experiment]) -> dict[Status, int]:
+    counts = Counter(experiment.status for experiment in experiments)
+    return {status: counts.get(status, 0) for status in Status}
 
 
-def _active(connection: sa.Connection, experiment: Experiment, now: datetime) -> dict[str, Any]:
+def _winner(experiment: Experiment, decision: Decision) -> ProvenWinner:
+    comparisons = decision.evidence["comparisons"]
+    return ProvenWinner(
+        experiment.id,
+        experiment.name,
+        experiment.slot,
+        str(decision.winner),
+        decision.as_of,
+        decision.id,
+        next((c for c in comparisons if c["variant"] == decision.winner), None),
+        decision.text,
+    )
+
+
+def _count(connection: sa.Connection, experiment: Experiment, now: datetime) -> RunningExperiment:
     with reader.reading(connection, experiment, now) as reading:
         totals, exposed = counts.totals(experiment, reading.cells()), reading.exposed_units()
     epoch = experiment.epoch_at(now)
-    return {
-        "test_id": experiment.id,
-        "as_of": iso(now),
-        "name": experiment.name,
-        "slot": experiment.slot,
-        "hypothesis": experiment.hypothesis,
-        "occasion": experiment.occasion,
-        "started_at": to_json(experiment.started_at),
-        "ends_at": to_json(experiment.horizon_ends_at),
-        "planned_units": experiment.plan.units,
-        "exposed_units": exposed,
-        "counted_units": sum(t.units for t in totals),
-        "variants": [
-            {
-                "variant_id": t.variant,
-                "name": t.name,
-                "is_control": t.is_control,
-                "share": epoch.shares[t.variant] if epoch else None,
-                "units": t.units,
-                "conversions": t.conversions,
-                "rate": t.conversions / t.units if t.units else None,
-                "engagement_score": t.score_sum / t.units if t.units else None,
-            }
-            for t in totals
-        ],
-    }
+    return RunningExperiment(
+        experiment.id,
+        now,
+        experiment.name,
+        experiment.slot,
+        experiment.hypothesis,
+        experiment.occasion,
+        experiment.started_at,
+        experiment.horizon_ends_at,
+        experiment.plan.units,
+        exposed,
+        sum(t.units for t in totals),
+        tuple(_so_far(t, epoch) for t in totals),
+    )
+
+
+def _so_far(total: counts.Totals, epoch: Epoch | None) -> VariantSoFar:
+    return VariantSoFar(
+        total.variant,
+        total.name,
+        total.is_control,
+        epoch.shares[total.variant] if epoch else None,
+        total.units,
+        total.conversions,
+        total.conversions / total.units if total.units else None,
+        total.score_sum / total.units if total.units else None,
+    )

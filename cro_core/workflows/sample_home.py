@@ -122,19 +122,15 @@ def _life(
     for hour in range(DAYS * 24):
         for visit in synthetic_visitors.visits(TRUTH, began + timedelta(hours=hour), rng):
             shown = {e.id: _assigned(e, visit.visitor) for e in experiments}
-            yield from (synthetic_visitors.exposure(visit, assignment) for assignment in shown.values())
-            keys = {key: assignment["variant_id"] for key, assignment in shown.items()}
+            yield from (synthetic_visitors.exposure(visit, met) for met in shown.values())
+            keys = {key: met.variant for key, met in shown.items()}
             yield from synthetic_visitors.goals(TRUTH, visit, keys, rng)
 
 
-def _assigned(experiment: Experiment, visitor: str) -> dict[str, Any]:
+def _assigned(experiment: Experiment, visitor: str) -> synthetic_visitors.MetVariant:
     epoch = experiment.epochs[0]
     shares = [epoch.shares[v.key] for v in experiment.variants]
     variant = experiment.variants[assign(visitor, experiment.seed, shares)]
-    return {
-        "test_id": experiment.id,
-        "variant_id": variant.key,
-        "asset_id": variant.asset_id,
-        "epoch": epoch.number,
-        "propensity": epoch.shares[variant.key],
-    }
+    return synthetic_visitors.MetVariant(
+        experiment.id, variant.key, variant.asset_id, epoch.number, epoch.shares[variant.key]
+    )

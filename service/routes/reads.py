@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cro_core.home import Home
+from cro_core.ingest.website_words import WORDS, in_website_words
 from cro_core.workflows import overview as views
 from service.answers import Answer
 from service.auth import Access
@@ -17,6 +18,8 @@ from service.schemas import (
     RecentWinnersAnswer,
     RecommendationsAnswer,
 )
+
+WINNER_WORDS = {**WORDS, "variant": "winner"}
 
 section = ApiSection("reads", "For dashboards and people: how things stand.")
 
@@ -38,7 +41,7 @@ def get_overview(home: Home) -> Answer:
 @section.get("/active-tests", access=Access.READ, replies={200: Reply(ActiveTestsAnswer, "Oldest first.")})
 def get_active_tests(home: Home) -> Answer:
     """Running experiments with what was counted so far."""
-    return Answer({"tests": views.active_tests(home, now=home.clock())})
+    return Answer({"tests": in_website_words(views.running_experiments(home, now=home.clock()))})
 
 
 @section.get(
@@ -49,7 +52,7 @@ def get_active_tests(home: Home) -> Answer:
 )
 def get_recent_winners(home: Home, query: LimitQuery) -> Answer:
     """Proven winners, without those taken back."""
-    return Answer({"winners": views.recent_winners(home, query.limit)})
+    return Answer({"winners": in_website_words(views.recent_winners(home, query.limit), WINNER_WORDS)})
 
 
 @section.get(
@@ -60,7 +63,7 @@ def get_recent_winners(home: Home, query: LimitQuery) -> Answer:
 )
 def get_decisions(home: Home, query: LimitQuery) -> Answer:
     """What was decided, and what waits for a person."""
-    return Answer(views.decision_list(home, query.limit))
+    return Answer(in_website_words(views.decision_list(home, query.limit)))
 
 
 @section.get(
@@ -68,7 +71,7 @@ def get_decisions(home: Home, query: LimitQuery) -> Answer:
 )
 def get_recommendations(home: Home) -> Answer:
     """What waits for a person to approve or reject."""
-    return Answer({"recommendations": views.decision_list(home, 1)["pending"]})
+    return Answer({"recommendations": views.decision_list(home, 1).pending})
 
 
 def present_run(home: Home, run: Any) -> Any:

@@ -8,6 +8,7 @@ from flask import Request, current_app, g, request
 
 from cro_core.home import Home
 from cro_core.ingest.cleaning import EventIn
+from cro_core.ingest.website_words import in_website_words
 from cro_core.workflows.assign import assignments as assign_visitor
 from cro_core.workflows.ingest import Receipt, Save, ingest
 from service.answers import Answer
@@ -75,15 +76,14 @@ def get_assignments(home: Home, query: AssignmentQuery) -> Answer:
     visitor who opted out (`opted_out=1`, or the header `Sec-GPC: 1` where the settings honour it) get the
     control with `counted: false`: post nothing for them.
     """
-    return Answer(
-        assign_visitor(
-            home,
-            query.visitor,
-            now=home.clock(),
-            user_agent=request.headers.get("User-Agent"),
-            opted_out=_opted_out(request, home, query),
-        )
+    seen = assign_visitor(
+        home,
+        query.visitor,
+        now=home.clock(),
+        user_agent=request.headers.get("User-Agent"),
+        opted_out=_opted_out(request, home, query),
     )
+    return Answer(in_website_words(seen))
 
 
 @section.post(

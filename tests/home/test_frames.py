@@ -17,7 +17,7 @@ from helpers.store_samples import DAY, HOUR, START, TICK, event, exposure, rows,
 
 from cro_core import frames
 from cro_core.analytics import free_sql as door_module
-from cro_core.clock import iso, to_micros
+from cro_core.clock import to_micros
 from cro_core.domain import Decision, Status, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput, NotFound, StoreError
 from cro_core.home import Home
@@ -351,17 +351,17 @@ class TestOverview:
         json.dumps(found, allow_nan=False)
 
     def test_running_tests_show_exposed_and_counted(self, busy: Home) -> None:
-        cta, hero = overview.active_tests(busy, now=START + 25 * HOUR)
-        assert (cta["test_id"], hero["test_id"]) == ("cta", "hero")
-        assert (hero["exposed_units"], hero["counted_units"]) == (3, 1)  # u2's window ends just now
-        assert [(v["variant_id"], v["share"], v["units"], v["rate"]) for v in hero["variants"]] == [
+        cta, hero = overview.running_experiments(busy, now=START + 25 * HOUR)
+        assert (cta.experiment_id, hero.experiment_id) == ("cta", "hero")
+        assert (hero.exposed_units, hero.counted_units) == (3, 1)  # u2's window ends just now
+        assert [(v.variant, v.share, v.units, v.rate) for v in hero.variants] == [
             ("a", 0.5, 1, 0.0),
             ("b", 0.5, 0, None),
         ]
-        json.dumps([cta, hero], allow_nan=False)
-        after = overview.active_tests(busy, now=LATE)[1]
-        assert [v["share"] for v in after["variants"]] == [None, None]
-        assert after["counted_units"] == 2
+        json.dumps(to_json([cta, hero]), allow_nan=False)
+        after = overview.running_experiments(busy, now=LATE)[1]
+        assert [v.share for v in after.variants] == [None, None]
+        assert after.counted_units == 2
 
     def test_a_running_test_is_counted_again_when_something_is_new(
         self, busy: Home, monkeypatch: pytest.MonkeyPatch
@@ -370,23 +370,25 @@ class TestOverview:
         monkeypatch.setattr(overview, "SHARE", 10**9)
         now = LATE
 
-        def hero(moment: datetime) -> dict[str, Any]:
-            return next(t for t in overview.active_tests(busy, now=moment) if t["test_id"] == "hero")
+        def hero(moment: datetime) -> overview.RunningExperiment:
+            return next(
+                t for t in overview.running_experiments(busy, now=moment) if t.experiment_id == "hero"
+            )
 
         first = hero(now)
         assert hero(now + overview.FRESH - TICK) == first
-        assert first["as_of"] == iso(now)
-        assert hero(now + overview.FRESH)["as_of"] == iso(now + overview.FRESH)
+        assert first.as_of == now
+        assert hero(now + overview.FRESH).as_of == now + overview.FRESH
         with busy.db.write() as connection:
             events.record(connection, [exposure("new", "a", START + HOUR)], (), START)
-        assert hero(now)["exposed_units"] == first["exposed_units"] + 1
+        assert hero(now).exposed_units == first.exposed_units + 1
         with busy.db.write() as connection:
             found = experiments.get(connection, "hero")
             experiments.update(connection, replace(found, hypothesis="another one"))
-        assert hero(now + timedelta(seconds=1))["hypothesis"] == "another one"
+        assert hero(now + timedelta(seconds=1)).hypothesis == "another one"
         monkeypatch.setattr(overview, "SHARE", 0)
-        assert hero(now + 2 * HOUR)["as_of"] == iso(now + 2 * HOUR)
-        assert hero(now + 2 * HOUR + TICK)["as_of"] == iso(now + 2 * HOUR + TICK)
+        assert hero(now + 2 * HOUR).as_of == now + 2 * HOUR
+        assert hero(now + 2 * HOUR + TICK).as_of == now + 2 * HOUR + TICK
 
     def _ship(
         self, home: Home, name: str, minute: int, verdict: Verdict = Verdict.SHIP, winner: str = "b"
@@ -409,10 +411,10 @@ class TestOverview:
         self._ship(site, "two", 2)
         self._ship(site, "back", 3)
         found = overview.recent_winners(site)
-        assert [w["test_id"] for w in found] == ["two", "one"]
-        assert found[0]["comparison"] == {"variant": "b", "relative": 0.2}
-        assert found[0]["decided_at"] == "2026-03-02T09:02:00Z"
-        assert [w["test_id"] for w in overview.recent_winners(site, limit=1)] == ["two"]
+        assert [(w.experiment_id, w.variant) for w in found] == [("two", "b"), ("one", "b")]
+        assert found[0].comparison == {"variant": "b", "relative": 0.2}
+        assert found[0].decided_at == START + timedelta(minutes=2)
+        assert [w.experiment_id for w in overview.recent_winners(site, limit=1)] == ["two"]
 
     def test_decisions_are_listed_with_what_waits(self, busy: Home) -> None:
         self._ship(busy, "hero", 1)
@@ -423,7 +425,7 @@ class TestOverview:
         with busy.db.write() as connection:
             decisions.recommend(connection, asked)
         found = overview.decision_list(busy)
-        assert [d["id"] for d in found["decisions"]] == ["hero:1"]
-        assert [p["id"] for p in found["pending"]] == ["ship:hero"]
+        assert [d.id for d in found.decisions] == ["hero:1"]
+        assert [p["id"] for p in found.pending] == ["ship:hero"]
         assert overview.overview(busy, now=START)["pending"] == 1
-        json.dumps(found, allow_nan=False)
+        json.dumps(to_json(found), allow_nan=False)

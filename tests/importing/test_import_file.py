@@ -38,6 +38,7 @@ from cro_core.importing.loading import load_mapping, parse_mapping, shipped
 from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rules, clean
 from cro_core.ingest.cleaning_by_column import clean_columns
+from cro_core.ingest.website_words import as_posted
 from cro_core.statistics.sample_size import plan_size
 from cro_core.storage import experiments, schema
 from cro_core.workflows import import_file as workflow
@@ -588,8 +589,8 @@ CELLS: dict[str, st.SearchStrategy[Any]] = {
     "id": st.text(max_size=3) | st.integers() | ODD,
     "event_type": st.sampled_from(["exposure", "impression", "order", "other", "not a key"]) | ODD,
     "user_id": st.text(max_size=3) | st.integers() | ODD,
-    "test_id": st.sampled_from(["shop", "none", None]) | ODD,
-    "variant_id": st.sampled_from(["old", "new", "third", None]) | ODD,
+    "experiment_id": st.sampled_from(["shop", "none", None]) | ODD,
+    "variant": st.sampled_from(["old", "new", "third", None]) | ODD,
     "timestamp": st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat)
     | st.sampled_from(["2026-03-01T09:00:00Z", "2026-03-01", "2026-03-10T00:09:00Z", "2026-03-10T00:11:00Z"])
     | st.integers()
@@ -607,8 +608,8 @@ GOOD: dict[str, Any] = {
     "id": "a",
     "event_type": "order",
     "user_id": "u",
-    "test_id": "shop",
-    "variant_id": "old",
+    "experiment_id": "shop",
+    "variant": "old",
     "timestamp": "2026-03-01T09:00:00Z",
     "value": 1.5,
 }
@@ -634,7 +635,9 @@ def any_rows(draw: st.DrawFn) -> dict[str, list[Any]]:
 @settings(max_examples=500, deadline=None)
 @given(any_rows())
 def test_columns_are_cleaned_exactly_as_rows_are(columns: dict[str, list[Any]]) -> None:
-    items = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    items = [
+        as_posted(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
+    ]
     with patch("cro_core.ingest.cleaning.new_id", return_value="new"):
         assert clean_columns(columns, RULES) == clean(items, RULES)
 

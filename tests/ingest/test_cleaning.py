@@ -468,8 +468,8 @@ class TestInternalTraffic:
         assert all(pair.x_sum == 0 for pair in measured.pairs)  # what the office did is no covariate
         assert len(rows(home.db, schema.exposures)) == 1
         # Who looks at the site from the office sees what any visitor would.
-        shown = assignments(home, "me", now=now)["experiments"][0]
-        assert (shown["reason"], shown["counted"]) == ("assigned", True)
+        shown = assignments(home, "me", now=now).experiments[0]
+        assert (shown.reason, shown.counted) == ("assigned", True)
 
 
 ITEM = {"event_type": "exposure", "test_id": "hero", "variant_id": "a", "user_id": "v1", "id": "x1"}
@@ -510,8 +510,8 @@ class TestClocks:
         assert ingest(site, [ITEM | {"timestamp": ahead.isoformat()}], now=now).accepted == 1
         (row,) = rows(site.db, schema.events)
         assert (row["occurred_at"], row["received_at"]) == (ahead, now)
-        shown = assignments(site, "v1", now=now)["experiments"][0]
-        assert (shown["variant_id"], shown["reason"]) == ("a", "exposed")
+        shown = assignments(site, "v1", now=now).experiments[0]
+        assert (shown.variant, shown.reason) == ("a", "exposed")
         assert _steps(site, experiment, now) == {}
         assert _steps(site, experiment, now + HOUR) == {"received": 1, "immature": 1}
         assert _steps(site, experiment, ahead + DAY + TICK) == {"received": 1, "counted_exposure": 1}
@@ -538,13 +538,14 @@ class TestClocks:
             at = start + number * timedelta(minutes=10)
             local = at + (before if at < change else after) * HOUR
             sign = f"+0{(before if at < change else after)}:00"
-            shown = assignments(site, f"v{number}", now=at)["experiments"][0]
+            shown = assignments(site, f"v{number}", now=at).experiments[0]
             item = {
                 "event_type": "exposure",
                 "user_id": f"v{number}",
                 "timestamp": f"{local:%Y-%m-%dT%H:%M:%S}{sign}",
             }
-            item |= {name: shown[name] for name in ("test_id", "variant_id", "epoch", "propensity")}
+            item |= {"test_id": shown.experiment_id, "variant_id": shown.variant}
+            item |= {"epoch": shown.epoch, "propensity": shown.propensity}
             assert ingest(site, [item], now=at).accepted == 1
             expected[f"{local:%Y-%m-%d}"] += 1
         assert list(expected.values()) == [144, 6 * hours, 144]

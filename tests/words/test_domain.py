@@ -30,14 +30,14 @@ from cro_core.storage.experiments import plan_from_json, plan_to_json
 
 @pytest.mark.parametrize("key", ["a", "hero-2", "A.b_c:d", "x" * 100, "0"])
 def test_keys_survive_a_url(key: str) -> None:
-    assert check_key(key, "test_id") == key
+    assert check_key(key, "experiment_id") == key
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "a/b", "x" * 101, "a\n", "a?b"])
 def test_other_keys_are_refused_by_name(key: str) -> None:
     with pytest.raises(InvalidInput, match="use 1 to 100 of the characters") as refused:
-        check_key(key, "test_id")
-    assert refused.value.field == "test_id"
+        check_key(key, "experiment_id")
+    assert refused.value.field == "experiment_id"
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ CONTROL, OTHER = Variant("a", "A", is_control=True), Variant("b", "B")
 @pytest.mark.parametrize(
     ("experiment", "field", "complaint"),
     [
-        (_broken(id="a b"), "test_id", "is not a key"),
-        (_broken(variants=(CONTROL, Variant("b/", "B"))), "variant_id", "is not a key"),
+        (_broken(id="a b"), "experiment_id", "is not a key"),
+        (_broken(variants=(CONTROL, Variant("b/", "B"))), "variant", "is not a key"),
         (_broken(variants=(CONTROL,)), "variants", r"has 1 variant\(s\): give at least 2"),
         (
             _broken(variants=(CONTROL, replace(CONTROL, is_control=False))),

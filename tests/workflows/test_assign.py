@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,30 +17,33 @@ from cro_core.domain import Experiment, Status
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
 from cro_core.ingest.cleaning import Sender
+from cro_core.ingest.website_words import in_website_words
 from cro_core.storage import decisions, experiments, schema
-from cro_core.workflows.assign import assignments
+from cro_core.workflows.assign import AssignedVariant, SlotContent, VisitorVariants, assignments
 from cro_core.workflows.ingest import ingest
 
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 MOVED = {"a": 0.1, "b": 0.9}
 
 
-def answer(home: Home, visitor: str, now: datetime, **who: Any) -> dict[str, Any]:
+def answer(home: Home, visitor: str, now: datetime, **who: Any) -> AssignedVariant:
     """The only experiment's answer."""
-    (found,) = assignments(home, visitor, now=now, **who)["experiments"]
-    return dict(found)
+    (found,) = assignments(home, visitor, now=now, **who).experiments
+    return found
 
 
-def expose(home: Home, visitor: str, shown: Mapping[str, Any], at: datetime, **fields: Any) -> None:
+def expose(home: Home, visitor: str, shown: AssignedVariant, at: datetime) -> None:
     """Posts the exposure that the website would."""
-    names = ("test_id", "variant_id", "epoch", "propensity")
     item = {
         "event_type": "exposure",
         "user_id": visitor,
         "timestamp": at.isoformat(),
-        **{n: shown[n] for n in names},
+        "test_id": shown.experiment_id,
+        "variant_id": shown.variant,
+        "epoch": shown.epoch,
+        "propensity": shown.propensity,
     }
-    assert ingest(home, [item | fields], now=at).accepted == 1
+    assert ingest(home, [item], now=at).accepted == 1
 
 
 def move_shares(home: Home, experiment: Experiment, now: datetime) -> None:
@@ -51,12 +54,16 @@ def move_shares(home: Home, experiment: Experiment, now: datetime) -> None:
 def test_an_answer_has_what_the_website_needs(site: Home) -> None:
     experiment = stored(site.db, running(adaptive=True))
     found = answer(site, "v1", START + HOUR)
-    key = found["variant_id"]
-    assert found == {
+    key = found.variant
+    tomorrow = datetime.fromisoformat("2026-03-03T00:00:00Z")
+    assert found == AssignedVariant(
+        "hero", key, "hero", {"shows": key}, None, "assigned", True, 0, 0.5, tomorrow,
+    )  # fmt: skip
+    assert in_website_words(found) == {
         "test_id": "hero", "variant_id": key, "slot": "hero", "config": {"shows": key}, "asset_id": None,
-        "reason": "assigned", "counted": True, "epoch": 0, "propensity": 0.5, "expires_at": "2026-03-03T00:00:00Z",
+        "reason": "assigned", "counted": True, "epoch": 0, "propensity": 0.5, "expires_at": tomorrow,
     }  # fmt: skip
-    assert experiment.epochs[0].ends_at == datetime.fromisoformat("2026-03-03T00:00:00Z")
+    assert experiment.epochs[0].ends_at == tomorrow
     assert answer(site, "v1", START + HOUR) == found
     assert answer(site, " v1 ", START + HOUR) == found
 
@@ -69,8 +76,8 @@ def test_choices_are_the_hashs_under_the_current_shares(site: Home) -> None:
         for n in range(100):
             found = answer(site, f"v{n}", now)
             expected = experiment.variants[assign(f"v{n}", experiment.seed, shares)].key
-            assert found["variant_id"] == expected
-            assert found["propensity"] == dict(zip("ab", shares, strict=True))[expected]
+            assert found.variant == expected
+            assert found.propensity == dict(zip("ab", shares, strict=True))[expected]
 
 
 def test_once_exposed_a_unit_keeps_its_variant_whatever_the_shares_do(site: Home) -> None:
@@ -84,19 +91,20 @@ def test_once_exposed_a_unit_keeps_its_variant_whatever_the_shares_do(site: Home
     after = {v: answer(site, v, now) for v in visitors}
 
     for visitor in visitors[:100]:
-        kept = {"reason": "exposed", "expires_at": None}
-        assert after[visitor] == before[visitor] | kept  # epoch and propensity are those of the exposure
-    assert {after[v]["reason"] for v in visitors[100:]} == {"assigned"}
-    assert {after[v]["epoch"] for v in visitors[100:]} == {2}
-    assert Counter(after[v]["variant_id"] for v in visitors[:100])["a"] > 35
-    assert Counter(after[v]["variant_id"] for v in visitors[100:])["a"] < 25
+        kept = replace(before[visitor], reason="exposed", expires_at=None)
+        assert after[visitor] == kept  # epoch and propensity are those of the exposure
+    assert {after[v].reason for v in visitors[100:]} == {"assigned"}
+    assert {after[v].epoch for v in visitors[100:]} == {2}
+    assert Counter(after[v].variant for v in visitors[:100])["a"] > 35
+    assert Counter(after[v].variant for v in visitors[100:])["a"] < 25
 
 
 def test_an_unexposed_assignment_expires_and_posting_it_late_does_not_count(site: Home) -> None:
     experiment = stored(site.db, running(adaptive=True))
     early = answer(site, "v1", START + HOUR)
-    tomorrow = datetime.fromisoformat(early["expires_at"])
-    assert answer(site, "v1", tomorrow)["epoch"] == 1
+    tomorrow = early.expires_at
+    assert tomorrow is not None
+    assert answer(site, "v1", tomorrow).epoch == 1
     expose(site, "v1", early, tomorrow + HOUR)
     expose(site, "v2", answer(site, "v2", tomorrow + HOUR), tomorrow + HOUR)
     with site.db.read() as connection:
@@ -108,9 +116,9 @@ def test_the_variant_of_an_exposure_wins_over_the_hash(site: Home) -> None:
     """Also where another system, or an earlier client, showed something else."""
     stored(site.db, running())
     own = answer(site, "v1", START)
-    other = "b" if own["variant_id"] == "a" else "a"
-    expose(site, "v1", own | {"variant_id": other}, START + HOUR)
-    assert answer(site, "v1", START + 2 * HOUR)["variant_id"] == other
+    other = "b" if own.variant == "a" else "a"
+    expose(site, "v1", replace(own, variant=other), START + HOUR)
+    assert answer(site, "v1", START + 2 * HOUR).variant == other
 
 
 class TestUncounted:
@@ -123,15 +131,15 @@ class TestUncounted:
         stored(site.db, running())
         for n in range(20):
             found = answer(site, f"v{n}", START + HOUR, **who)
-            assert (found["variant_id"], found["counted"], found["reason"]) == ("a", False, reason)
-            assert (found["epoch"], found["propensity"]) == (None, None)
+            assert (found.variant, found.counted, found.reason) == ("a", False, reason)
+            assert (found.epoch, found.propensity) == (None, None)
 
     def test_opting_out_wins_over_what_was_met_before(self, site: Home) -> None:
         stored(site.db, running())
-        visitor = next(f"v{n}" for n in range(99) if answer(site, f"v{n}", START)["variant_id"] == "b")
+        visitor = next(f"v{n}" for n in range(99) if answer(site, f"v{n}", START).variant == "b")
         expose(site, visitor, answer(site, visitor, START), START)
-        assert answer(site, visitor, START + HOUR, opted_out=True)["variant_id"] == "a"
-        assert answer(site, visitor, START + HOUR)["variant_id"] == "b"
+        assert answer(site, visitor, START + HOUR, opted_out=True).variant == "a"
+        assert answer(site, visitor, START + HOUR).variant == "b"
 
     def test_what_a_bot_posts_never_counts(self, site: Home) -> None:
         experiment = stored(site.db, running())
@@ -139,7 +147,7 @@ class TestUncounted:
         ingest(site, [item], now=START + HOUR, sender=Sender(CRAWLER))
         with site.db.read() as connection:
             assert reader.reading(connection, experiment, START + 14 * DAY).cells() == ()
-        assert answer(site, "v1", START + HOUR)["reason"] == "assigned"
+        assert answer(site, "v1", START + HOUR).reason == "assigned"
 
 
 class TestEnrolment:
@@ -147,19 +155,19 @@ class TestEnrolment:
         experiment = stored(site.db, running())
         end = experiment.enrolment_ends_at
         assert end is not None
-        newcomer = next(f"v{n}" for n in range(99) if answer(site, f"v{n}", START)["variant_id"] == "b")
-        old = next(f"w{n}" for n in range(99) if answer(site, f"w{n}", START)["variant_id"] == "b")
+        newcomer = next(f"v{n}" for n in range(99) if answer(site, f"v{n}", START).variant == "b")
+        old = next(f"w{n}" for n in range(99) if answer(site, f"w{n}", START).variant == "b")
         expose(site, old, answer(site, old, START), START)
-        assert answer(site, newcomer, end - TICK)["counted"] is True
+        assert answer(site, newcomer, end - TICK).counted is True
         closed = answer(site, newcomer, end)
-        assert (closed["variant_id"], closed["counted"], closed["reason"]) == ("a", False, "enrolment_closed")
+        assert (closed.variant, closed.counted, closed.reason) == ("a", False, "enrolment_closed")
         kept = answer(site, old, end + 5 * HOUR)
-        assert (kept["variant_id"], kept["counted"]) == ("b", True)
+        assert (kept.variant, kept.counted) == ("b", True)
 
     def test_no_assignment_outlives_it(self, site: Home) -> None:
         experiment = stored(site.db, running(window=timedelta(hours=30)))
         found = answer(site, "v1", START + HOUR)
-        assert datetime.fromisoformat(found["expires_at"]) == experiment.enrolment_ends_at
+        assert found.expires_at == experiment.enrolment_ends_at
 
 
 class TestManyExperiments:
@@ -176,25 +184,22 @@ class TestManyExperiments:
             for slot in ("gone", "hero"):
                 decisions.set_production(connection, slot, shown)
         found = assignments(site, "v1", now=START + HOUR)
-        assert [e["test_id"] for e in found["experiments"]] == ["cta", "hero"]
-        assert found["production"] == [
+        assert [e.experiment_id for e in found.experiments] == ["cta", "hero"]
+        assert found.production == (SlotContent("gone", "gone", "b", {"x": 1}, "i"),)
+        assert in_website_words(found.production) == [
             {"slot": "gone", "test_id": "gone", "variant_id": "b", "config": {"x": 1}, "asset_id": "i"}
         ]
-        assert found["as_of"] == "2026-03-02T10:00:00Z"
+        assert found.as_of == START + HOUR
 
     def test_a_change_is_seen_at_once(self, site: Home) -> None:
         experiment = stored(site.db, running())
-        assert len(assignments(site, "v1", now=START)["experiments"]) == 1
+        assert len(assignments(site, "v1", now=START).experiments) == 1
         with site.db.write() as connection:
             experiments.update(connection, replace(experiment, status=Status.ARCHIVED))
-        assert assignments(site, "v1", now=START)["experiments"] == []
+        assert assignments(site, "v1", now=START).experiments == ()
 
     def test_a_site_without_experiments_has_nothing_to_say(self, site: Home) -> None:
-        assert assignments(site, "v1", now=START) == {
-            "as_of": "2026-03-02T09:00:00Z",
-            "experiments": [],
-            "production": [],
-        }
+        assert assignments(site, "v1", now=START) == VisitorVariants(START, (), ())
 
 
 @pytest.mark.parametrize("visitor", ["", "  ", "x" * 201])

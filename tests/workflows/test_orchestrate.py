@@ -105,10 +105,8 @@ def test_winner_is_shipped_archived_and_shown(home: Home) -> None:
     ended = get(home, "hero")
     assert (ended.status, ended.winner, ended.ended_at) == (Status.ARCHIVED, "film", now)
     shown = assignments(home, "anybody", now=now)
-    assert shown["experiments"] == []
-    assert [(p["slot"], p["variant_id"], p["config"]) for p in shown["production"]] == [
-        ("hero", "film", {"kind": "video"})
-    ]
+    assert shown.experiments == ()
+    assert [(p.slot, p.variant, p.config) for p in shown.production] == [("hero", "film", {"kind": "video"})]
     assert {"experiment.conclude", "production.set"} <= {action for action, _ in trail(home)}
 
 
@@ -176,7 +174,7 @@ class TestApproval:
         report = orchestrate(home, now=won(home))
         assert report.changes[1] == "hero: proposed to ship film, waiting for approval"
         assert get(home, "hero").status is Status.COMPLETED
-        assert assignments(home, "anybody", now=home.clock())["production"] == []
+        assert assignments(home, "anybody", now=home.clock()).production == ()
         return home
 
     def test_approve_ships(self, proposed: Home) -> None:
@@ -185,14 +183,14 @@ class TestApproval:
             == "hero: shows film of hero"
         )
         assert get(proposed, "hero").status is Status.ARCHIVED
-        assert assignments(proposed, "anybody", now=proposed.clock())["production"][0]["variant_id"] == "film"
+        assert assignments(proposed, "anybody", now=proposed.clock()).production[0].variant == "film"
         with pytest.raises(Conflict, match="approved already"):
             approval.approve(proposed, "ship:hero", now=proposed.clock(), actor="ann")
 
     def test_reject_keeps_what_is_shown(self, proposed: Home) -> None:
         approval.reject(proposed, "ship:hero", now=proposed.clock(), actor="ann")
         assert (get(proposed, "hero").status, get(proposed, "hero").winner) == (Status.ARCHIVED, None)
-        assert assignments(proposed, "anybody", now=proposed.clock())["production"] == []
+        assert assignments(proposed, "anybody", now=proposed.clock()).production == ()
 
     def test_unknown_proposal_names_those_there_are(self, proposed: Home) -> None:
         with pytest.raises(NotFound, match="pending are ship:hero"):
@@ -211,7 +209,7 @@ class TestRollback:
         orchestrate(home, now=won(home))
         said = rollback(home, now=home.clock(), actor="ann")
         assert said == "hero: shows the site's own default again"
-        assert assignments(home, "anybody", now=home.clock())["production"] == []
+        assert assignments(home, "anybody", now=home.clock()).production == ()
         rollback(home, now=home.clock(), actor="ann")
         assert get(home, "hero").winner is None
         with pytest.raises(NotFound, match="no automatic change"):
@@ -355,17 +353,19 @@ class TestAllocation:
 
     def test_exposed_visitors_keep_their_variant(self, moving: Home) -> None:
         names = [f"visitor-{n}" for n in range(300)]
-        early = {n: assignments(moving, n, now=START + DAY)["experiments"][0] for n in names}
+        early = {n: assignments(moving, n, now=START + DAY).experiments[0] for n in names}
         for name in names[:150]:
-            shown = {k: early[name][k] for k in ("test_id", "variant_id", "epoch", "propensity")}
-            event = {"event_type": "exposure", "user_id": name, "timestamp": iso(START + DAY), **shown}
+            met = early[name]
+            shown = {"event_type": "exposure", "test_id": met.experiment_id, "variant_id": met.variant}
+            when = {"timestamp": iso(START + DAY), "epoch": met.epoch, "propensity": met.propensity}
+            event = {"user_id": name, **shown, **when}
             ingest(moving, [event], now=START + DAY)
         orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
-        late = {n: assignments(moving, n, now=START + 3 * DAY)["experiments"][0] for n in names}
-        moved = {n for n in names if late[n]["variant_id"] != early[n]["variant_id"]}
+        late = {n: assignments(moving, n, now=START + 3 * DAY).experiments[0] for n in names}
+        moved = {n for n in names if late[n].variant != early[n].variant}
         assert moved
         assert moved <= set(names[150:])
-        assert {late[n]["reason"] for n in names[:150]} == {"exposed"}
+        assert {late[n].reason for n in names[:150]} == {"exposed"}
 
     def test_rollback_restores_the_shares_of_the_coming_days(self, moving: Home) -> None:
         orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
@@ -622,7 +622,7 @@ class TestGuardrails:
         assert decision.reasons[0].code == "guardrail"
         assert decision.evidence["guardrails"][0]["broken"] is True
         assert get(guarded, "hero").status is Status.ARCHIVED
-        assert assignments(guarded, "anybody", now=START + 2 * DAY)["experiments"] == []
+        assert assignments(guarded, "anybody", now=START + 2 * DAY).experiments == ()
         assert replay(guarded, decision.id).identical
 
     def test_one_that_holds_stops_nothing(self, guarded: Home) -> None:
