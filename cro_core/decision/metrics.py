@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, Literal, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from cro_core.analytics.definitions import means_of
@@ -39,6 +39,7 @@ from cro_core.domain import (
 from cro_core.errors import InvalidInput
 from cro_core.planning.plans import progress
 from cro_core.statistics import companion, means, proportions
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.combination import (
     Counts,
     Moments,
@@ -51,7 +52,6 @@ from cro_core.statistics.combination import (
 )
 from cro_core.statistics.multiplicity import benjamini_hochberg, holm
 
-Floats = NDArray[np.float64]
 Kind = Literal["mean", "rate", "ratio"]
 Status = Literal["ok", "broken", "no_data"]
 
