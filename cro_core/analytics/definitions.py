@@ -500,8 +500,6 @@ TIMED = ("hour", "weekday", "time of day")
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 TIMES_OF_DAY = ("night (0-6)", "morning (6-12)", "afternoon (12-18)", "evening (18-24)")
 
-DIRECT = "(direct)"
-
 REFERRER_HOST = r"""CASE WHEN r.said = '' THEN '(direct)'
             ELSE NULLIF(REGEXP_EXTRACT(LOWER(r.said), '^[a-z][a-z0-9+.-]*://(?:[^/@]*@)?(?:www[.])?([^/:?#]+)', 1), '') END"""
 

@@ -17,16 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Bools, Floats, Ints
 
 BUCKETS = 10_000
 CONTROL = 0
 """Index of the control on the variant axis."""
 
-Floats = NDArray[np.float64]
 
 _NEVER = -1e300
 _NODES = np.linspace(-6, 6, 61)
@@ -111,7 +111,7 @@ def with_floor(shares: ArrayLike, floor: float, active: ArrayLike | None = None)
     return np.asarray(np.where(mask, least + spread * (1 - count * least), 0.0))
 
 
-def whole_buckets(shares: ArrayLike) -> NDArray[np.int64]:
+def whole_buckets(shares: ArrayLike) -> Ints:
     """Shares in buckets of 1/10,000 that sum to exactly 10,000, by largest remainder.
 
     Args:
@@ -121,7 +121,7 @@ def whole_buckets(shares: ArrayLike) -> NDArray[np.int64]:
     whole = np.floor(exact + 1e-9)
     rank = np.argsort(np.argsort(whole - exact, axis=-1, kind="stable"), axis=-1, kind="stable")
     missing = BUCKETS - whole.sum(-1, keepdims=True)
-    buckets: NDArray[np.int64] = (whole + (rank < missing)).astype(np.int64)
+    buckets: Ints = (whole + (rank < missing)).astype(np.int64)
     return buckets
 
 
@@ -163,7 +163,7 @@ def next_shares(
 
 
 def shares_from_totals(
-    observed: Floats, expected: Floats, floor: float, control_matched: bool | None, active: NDArray[np.bool_]
+    observed: Floats, expected: Floats, floor: float, control_matched: bool | None, active: Bools
 ) -> Floats:
     """:func:`next_shares` from running totals, unchecked: what the lab's inner loop calls."""
     count = observed.shape[-1]

@@ -12,8 +12,8 @@ from cro_core.analytics.counts import Totals
 from cro_core.decision.inputs import aggregates
 from cro_core.domain import Cell, Experiment, Variant, to_json
 from cro_core.statistics import looks, proportions
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.companion import companion
-from cro_core.statistics.rules import Floats
 
 MOST_SHOWN = 1e6
 """E-values beyond it are not spelt out for people."""

@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cro_core.analytics.counts import Slice
 from cro_core.analytics.definitions import SEGMENTS
@@ -24,9 +23,8 @@ from cro_core.clock import zone
 from cro_core.domain import Cell, Experiment, Reason
 from cro_core.errors import InvalidInput
 from cro_core.statistics import srm
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.srm import Srm, Status
-
-Floats = NDArray[np.float64]
 
 SLICE_TILTS = (srm.TILT, 0.5)
 """Half the mixture of a slice looks for faults as fine as the total's, half for gross ones: a page can lose half a variant."""

@@ -9,10 +9,11 @@ import numpy as np
 
 from cro_core.errors import InvalidInput
 from cro_core.lab.measures import Share, share
-from cro_core.lab.scenario import Bools, Floats, Scenario, planned
+from cro_core.lab.scenario import Scenario, planned
 from cro_core.lab.simulated_looks import decide
 from cro_core.lab.simulated_traffic import simulate_together
 from cro_core.statistics import stagewise
+from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.multiplicity import Trial, next_level
 
 GRID = 0.05 * 0.5 ** np.arange(11)

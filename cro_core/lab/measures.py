@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.scenario import Bools, Floats, Scenario
+from cro_core.lab.scenario import Scenario
 from cro_core.lab.simulated_looks import Outcomes, decide
 from cro_core.lab.simulated_traffic import simulate
 from cro_core.statistics import srm, stagewise
+from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import effect_at
 from cro_core.statistics.rules import HOURLY, Aggregates
 from cro_core.statistics.sample_size import sample_size
-from cro_core.statistics.sequential import check_between
 
 BATCH = 2_500
 """Most programmes simulated at once: some 70 MB for two variants over two weeks."""
@@ -231,7 +232,7 @@ def _estimates(scenario: Scenario, outcomes: Outcomes) -> dict[str, Floats]:
 
 
 def _sizes(scenario: Scenario, programmes: int) -> list[int]:
-    check_between("programmes", programmes, 0, math.inf)
+    check_between(programmes, "programmes", 0, math.inf)
     most = max(BATCH * LONG // max(scenario.hours, LONG), 1)
     return [min(most, programmes - start) for start in range(0, programmes, most)]
 

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Floats, Ints
+from cro_core.statistics.checks import check_choice
 from cro_core.statistics.rules import LookPlan
 from cro_core.statistics.sample_size import plan_size
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 class Flaw(StrEnum):
@@ -84,10 +81,7 @@ class Scenario:
     """The mistake that the statistics make on purpose; ``None``: none."""
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise InvalidInput(
-                f"profile is {self.profile!r}: choose from {', '.join(PROFILES)}", field="profile"
-            )
+        check_choice(self.profile, "profile", PROFILES)
         if not 0 < self.rates().min() <= self.rates().max() < 1:
             raise InvalidInput(
                 f"rates run from {self.rates().min():.3g} to {self.rates().max():.3g}: choose base rate, "

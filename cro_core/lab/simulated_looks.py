@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cro_core.lab.scenario import Flaw, Floats, Ints, Scenario
+from cro_core.lab.scenario import Flaw, Scenario
 from cro_core.lab.simulated_traffic import Traffic
+from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.combination import Counts, combine_running
 from cro_core.statistics.rules import (
     GATES,
@@ -35,9 +36,9 @@ class Outcomes:
 
     winner: NDArray[np.intp]
     """Challenger that won (0, 1, ...); -1: none."""
-    control_won: NDArray[np.bool_]
+    control_won: Bools
     """Whether every challenger was beaten by the control."""
-    futile: NDArray[np.bool_]
+    futile: Bools
     """Whether the programme stopped for no practical gain."""
     look: NDArray[np.intp]
     """Index of the look that the programme stopped at; the last one where nothing stopped it."""
@@ -156,7 +157,7 @@ class _Record:
             n[rows], x[rows] = sums.units, sums.total
         return Aggregates(n, x)
 
-    def ready(self, look: int, least: int) -> NDArray[np.bool_]:
+    def ready(self, look: int, least: int) -> Bools:
         """Finds the programmes that have enough units in every variant."""
         epoch, within = divmod(look, self.looks)
         units = self.n[:, :epoch, -1].sum(1) + self.n[:, epoch, within]
@@ -200,8 +201,8 @@ def _futile(
     z: Floats,
     information: float,
     time: float,
-    active: NDArray[np.bool_],
-) -> NDArray[np.bool_]:
+    active: Bools,
+) -> Bools:
     """Finds the programmes that have no practical gain to hope for."""
     weights = used_weights(plan, (look + 1) / (record.looks * record.n.shape[1]))
     comparisons = Comparisons(z, np.full(len(rows), information))

@@ -9,7 +9,8 @@ import numpy as np
 
 from cro_core.assignment.allocation import next_shares
 from cro_core.assignment.buckets import equal_shares
-from cro_core.lab.scenario import Bools, Flaw, Floats, Ints, Scenario
+from cro_core.lab.scenario import Flaw, Scenario
+from cro_core.statistics.arrays import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

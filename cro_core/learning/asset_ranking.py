@@ -21,13 +21,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from cro_core.domain import Cell
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.shrinkage import shrink
 
-Floats = NDArray[np.float64]
 _Scoring = Callable[[Sequence[Cell]], tuple[Floats, float]]
 """Computes what a block tells of its arms: their scores, and the information of one unit."""
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cro_core.domain import Cell, Experiment, Json
 from cro_core.hypotheses.backlog import Asset, text_features
+from cro_core.statistics.arrays import Bools, Floats
 
 NUMBERS: Mapping[str, tuple[str, str]] = {
     "aspect_ratio": ("the aspect ratio", ""),
@@ -457,7 +458,7 @@ def _bounds(feature: str, steps: Sequence[Step]) -> str:
     return f"{name} is {' and '.join(bounds)}{unit}"
 
 
-def _importance(columns: Sequence[Mapping[str, str]], shares: NDArray[np.float64]) -> dict[str, float]:
+def _importance(columns: Sequence[Mapping[str, str]], shares: Floats) -> dict[str, float]:
     importance: dict[str, float] = {}
     for column, share in zip(columns, shares, strict=True):
         importance[column["feature"]] = importance.get(column["feature"], 0.0) + float(share)
@@ -471,9 +472,7 @@ def _margin(rule: Rule) -> float:
     return abs(2 * rule.better - rule.examples) / math.sqrt(rule.examples)
 
 
-def _try(
-    matrix: Matrix, answers: NDArray[np.bool_], parts: Sequence[NDArray[np.intp]], seed: int
-) -> tuple[float, float]:
+def _try(matrix: Matrix, answers: Bools, parts: Sequence[NDArray[np.intp]], seed: int) -> tuple[float, float]:
     """Accuracy of trees and of the commoner answer, each part tried with what the other parts teach."""
     right, naive = np.zeros(len(answers), dtype=bool), np.zeros(len(answers), dtype=bool)
     for part in parts:
@@ -487,7 +486,7 @@ def _try(
     return float(right.mean()), float(naive.mean())
 
 
-def _classifier(matrix: Matrix, answers: NDArray[np.bool_], seed: int) -> Any:
+def _classifier(matrix: Matrix, answers: Bools, seed: int) -> Any:
     """A small tree, or ``None`` where there is nothing to tell apart."""
     from sklearn.tree import DecisionTreeClassifier
 

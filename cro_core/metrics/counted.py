@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cro_core.domain import Cell, Experiment, GoalCell, Json, Measured, PairCell, Quantity
 from cro_core.errors import InvalidInput
 from cro_core.statistics import means
-
-Floats = NDArray[np.float64]
+from cro_core.statistics.arrays import Floats
 
 OF_CELL: Mapping[str, tuple[str, str]] = {
     "conversions": ("conversions", "conversions"),

@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cro_core.analytics.counts import Facet
 from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY, UNKNOWN, WEEKDAYS
 from cro_core.domain import Experiment
 from cro_core.segments.findings import Question, Slice, Test, rate_of
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.logistic import exact_test, score_test, score_tests
 from cro_core.statistics.multiplicity import holm
-
-Floats = NDArray[np.float64]
 
 LEAST_UNITS = 100
 """Fewest visitors of a value that is compared with others."""

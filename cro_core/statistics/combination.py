@@ -21,18 +21,14 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Floats
 
-Floats = NDArray[np.float64]
 Scale = Literal["relative", "absolute"]
 
 BISECTIONS = 50
 """Halvings of the unit interval: to 1e-15."""
-
-WEIGHT_SLACK = 1e-9
-"""How far the sum of weights may be from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,21 +269,6 @@ def effect_at(pair: Pair, weights: Floats, z: ArrayLike, scale: Scale = "relativ
     # an end that never moved is where the data leave the effect open
     position = np.where(low == 0, 0.0, np.where(high == 1, 1.0, (low + high) / 2))
     return np.where(informative, pair.effect(position, scale), np.nan)
-
-
-def check_weights(weights: ArrayLike) -> Floats:
-    """Returns the epochs' weights as floats.
-
-    Raises:
-        InvalidInput: none, negative ones, or a sum other than 1.
-    """
-    values = np.asarray(weights, float)
-    if values.ndim != 1 or not values.size or not (values >= 0).all() or abs(values.sum() - 1) > WEIGHT_SLACK:
-        raise InvalidInput(
-            f"weights are {values.tolist()}: give each epoch's planned share of traffic, summing to 1",
-            field="weights",
-        )
-    return values
 
 
 def _odds(position: ArrayLike) -> Floats:

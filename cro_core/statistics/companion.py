@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics.checks import check_bins, check_number
 from cro_core.statistics.means import Sums, check_sums
-from cro_core.statistics.proportions import check_number
 from cro_core.statistics.srm import LARGEST, log_e_values
 
-Floats = NDArray[np.float64]
 Harm = Literal["less", "more"]
 
 STOP = 100.0
@@ -89,7 +89,7 @@ def companion(units: ArrayLike, conversions: ArrayLike, mde: float) -> Companion
     Source: a likelihood ratio of conditional binomials, mixed as in Robbins (1970), Annals of Mathematical
     Statistics 41; see the module's text for why it holds in finite samples.
     """
-    n, x = _tables(units, conversions)
+    n, x = check_bins(units, conversions)
     if not check_number(mde, "mde") > 0:
         raise InvalidInput(f"mde is {mde:g}: give a relative effect above 0", field="mde")
     if not x.any():
@@ -143,7 +143,7 @@ def guardrail(
     Source: as ``companion``, one-sided: an even mixture over ``HARMS``. Exact in finite samples; cautious where
     most units convert.
     """
-    n, x = _tables(units, conversions)
+    n, x = check_bins(units, conversions)
     threshold = _threshold(margin, harm, number)
     if not x.any():
         return Guardrail("no_data", None, None, threshold, "nobody had the guarded outcome")
@@ -237,32 +237,6 @@ def guardrail_mean_log_e(
     return _average(gain - (rate**2 * variance).sum(axis=-1)[..., None] * psi**2 / 2)
 
 
-def _tables(units: ArrayLike, conversions: ArrayLike) -> tuple[Floats, Floats]:
-    n, x = _counts(units, "units"), _counts(conversions, "conversions")
-    if n.shape != x.shape:
-        raise InvalidInput(
-            f"units have shape {n.shape}, conversions {x.shape}: give them alike", field="units"
-        )
-    if (x > n).any():
-        got = f"{x[x > n][0]:.0f} of {n[x > n][0]:.0f} units"
-        raise InvalidInput(f"conversions are {got}: count each unit at most once", field="conversions")
-    return n, x
-
-
-def _counts(values: ArrayLike, name: str) -> Floats:
-    try:
-        table = np.array(values, dtype=float)
-    except (TypeError, ValueError):
-        table = np.full((1, 2), np.nan)
-    counts = np.isfinite(table) & (table >= 0) & (table == np.floor(table))
-    if table.ndim != 2 or table.shape[1] != 2 or not counts.all():
-        raise InvalidInput(
-            f"{name} are {repr(values)[:200]}: give whole numbers of at least 0, control and variant per bin",
-            field=name,
-        )
-    return table
-
-
 def _threshold(margin: float, harm: str, number: int) -> float:
     if not 0 <= check_number(margin, "margin") < 1:
         raise InvalidInput(f"margin is {margin:g}: give a number from 0 to below 1", field="margin")
@@ -291,8 +265,8 @@ def _part(n: Floats) -> Floats:
     return np.where(size > 0, n[..., 1] / np.where(size > 0, size, 1), 0.5)
 
 
-def _counting(n: Floats, totals: Floats) -> NDArray[np.bool_]:
-    result: NDArray[np.bool_] = (n.min(axis=-1) >= LEAST) & (totals.sum(axis=-1) > 0)
+def _counting(n: Floats, totals: Floats) -> Bools:
+    result: Bools = (n.min(axis=-1) >= LEAST) & (totals.sum(axis=-1) > 0)
     return result
 
 

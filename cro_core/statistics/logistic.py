@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import chdtrc, expit, gammaln, ndtr
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.proportions import check_count, check_lengths, check_rate
-
-Floats = NDArray[np.float64]
+from cro_core.statistics.arrays import Floats
+from cro_core.statistics.checks import check_count, check_lengths, check_rate
 
 STEPS = 50
 """Most steps of the fit."""

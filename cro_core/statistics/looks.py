@@ -19,13 +19,14 @@ import numpy as np
 from cro_core.domain import Reason, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import stagewise
+from cro_core.statistics.arrays import Floats
+from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import Pair, Scale, effect_at
 from cro_core.statistics.rules import (
     CONTROL,
     GATES,
     Aggregates,
     Comparisons,
-    Floats,
     Gate,
     LookPlan,
     Ruling,
@@ -38,7 +39,7 @@ from cro_core.statistics.rules import (
     take_look,
     used_weights,
 )
-from cro_core.statistics.sequential import LEAST_STEP, State, check_between
+from cro_core.statistics.sequential import LEAST_STEP, State
 
 __all__ = [
     "Aggregates",
@@ -479,8 +480,8 @@ def _check_look(plan: LookPlan, data: Aggregates, elapsed: float, hours: float, 
             f"data have shape {data.units.shape}: give one row for each of the plan's {len(plan.weights)} epoch(s)",
             field="units",
         )
-    check_between("elapsed", elapsed, -1e-12, 1 + 1e-9)
-    check_between("hours", hours, -1e-12, math.inf)
+    check_between(elapsed, "elapsed", -1e-12, 1 + 1e-9)
+    check_between(hours, "hours", -1e-12, math.inf)
     if state.ended:
         raise Conflict(
             "an earlier look has ended this experiment: start a new one, or evaluate without a state"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from scipy.special import stdtr, stdtrit
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.proportions import check_count, check_fraction, check_number
+from cro_core.statistics.checks import check_count, check_fraction, check_number
 
 ROUNDING = 1e-13
 """A sum of squares about the mean below this part of the raw sum of squares is rounding: it counts as 0."""

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import SupportsFloat
 
 from scipy.special import chdtrc, ndtri
 
-from cro_core.errors import InvalidInput
+from cro_core.statistics.checks import check_fraction, check_lengths, check_rate, check_table
 
 Table = tuple[float, float, float, float]
 """Units and conversions of the control, then of the variant."""
@@ -247,85 +246,6 @@ def quantile(level: float) -> float:
         InvalidInput: ``level`` is not strictly between 0 and 1.
     """
     return -float(ndtri((1 - check_fraction(level, "level")) / 2))
-
-
-def check_fraction(value: SupportsFloat, name: str) -> float:
-    """Returns ``value`` if it lies strictly between 0 and 1.
-
-    Raises:
-        InvalidInput: it does not.
-    """
-    number = check_number(value, name)
-    if not 0 < number < 1:
-        raise InvalidInput(f"{name} is {number:g}: give a number between 0 and 1", field=name)
-    return number
-
-
-def check_number(value: SupportsFloat, name: str) -> float:
-    """Returns ``value`` as a float if it is finite.
-
-    Raises:
-        InvalidInput: not a number, NaN or infinite.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInput(f"{name} is {value!r}: give a finite number", field=name)
-    return number
-
-
-def check_count(value: SupportsFloat, name: str) -> float:
-    """Returns ``value`` as a float if it is a count.
-
-    Raises:
-        InvalidInput: negative, fractional or not a number.
-    """
-    number = check_number(value, name)
-    if number < 0 or number != math.floor(number):
-        raise InvalidInput(f"{name} is {number:g}: give a whole number of at least 0", field=name)
-    return number
-
-
-def check_rate(units: SupportsFloat, conversions: SupportsFloat) -> tuple[float, float]:
-    """Returns units and conversions as floats if they are counts that fit together.
-
-    Raises:
-        InvalidInput: not counts, or more conversions than units.
-    """
-    n, x = check_count(units, "units"), check_count(conversions, "conversions")
-    if x > n:
-        raise InvalidInput(
-            f"conversions are {x:.0f} of {n:.0f} units: count each unit at most once", field="conversions"
-        )
-    return n, x
-
-
-def check_table(
-    units: Sequence[SupportsFloat], conversions: Sequence[SupportsFloat]
-) -> tuple[list[float], list[float]]:
-    """Returns units and conversions per variant as floats.
-
-    Raises:
-        InvalidInput: not counts, more conversions than units, unequal lengths or fewer than 2 variants.
-    """
-    check_lengths(units=units, conversions=conversions)
-    if len(units) < 2:
-        raise InvalidInput(f"units has {len(units)} variant(s): give at least 2", field="units")
-    pairs = [check_rate(n, x) for n, x in zip(units, conversions, strict=True)]
-    return [n for n, _ in pairs], [x for _, x in pairs]
-
-
-def check_lengths(**columns: Sequence[object]) -> None:
-    """Checks that the named columns are equally long.
-
-    Raises:
-        InvalidInput: they are not.
-    """
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise InvalidInput(f"lengths differ ({lengths}): give one number for each in all of them")
 
 
 def _untestable(n: Sequence[float], x: Sequence[float]) -> str | None:

@@ -16,25 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.combination import (
-    Counts,
-    Moments,
-    Pair,
-    check_weights,
-    combined_z,
-    reached,
-)
-from cro_core.statistics.sequential import (
-    Spending,
-    State,
-    boundaries,
-    check_between,
-    conditional_power,
-    step,
-)
+from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics.checks import check_between, check_choice, check_weights
+from cro_core.statistics.combination import Counts, Moments, Pair, combined_z, reached
+from cro_core.statistics.sequential import Spending, State, boundaries, conditional_power, step
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Gate = Literal["not_excluded", "point", "proven"]
 
 GATES: Mapping[str, float] = {"not_excluded": -1.0, "point": 0.0, "proven": 1.0}
@@ -82,17 +68,16 @@ class LookPlan:
 
     def __post_init__(self) -> None:
         check_weights(self.weights)
-        check_between("alpha", self.alpha, 0, 1)
-        check_between("mde", self.mde, 0, math.inf)
-        check_between("min_uplift", self.min_uplift, -1, math.inf)
-        check_between("futility_power", self.futility_power, 0, 1)
-        check_between("min_units", self.min_units, -1, math.inf)
-        check_between("min_hours", self.min_hours, -1e-12, math.inf)
-        check_between("futility_from_day", self.futility_from_day, -1, math.inf)
-        if self.gate not in GATES:
-            raise InvalidInput(f"gate is {self.gate!r}: choose from {', '.join(GATES)}", field="gate")
+        check_between(self.alpha, "alpha", 0, 1)
+        check_between(self.mde, "mde", 0, math.inf)
+        check_between(self.min_uplift, "min_uplift", -1, math.inf)
+        check_between(self.futility_power, "futility_power", 0, 1)
+        check_between(self.min_units, "min_units", -1, math.inf)
+        check_between(self.min_hours, "min_hours", -1e-12, math.inf)
+        check_between(self.futility_from_day, "futility_from_day", -1, math.inf)
+        check_choice(self.gate, "gate", GATES)
         if self.planned_units is not None:
-            check_between("planned_units", self.planned_units, 0, math.inf)
+            check_between(self.planned_units, "planned_units", 0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)

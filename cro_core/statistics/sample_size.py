@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from cro_core.errors import InvalidInput
-from cro_core.statistics.sequential import check_between
+from cro_core.statistics.checks import check_between
 
 WEEKS = (2, 4, 8, 14)
 """Horizons shown in the table of choices."""
@@ -81,8 +81,8 @@ def sample_size(base_rate: float, relative_uplift: float, *, alpha: float = 0.05
         InvalidInput: an argument out of range.
     """
     base, other = _rates(base_rate, relative_uplift)
-    check_between("alpha", alpha, 0, 1)
-    check_between("power", power, alpha, 1)
+    check_between(alpha, "alpha", 0, 1)
+    check_between(power, "power", alpha, 1)
     null_sd, effect_sd = _deviations(base, other)
     root = (_z(alpha) * null_sd + float(ndtri(power)) * effect_sd) / (other - base)
     return math.ceil(root * root)
@@ -102,8 +102,8 @@ def power_of(
     Raises:
         InvalidInput: an argument out of range.
     """
-    check_between("units_per_variant", units_per_variant, 0, math.inf)
-    check_between("alpha", alpha, 0, 1)
+    check_between(units_per_variant, "units_per_variant", 0, math.inf)
+    check_between(alpha, "alpha", 0, 1)
     base, other = _rates(base_rate, relative_uplift, zero_allowed=True)
     null_sd, effect_sd = _deviations(base, other)
     return float(ndtr((abs(other - base) * math.sqrt(units_per_variant) - _z(alpha) * null_sd) / effect_sd))
@@ -120,8 +120,8 @@ def attainable_uplift(
     Raises:
         InvalidInput: an argument out of range.
     """
-    check_between("base_rate", base_rate, 0, 1)
-    check_between("power", power, alpha, 1)
+    check_between(base_rate, "base_rate", 0, 1)
+    check_between(power, "power", alpha, 1)
     most = (1 - base_rate) / base_rate * (1 - 1e-9)
 
     def lacking(uplift: float) -> float:
@@ -142,9 +142,9 @@ def sample_size_mean(sd: float, difference: float, *, alpha: float = 0.05, power
     Raises:
         InvalidInput: an argument out of range.
     """
-    check_between("sd", sd, 0, math.inf)
-    check_between("alpha", alpha, 0, 1)
-    check_between("power", power, alpha, 1)
+    check_between(sd, "sd", 0, math.inf)
+    check_between(alpha, "alpha", 0, 1)
+    check_between(power, "power", alpha, 1)
     if not math.isfinite(difference) or difference == 0:
         raise InvalidInput(
             f"difference is {difference!r}: give a finite number other than 0", field="difference"
@@ -158,9 +158,9 @@ def power_of_mean(sd: float, difference: float, units_per_variant: float, *, alp
     Raises:
         InvalidInput: an argument out of range.
     """
-    check_between("sd", sd, 0, math.inf)
-    check_between("units_per_variant", units_per_variant, 0, math.inf)
-    check_between("alpha", alpha, 0, 1)
+    check_between(sd, "sd", 0, math.inf)
+    check_between(units_per_variant, "units_per_variant", 0, math.inf)
+    check_between(alpha, "alpha", 0, 1)
     return float(ndtr(abs(difference) / sd * math.sqrt(units_per_variant / 2) - _z(alpha)))
 
 
@@ -183,7 +183,7 @@ def inflation(*, variants: int = 2, adaptive: bool = False, floor: float = 0.3) 
         raise InvalidInput(f"variants is {variants}: give at least 2", field="variants")
     if not adaptive or variants > 2:
         return 1.10
-    check_between("floor", floor, 0, 0.5 + 1e-12)
+    check_between(floor, "floor", 0, 0.5 + 1e-12)
     least = min(FLOORS)
     between = np.interp(math.log(max(floor, least)), np.log(list(FLOORS)), list(FLOORS.values()))
     return float(between) * max(least / floor, 1.0)
@@ -222,8 +222,8 @@ def plan_size(
     each = round(factor * sample_size(base_rate, relative_uplift, alpha=level, power=power))
     if traffic_per_day is None:
         return SizePlan(each, each * variants, math.nan, math.nan, math.nan, False)
-    check_between("traffic_per_day", traffic_per_day, 0, math.inf)
-    check_between("horizon_days", horizon_days, 0, math.inf)
+    check_between(traffic_per_day, "traffic_per_day", 0, math.inf)
+    check_between(horizon_days, "horizon_days", 0, math.inf)
     reached = traffic_per_day * horizon_days / variants
     return SizePlan(
         units_per_variant=each,
@@ -298,7 +298,7 @@ def _z(alpha: float) -> float:
 
 
 def _rates(base_rate: float, relative_uplift: float, *, zero_allowed: bool = False) -> tuple[float, float]:
-    base = check_between("base_rate", base_rate, 0, 1)
+    base = check_between(base_rate, "base_rate", 0, 1)
     other = base * (1 + relative_uplift)
     if not 0 < other < 1 or (relative_uplift == 0 and not zero_allowed):
         raise InvalidInput(

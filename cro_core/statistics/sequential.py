@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss, legvander
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from cro_core.errors import InvalidInput
-
-Floats = NDArray[np.float64]
+from cro_core.statistics.arrays import Floats
+from cro_core.statistics.checks import check_between
 
 FAMILIES: Mapping[str, float] = {
     "hwang_shih_decani": -4.0,
@@ -80,7 +80,7 @@ class Spending:
                 f"parameter is {self.parameter!r}: {self.family} has none, leave it out", field="parameter"
             )
         least = -math.inf if self.family == "hwang_shih_decani" else 0.0
-        check_between("parameter", self.parameter, least, math.inf)
+        check_between(self.parameter, "parameter", least, math.inf)
 
     def spent(self, time: ArrayLike, alpha: float) -> Floats:
         """Probability that may have been used up to ``time``.
@@ -213,7 +213,7 @@ def step(state: State, information: float, spend_to: float) -> tuple[State, floa
     Raises:
         InvalidInput: information that does not grow, or ``spend_to`` outside (0, 0.5).
     """
-    check_between("spend_to", spend_to, -1e-300, 0.5)
+    check_between(spend_to, "spend_to", -1e-300, 0.5)
     _check_growth(state, information)
     allowed = spend_to - state.spent
     critical = _solve(state, information, allowed)
@@ -233,7 +233,7 @@ def advance(state: State, information: float, critical: float, spent: float | No
         InvalidInput: information that does not grow, or a boundary that is not above 0.
     """
     _check_growth(state, information)
-    check_between("critical", critical, 0, math.inf)
+    check_between(critical, "critical", 0, math.inf)
     sd = math.sqrt(information - state.now)
     nodes, mass = _resolved(state, sd)
     width = critical * math.sqrt(information)
@@ -315,37 +315,13 @@ def boundaries(
         InvalidInput: looks out of order, or an argument out of range.
     """
     times = np.asarray(information, float)
-    check_between("alpha", alpha, 0, 1)
+    check_between(alpha, "alpha", 0, 1)
     clock = times / times[-1] if spending_time is None else np.asarray(spending_time, float)
     allowed = (spending or Spending()).spent(clock, alpha / 2)
     state = State()
     for t, spend_to in zip(times, allowed, strict=True):
         state, _ = step(state, float(t), float(spend_to))
     return np.array(state.critical)
-
-
-def wang_tsiatis(looks: int, *, alpha: float = 0.05, shape: float = 0.0) -> Floats:
-    """Classic boundaries ``C * (k / K) ** (shape - 1/2)`` at equally spaced looks.
-
-    Args:
-        looks: K, at least 1.
-        alpha: two-sided, in (0, 1).
-        shape: 0 is O'Brien and Fleming (1979), 1/2 Pocock (1977), between them Wang and Tsiatis (1987).
-
-    Returns:
-        Critical |Z|, shape ``(looks,)``; the constant C is the last one.
-
-    Raises:
-        InvalidInput: an argument out of range.
-    """
-    check_between("looks", looks, 0, math.inf)
-    check_between("alpha", alpha, 0, 1)
-    times = np.arange(1, looks + 1) / looks
-
-    def excess(constant: float) -> float:
-        return float(exits(times, constant * times ** (shape - 0.5)).upper.sum()) - alpha / 2
-
-    return np.asarray(brentq(excess, 1e-3, FURTHEST, xtol=1e-10) * times ** (shape - 0.5))
 
 
 def power(information: ArrayLike, critical: ArrayLike, drift: float) -> float:
@@ -361,7 +337,7 @@ def drift_for_power(information: ArrayLike, critical: ArrayLike, target: float) 
         InvalidInput: a target that no positive drift has.
     """
     times = np.asarray(information, float)
-    check_between("target", target, power(times, critical, 0.0), 1)
+    check_between(target, "target", power(times, critical, 0.0), 1)
     scale = 1 / math.sqrt(times[-1])
 
     def lacking(size: float) -> float:
@@ -430,21 +406,6 @@ def conditional_power(
     ahead = value + np.asarray(drift) * left - critical * np.sqrt(final)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(left > 0, ndtr(ahead / np.sqrt(left)), ahead >= 0), float)
-
-
-def check_between(name: str, value: float, low: float, high: float) -> float:
-    """Returns ``value`` if it lies strictly between ``low`` and ``high``.
-
-    Raises:
-        InvalidInput: it does not, or is not a number.
-    """
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not low < number < high:
-        raise InvalidInput(f"{name} is {value!r}: give a number between {low:g} and {high:g}", field=name)
-    return number
 
 
 def _check_growth(state: State, information: float) -> None:

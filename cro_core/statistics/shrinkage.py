@@ -11,13 +11,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.proportions import quantile
-
-Floats = NDArray[np.float64]
 
 GRID = 120
 """Values of tau that are averaged."""

@@ -12,17 +12,17 @@ where none were planned are an alarm whatever their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import chdtrc
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics.checks import check_shares, check_units
 
-Floats = NDArray[np.float64]
 Status = Literal["ok", "alarm", "unknown_shares", "no_data"]
 
 TILT = 0.1
@@ -33,9 +33,6 @@ THRESHOLD = 100.0
 
 LARGEST = 700.0
 """e-values are shown up to exp(700); beyond that floats end."""
-
-SHARE_TOLERANCE = 1e-6
-"""How far shares may be from summing to 1 (shares written with six decimals); they are then rescaled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,40 +66,6 @@ class Srm:
         return self.status == "alarm"
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where a mismatch comes from, as far as the slices can tell."""
-
-    dimension: str
-    """What the traffic was sliced by: day, device, page ..."""
-    name: str
-    """The slice with the strongest evidence of a mismatch."""
-    own: Srm
-    """The check of that slice alone."""
-    part: float
-    """Its part of the chi-squares of all slices of the dimension, in [0, 1]."""
-    without: Srm
-    """The check of everything but that slice."""
-    alarms: tuple[str, ...]
-    """Every slice of the dimension that alarms, in order."""
-
-
-def whole_sample(units: Sequence[int], shares: Sequence[float] | None) -> Srm:
-    """The check of one set of counts against one set of planned shares.
-
-    Args:
-        units: units per variant, K >= 2 whole numbers.
-        shares: planned share per variant, summing to 1; ``None`` where nobody recorded them.
-
-    Returns:
-        The check; ``p_value`` is Pearson's goodness of fit.
-
-    Raises:
-        InvalidInput: not counts, fewer than 2 variants, other lengths, or shares that do not sum to 1.
-    """
-    return over_epochs([units], None if shares is None else [shares])
-
-
 def over_epochs(units: ArrayLike, shares: ArrayLike | None, threshold: float = THRESHOLD) -> Srm:
     """The check of all epochs so far, each against its own planned shares.
 
@@ -121,13 +84,13 @@ def over_epochs(units: ArrayLike, shares: ArrayLike | None, threshold: float = T
     Source: Lindon and Malek (2022), "Anytime-valid inference for multinomial count data", NeurIPS, with a
     normal mixture of tilts (Robbins 1970) in the place of a Dirichlet, so that shares may change.
     """
-    n = _units(units)
+    n = check_units(units)
     if not threshold > 1:
         raise InvalidInput(f"threshold is {threshold}: give a number above 1", field="threshold")
     seen = tuple(int(total) for total in n.sum(axis=0))
     if shares is None:
         return Srm("unknown_shares", seen, threshold=threshold, reason="nobody recorded the planned shares")
-    w = _shares(shares, n.shape)
+    w = check_shares(shares, n.shape)
     expected = tuple((n.sum(axis=1) @ w).tolist())
     if not n.any():
         return Srm("no_data", seen, expected, threshold=threshold, reason="no units yet")
@@ -148,73 +111,6 @@ def over_epochs(units: ArrayLike, shares: ArrayLike | None, threshold: float = T
         threshold=threshold,
         reason=None if df else "all units were planned for one variant: nothing to compare",
     )
-
-
-def over_slices(
-    slices: Mapping[str, ArrayLike], shares: ArrayLike | None, planned: int | None = None
-) -> dict[str, Srm]:
-    """The check of every slice (day, segment), alarming at 100 times their number.
-
-    Args:
-        slices: units by name of the slice, each of shape (epochs, variants); see ``days`` for days.
-        shares: planned shares per epoch, the same shape; ``None`` where nobody recorded them.
-        planned: how many slices there will be in the end, where more are to come.
-
-    Returns:
-        One check per slice, in the order given. At most one experiment in a hundred has a false alarm in any
-        of them.
-
-    Raises:
-        InvalidInput: as ``over_epochs``; or ``planned`` is less than the number of slices.
-    """
-    number = len(slices) if planned is None else planned
-    if number < len(slices):
-        raise InvalidInput(f"planned is {number} for {len(slices)} slices: count them all", field="planned")
-    return {name: over_epochs(units, shares, THRESHOLD * number) for name, units in slices.items()}
-
-
-def days(units: ArrayLike, names: Sequence[str]) -> dict[str, Floats]:
-    """Each epoch as a slice for ``over_slices`` and ``explain``.
-
-    Args:
-        units: units, shape (epochs, variants).
-        names: the epochs' names.
-
-    Raises:
-        InvalidInput: not counts, or not one distinct name per epoch.
-    """
-    n = _units(units)
-    if len(set(names)) != len(n) or len(names) != len(n):
-        raise InvalidInput(f"names are {list(names)} for {len(n)} epochs: give each its own", field="names")
-    only = np.eye(len(n))[:, :, None] * n
-    return dict(zip(names, only, strict=True))
-
-
-def explain(
-    dimensions: Mapping[str, Mapping[str, ArrayLike]], shares: ArrayLike | None
-) -> Explanation | None:
-    """The slice that explains most of a mismatch, and what the check says without it.
-
-    A sample can be balanced in total and broken inside (opposite faults on different days), so slices are
-    ranked by their own evidence, not by what they do to the total.
-
-    Args:
-        dimensions: by dimension (day, device ...) the units by slice, each of shape (epochs, variants). The
-            slices of one dimension must add up to the whole sample.
-        shares: planned shares per epoch, the same shape; ``None`` where nobody recorded them.
-
-    Returns:
-        ``None`` where there is nothing to explain: no slices, no units or unknown shares.
-
-    Raises:
-        InvalidInput: as ``over_epochs``.
-    """
-    best: Explanation | None = None
-    for dimension, slices in dimensions.items():
-        found = _worst(dimension, slices, shares)
-        if found and (best is None or (found.own.log_e or 0) > (best.own.log_e or 0)):
-            best = found
-    return best
 
 
 def log_e_values(units: ArrayLike, shares: ArrayLike, tilt: float = TILT) -> Floats:
@@ -238,7 +134,7 @@ def log_e_values(units: ArrayLike, shares: ArrayLike, tilt: float = TILT) -> Flo
     return _tilt_mixture(n.reshape(flat), w.reshape(flat), tilt).reshape(n.shape[:-2])
 
 
-def alarms(units: ArrayLike, shares: ArrayLike, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
+def alarms(units: ArrayLike, shares: ArrayLike, threshold: float = THRESHOLD) -> Bools:
     """Which of many experiments alarm: what ``over_epochs`` decides, fast enough for simulations.
 
     Args:
@@ -253,44 +149,9 @@ def alarms(units: ArrayLike, shares: ArrayLike, threshold: float = THRESHOLD) ->
     w = np.broadcast_to(np.asarray(shares, dtype=float), n.shape)
     # below a tenth of the threshold the normal approximation is within 10 %: those cannot alarm
     near = _normal_log_e(n, w) >= math.log(threshold / 10)
-    result: NDArray[np.bool_] = ((w == 0) & (n > 0)).any(axis=(1, 2))
+    result: Bools = ((w == 0) & (n > 0)).any(axis=(1, 2))
     result[near] |= _tilt_mixture(n[near], w[near], TILT) >= math.log(threshold)
     return result
-
-
-def _units(units: ArrayLike) -> Floats:
-    n = _table(units, "units")
-    wrong = (n < 0) | (n != np.floor(n))
-    if wrong.any():
-        raise InvalidInput(f"units are {n[wrong][0]:g}: give whole numbers of at least 0", field="units")
-    return n
-
-
-def _shares(shares: ArrayLike, shape: tuple[int, ...]) -> Floats:
-    w = _table(shares, "shares")
-    if w.shape != shape:
-        raise InvalidInput(f"shares have shape {w.shape}, units {shape}: give them alike", field="shares")
-    sums = w.sum(axis=1, keepdims=True)
-    wrong = (w < 0).any(axis=1) | (abs(sums[:, 0] - 1) > SHARE_TOLERANCE)
-    if wrong.any():
-        raise InvalidInput(
-            f"shares are {w[wrong][0].tolist()}: give fractions of at least 0 that sum to 1", field="shares"
-        )
-    result: Floats = w / sums
-    return result
-
-
-def _table(values: ArrayLike, name: str) -> Floats:
-    try:
-        table = np.array(values, dtype=float)
-    except (TypeError, ValueError):
-        table = np.full((1, 2), np.nan)
-    if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2 or not np.isfinite(table).all():
-        raise InvalidInput(
-            f"{name} are {repr(values)[:200]}: give finite numbers for at least 1 epoch and 2 variants",
-            field=name,
-        )
-    return table
 
 
 def _score(n: Floats, w: Floats) -> tuple[Floats, Floats]:
@@ -317,23 +178,6 @@ def _goodness_of_fit(n: Floats, w: Floats) -> tuple[float, int]:
     # least squares, because units sum to their total: the correlations have no inverse
     solution, _, rank, _ = np.linalg.lstsq(correlation, standard, rcond=1e-9)
     return float(standard @ solution), int(rank)
-
-
-def _worst(dimension: str, slices: Mapping[str, ArrayLike], shares: ArrayLike | None) -> Explanation | None:
-    checks = over_slices(slices, shares)
-    name = max(checks, key=lambda key: checks[key].log_e or 0.0, default=None)
-    if name is None or checks[name].log_e is None:
-        return None
-    total = sum(check.statistic or 0.0 for check in checks.values())
-    rest = sum(_units(units) for units in slices.values()) - _units(slices[name])
-    return Explanation(
-        dimension=dimension,
-        name=name,
-        own=checks[name],
-        part=(checks[name].statistic or 0.0) / total if total else 0.0,
-        without=over_epochs(rest, shares),
-        alarms=tuple(key for key, check in checks.items() if check.alarm),
-    )
 
 
 def _normal_log_e(n: Floats, w: Floats) -> Floats:

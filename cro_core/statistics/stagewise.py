@@ -21,9 +21,9 @@ from numpy.polynomial.chebyshev import chebpts1, chebval, chebvander
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
-from cro_core.statistics.sequential import State, advance, check_between, crossing
-
-Floats = NDArray[np.float64]
+from cro_core.statistics.arrays import Floats
+from cro_core.statistics.checks import check_between
+from cro_core.statistics.sequential import State, advance, crossing
 
 _REACH = 8.0
 """Standard errors around the naive estimate in which the answers are looked for."""
@@ -123,7 +123,7 @@ def estimate(
     Raises:
         InvalidInput: a level out of range or looks out of order.
     """
-    check_between("level", level, 0, 1)
+    check_between(level, "level", 0, 1)
     times, shape = np.asarray(information, float), np.shape(value)
     at = np.atleast_1d(np.asarray(look, np.intp))
     given = np.atleast_1d(np.asarray(value, float))

@@ -87,12 +87,6 @@ def sticky_variants(
     return {row["experiment_id"]: row for row in connection.execute(met).mappings()}
 
 
-def exposed_units(connection: sa.Connection, experiment_id: str) -> int:
-    """How many units have met the experiment, mature or not."""
-    table = schema.exposures
-    return connection.scalar(sa.select(sa.func.count()).where(table.c.experiment_id == experiment_id)) or 0
-
-
 def totals(connection: sa.Connection) -> dict[str, int]:
     """Posted events of the whole home by outcome, stored rows and quarantine."""
     receipts = schema.receipts

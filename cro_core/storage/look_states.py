@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 from cro_core.domain import Decision, Json
@@ -49,10 +47,3 @@ def add(connection: sa.Connection, decision: Decision, left: Json) -> None:
     connection.execute(
         sa.insert(table).values(experiment_id=decision.experiment_id, as_of=decision.as_of, state=left)
     )
-
-
-def path(connection: sa.Connection, experiment_id: str) -> list[dict[str, Any]]:
-    """Every look of an experiment, oldest first."""
-    table = schema.looks
-    query = sa.select(table).where(table.c.experiment_id == experiment_id).order_by(table.c.as_of)
-    return [dict(row) for row in connection.execute(query).mappings()]

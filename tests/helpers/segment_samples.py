@@ -17,8 +17,8 @@ from cro_core.assignment.buckets import assign
 from cro_core.domain import Cell, Experiment
 from cro_core.segments import analysis
 from cro_core.segments.findings import SegmentAnalysis
+from cro_core.statistics.arrays import Floats
 
-Floats = NDArray[np.float64]
 DIMENSIONS = ("device", "city", "hour")
 MOST = 50
 

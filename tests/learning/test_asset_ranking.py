@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from helpers.store_samples import DAY, GOALS, HOUR, START, event, exposure, stored
-from numpy.typing import NDArray
 from scipy import optimize, stats
 from typer.testing import CliRunner
 
@@ -22,12 +21,12 @@ from cro_core.hypotheses.media_manifest import MANIFEST
 from cro_core.learning.asset_ranking import HALF_LIFE, Appearance, Ranking, rank
 from cro_core.planning import plans
 from cro_core.rendering.segments_text import ranking_text
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.shrinkage import reml, restricted, shrink
 from cro_core.storage import decisions, events
 from cro_core.workflows.rank_assets import asset_ranking
 
 NOW = START + 30 * DAY
-Floats = NDArray[np.float64]
 
 
 def rng() -> np.random.Generator:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.saffron import in_turn, saffron
 from numpy.random import default_rng
 
 from cro_core.clock import iso
@@ -147,7 +148,7 @@ def test_a_level_is_what_saffron_grants_on_the_same_history(home: Home) -> None:
         assert experiment.started_at is not None
         end = None if experiment.ended_at is None else experiment.ended_at.timestamp()
         trials.append(Trial(experiment.started_at.timestamp(), end, None if key in none else judged[key][1]))
-    levels = [row.level for row in multiplicity.saffron(trials, RATE)]
+    levels = [row.level for row in saffron(trials, RATE)]
     assert [begun(home, key)["stream_level"] for key in keys] == levels
     assert [get(home, key).plan.alpha for key in keys] == [min(0.05, level) for level in levels]
     assert sorted(levels)[-3] < 0.05 < max(levels)
@@ -169,7 +170,7 @@ def test_a_level_is_what_saffron_grants_on_the_same_history(home: Home) -> None:
 
 def test_the_sample_is_planned_for_the_level(home: Home) -> None:
     first = create(home, "first")
-    (row,) = multiplicity.saffron([Trial(0)], RATE)
+    (row,) = saffron([Trial(0)], RATE)
     assert first.plan.alpha == row.level < 0.05
     sized = plans.size(first.plan)
     assert sized is not None
@@ -210,7 +211,7 @@ def test_a_result_that_only_a_looser_level_would_pass_pays_nothing(tmp_path: Pat
     assert p is not None
     assert (verdict, begun(home, "strict")["alpha"]) == (Verdict.INCONCLUSIVE, 0.001)
     assert 0.001 < p < begun(home, "strict")["stream_level"]
-    unpaid = multiplicity.saffron(multiplicity.in_turn([0.4, 1.0]), RATE)[1].level
+    unpaid = saffron(in_turn([0.4, 1.0]), RATE)[1].level
     assert granted(home) == unpaid
 
 
@@ -250,7 +251,7 @@ def test_a_result_from_before_the_stream_pays_only_if_it_passes_the_streams_leve
     run(home, "loose", (60, 86))
     verdict, p = final(home, "loose")
     assert p is not None
-    first, unpaid = (row.level for row in multiplicity.saffron(multiplicity.in_turn([p, 1.0]), RATE))
+    first, unpaid = (row.level for row in saffron(in_turn([p, 1.0]), RATE))
     assert verdict is Verdict.SHIP
     assert first < p < 0.05  # won at 5 %, and would not have at the level of a stream
     home = changed(home, stream_false_discovery_rate=RATE)
@@ -276,7 +277,7 @@ def test_the_cycle_starts_drafts_and_its_own_ideas_at_their_levels(home: Home) -
     assert len(began) == len(changes) > 2
     assert {"first: started", "second: started"} <= set(changes)
     trials = [Trial(0) for _ in began]
-    levels = [row.level for row in multiplicity.saffron(trials, RATE)]
+    levels = [row.level for row in saffron(trials, RATE)]
     assert sorted(get(home, key).plan.alpha for key in order) == sorted(levels)
     assert [begun(home, key)["alpha"] for key in ("first", "second")] == levels[:2]
 

@@ -11,10 +11,10 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from cro_core.assignment.allocation import next_shares
 from cro_core.errors import InvalidInput
 from cro_core.statistics import proportions
+from cro_core.statistics.checks import check_weights
 from cro_core.statistics.combination import (
     Counts,
     Moments,
-    check_weights,
     combine,
     combine_running,
     combined_z,

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from helpers.saffron import Level, in_turn, rejected, saffron
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,17 +14,14 @@ from cro_core.statistics.multiplicity import (
     Trial,
     benjamini_hochberg,
     holm,
-    in_turn,
-    lord,
     next_level,
-    saffron,
 )
 from cro_core.statistics.proportions import chi_square
 
 families = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
-# The example of the onlineFDR package (Robertson et al.), LORD(d, random = FALSE), SAFFRON(d, random = FALSE)
-# and SAFFRONstar(d, version = "async") with decision.times = seq_len(15) + 1, all at alpha = 0.05
+# The example of the onlineFDR package (Robertson et al.), SAFFRON(d, random = FALSE) and
+# SAFFRONstar(d, version = "async") with decision.times = seq_len(15) + 1, both at alpha = 0.05
 STREAM = [
     2.90e-08,
     0.06743,
@@ -38,9 +36,6 @@ STREAM = [
     0.69274,
 ]
 STREAM += [0.30443, 0.00136, 0.72342, 0.54757]
-LORD = [0.0002675839, 0.0024664457, 0.0005732818, 0.0004872805, 0.0004059066, 0.0003447286, 0.0029745013]
-LORD += [0.0008450114, 0.0007305648, 0.0006243143, 0.0032185913, 0.0010617227, 0.0009256825, 0.0008019657]
-LORD += [0.0007059610]
 SAFFRON = [0.005468627, 0.010937254, 0.010937254, 0.010937254, 0.010937254, 0.021874508, 0.032811762]
 SAFFRON += [0.010823845, 0.010823845, 0.010823845, 0.021761099, 0.009265591, 0.009265591, 0.020202846]
 SAFFRON += [0.009064367]
@@ -51,6 +46,18 @@ ASYNCHRONOUS += [0.018811442]
 
 def levels(stream):
     return [level.level for level in stream]
+
+
+def one_by_one(trials, *settings):
+    """The whole stream as it comes about: each level is asked for when its experiment starts."""
+    rows = []
+    for t, trial in enumerate(trials):
+        level = next_level(trials[:t], levels(rows), trial.starts, *settings)
+        rows.append(Level(level, rejected(trial, level)))
+    return rows
+
+
+both = pytest.mark.parametrize("stream_of", [one_by_one, saffron])
 
 
 # -- families -----------------------------------------------------------------------------------------------
@@ -98,21 +105,17 @@ def test_every_p_value_matters():
 # -- streams ------------------------------------------------------------------------------------------------
 
 
-def test_lord_against_its_reference():
-    found = lord(STREAM)
-    assert levels(found) == pytest.approx(LORD, abs=5.1e-11)
-    assert [i for i, level in enumerate(found) if level.rejected] == [0, 5, 9]
-
-
-def test_saffron_against_its_reference():
-    found = saffron(in_turn(STREAM), 0.05)
+@both
+def test_saffron_against_its_reference(stream_of):
+    found = stream_of(in_turn(STREAM), 0.05)
     assert levels(found) == pytest.approx(SAFFRON, abs=5.1e-10)
     assert [i for i, level in enumerate(found) if level.rejected] == [0, 4, 5, 9, 12]
 
 
-def test_asynchronous_saffron_against_its_reference():
+@both
+def test_asynchronous_saffron_against_its_reference(stream_of):
     overlapping = [Trial(t, t + 1.5, p) for t, p in enumerate(STREAM)]
-    assert levels(saffron(overlapping, 0.05)) == pytest.approx(ASYNCHRONOUS, abs=5.1e-10)
+    assert levels(stream_of(overlapping, 0.05)) == pytest.approx(ASYNCHRONOUS, abs=5.1e-10)
 
 
 @settings(deadline=None)
@@ -121,29 +124,23 @@ def test_a_level_knows_nothing_of_what_had_not_ended(p_values):
     """Changing a p-value changes no level that was fixed before that experiment ended."""
     stream = [Trial(t, t + 2.5, p) for t, p in enumerate(p_values)]
     other = [*stream[:-1], Trial(stream[-1].starts, stream[-1].ends, 1 - p_values[-1])]
-    assert levels(saffron(stream)) == levels(saffron(other))
-    assert levels(lord(p_values)) == levels(lord([*p_values[:-1], 1 - p_values[-1]]))
+    assert levels(one_by_one(stream)) == levels(one_by_one(other))
 
 
 def test_running_and_failed_trials():
     stream = [Trial(0, 1, 1e-6), Trial(2, 3), Trial(4), Trial(5, 6, 0.9)]
-    found = saffron(stream)
+    found = one_by_one(stream)
     assert [level.rejected for level in found] == [True, False, None, False]
     as_one = [stream[0], Trial(2, 3, 1.0), Trial(4, 99, 0.001), stream[3]]  # 99 is after every start
-    assert levels(found) == levels(saffron(as_one))
-    never_known = saffron([Trial(0, 50, 1e-6), *stream[1:]])
+    assert levels(found) == levels(one_by_one(as_one))
+    never_known = one_by_one([Trial(0, 50, 1e-6), *stream[1:]])
     assert levels(never_known)[1:] < levels(found)[1:]
 
 
-def test_order_goes_by_start_and_results_come_back_in_the_order_given():
-    stream = [Trial(0, 1, 1e-6), Trial(2, 3, 0.2), Trial(4, 5, 0.01)]
-    assert saffron(stream[::-1]) == saffron(stream)[::-1]
-
-
 def test_trials_that_start_together_do_not_know_of_each_other():
-    together = saffron([Trial(0, 1, 1e-9)] * 3)
+    together = one_by_one([Trial(0, 1, 1e-9)] * 3)
     assert len(set(levels(together))) == 3
-    assert levels(together) == levels(saffron([Trial(0, 1, 0.9)] * 3))
+    assert levels(together) == levels(one_by_one([Trial(0, 1, 0.9)] * 3))
 
 
 def test_many_results_at_once_pay_back_no_more_than_was_charged():
@@ -153,7 +150,7 @@ def test_many_results_at_once_pay_back_no_more_than_was_charged():
         Trial(5, 6, 1e-9),
         *(Trial(t, 30, 0.9) for t in range(21, 25)),
     ]
-    found = levels(saffron(stream, 0.1))
+    found = levels(one_by_one(stream, 0.1))
     # level 6 starts at time 21: everything before is known, five refunds and one discovery
     first, second = 0.4374901658, 0.4374901658 / 2**1.6
     assert found[6] == pytest.approx(0.025 * first + 0.025 * first)
@@ -161,15 +158,12 @@ def test_many_results_at_once_pay_back_no_more_than_was_charged():
 
 
 def test_the_settings_of_a_stream():
-    base = levels(lord(STREAM))
-    assert levels(lord(STREAM, 0.1))[0] == pytest.approx(2 * base[0])
-    assert levels(lord(STREAM, 0.05, 0.01))[0] == pytest.approx(2 * base[0])
     trials = in_turn(STREAM)
-    base = levels(saffron(trials))
-    assert levels(saffron(trials, 0.2))[0] == pytest.approx(2 * base[0])
-    assert levels(saffron(trials, 0.1, 0.5, 0.01))[0] == pytest.approx(base[0] * 0.01 / 0.025)
-    assert levels(saffron(trials, 0.1, 0.25)) != base
-    assert max(levels(saffron(in_turn([1e-9] * 60), 0.9, 0.05))) == 0.05
+    base = levels(one_by_one(trials))
+    assert levels(one_by_one(trials, 0.2))[0] == pytest.approx(2 * base[0])
+    assert levels(one_by_one(trials, 0.1, 0.5, 0.01))[0] == pytest.approx(base[0] * 0.01 / 0.025)
+    assert levels(one_by_one(trials, 0.1, 0.25)) != base
+    assert max(levels(one_by_one(in_turn([1e-9] * 60), 0.9, 0.05))) == 0.05
 
 
 # -- bad input ----------------------------------------------------------------------------------------------
@@ -181,17 +175,18 @@ def test_the_settings_of_a_stream():
         (lambda: holm([0.1, 1.2]), "p_value is 1.2: give a number from 0 to 1"),
         (lambda: holm([math.nan]), "p_value is nan: give a finite number"),
         (lambda: benjamini_hochberg([-0.1]), "p_value is -0.1"),
-        (lambda: lord([0.1], 1.5), "alpha is 1.5: give a number between 0 and 1"),
-        (lambda: lord([2.0]), "p_value is 2"),
-        (lambda: lord([0.1], 0.05, 0.06), "wealth is 0.06: give more than 0 and at most 0.05"),
-        (lambda: saffron([], 0), "alpha is 0"),
-        (lambda: saffron([], 0.1, 1), "candidate is 1: give a number between 0 and 1"),
-        (lambda: saffron([], 0.1, 0.5, 0.06), "wealth is 0.06: give more than 0 and at most 0.05"),
-        (lambda: saffron([], 0.1, 0.5, -1), "wealth is -1"),
-        (lambda: saffron([Trial(0, 1, 7)]), "p_value is 7"),
-        (lambda: saffron([Trial(0, None, 0.5)]), "a trial has a p_value but no end: give both, or neither"),
-        (lambda: saffron([Trial(3, 2, 0.5)]), "a trial ends at 2, before its start 3"),
-        (lambda: saffron([Trial(math.nan)]), "starts is nan: give a finite number"),
+        (lambda: next_level([], [], 0, 0), "alpha is 0"),
+        (lambda: next_level([], [], 0, 1.5), "alpha is 1.5: give a number between 0 and 1"),
+        (lambda: next_level([], [], 0, 0.1, 1), "candidate is 1: give a number between 0 and 1"),
+        (lambda: next_level([], [], 0, 0.1, 0.5, 0.06), "wealth is 0.06: give more than 0 and at most 0.05"),
+        (lambda: next_level([], [], 0, 0.1, 0.5, -1), "wealth is -1"),
+        (lambda: next_level([Trial(0, 1, 7)], [0.1], 2), "p_value is 7"),
+        (
+            lambda: next_level([Trial(0, None, 0.5)], [0.1], 2),
+            "a trial has a p_value but no end: give both, or neither",
+        ),
+        (lambda: next_level([Trial(3, 2, 0.5)], [0.1], 4), "a trial ends at 2, before its start 3"),
+        (lambda: next_level([Trial(math.nan)], [0.1], 2), "starts is nan: give a finite number"),
     ],
 )
 def test_bad_input_is_named(call, message):
@@ -237,7 +232,7 @@ def false_discoveries(rng, runs, real, side_by_side, reject):
 
 
 def in_stream(trials):
-    return [bool(level.rejected) for level in saffron(trials)]
+    return [bool(level.rejected) for level in one_by_one(trials)]
 
 
 def uncorrected(trials):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from helpers.store_samples import rows
 from numpy.random import default_rng
 
 from cro_core.clock import iso
@@ -17,7 +18,7 @@ from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.hypotheses.media_manifest import draw_sample_media
 from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
-from cro_core.storage import decisions, experiments, journal, look_states, schema
+from cro_core.storage import decisions, experiments, journal, schema
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
 from cro_core.workflows.create_experiment import create_experiment
@@ -463,8 +464,7 @@ class TestLooks:
         for hours in range(48, 60):
             visit(home, "hero", [("photo", 3, 1), ("film", 3, 1)], START + timedelta(hours=hours - 30))
             orchestrate(home, now=START + timedelta(hours=hours))
-        with home.db.read() as connection:
-            taken = look_states.path(connection, "hero")
+        taken = rows(home.db, schema.looks)
         assert [look["number"] for look in taken] == list(range(1, len(taken) + 1))
         assert len(taken) >= 5
         assert all(look["critical_z"] > 2.5 for look in taken)  # far above the 1.96 of a single look
@@ -476,8 +476,7 @@ class TestLooks:
         reports = [orchestrate(home, now=START + timedelta(hours=50)) for _ in range(2)]
         assert [r.failures for r in reports] == [(), ()]
         assert reports[0].decisions == reports[1].decisions
-        with home.db.read() as connection:
-            assert len(look_states.path(connection, "hero")) == 1
+        assert len(rows(home.db, schema.looks)) == 1
 
     def test_the_past_is_judged_with_the_looks_of_its_time(self, home: Home) -> None:
         create(home)
