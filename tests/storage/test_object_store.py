@@ -166,10 +166,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
         for name, value in (more | given | more).items():
             if value is not None:
                 monkeypatch.setenv(name, value)
-        event_scan._engine.cache_clear()  # it has been told where the store is
+        event_scan.shared_engine.cache_clear()  # it has been told where the store is
 
     yield choose
-    event_scan._engine.cache_clear()
+    event_scan.shared_engine.cache_clear()
 
 
 @pytest.fixture
