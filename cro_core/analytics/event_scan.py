@@ -42,12 +42,12 @@ Where = sa.ColumnElement[bool]
 def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
     """A place for temporary tables, private to its user and gone when it is closed; it can read the store's lake."""
     lake = lake_of(connection)
-    return _engine(os.getpid(), lake is not None and lake.remote).cursor()
+    return shared_engine(os.getpid(), lake is not None and lake.remote).cursor()
 
 
 @cache
-def _engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
-    """One for the process: starting it takes longer than many a query."""
+def shared_engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
+    """DuckDB as all of a process use it: starting it takes longer than many a query."""
     spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"
     return duckdb_connection.started(memory=MEMORY, spill=spill, remote=remote)
 

@@ -1118,7 +1118,7 @@ def test_a_replay_that_was_cut_off_begins_anew(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(workflow.looks, "add", failing)
+        patch.setattr(workflow.look_states, "add", failing)
         with pytest.raises(OSError, match="disk full"):
             import_file(home, file, mapping, now=NOW, as_live=True)
     resumed = import_file(home, file, mapping, now=NOW, as_live=True)

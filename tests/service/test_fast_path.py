@@ -234,8 +234,8 @@ def test_both_ways_tell_alike_of_a_store_that_fails(
     def fail(*_: Any) -> int:
         raise error
 
+    monkeypatch.setattr("cro_core.storage.group_commit.Intake.store", fail)
     plain, fast = pair = ways()
-    monkeypatch.setattr("cro_core.storage.group_commit.Intake._start", fail)
     told, answer = _ask_both(pair, {"data": EVENT}, caplog)
     assert int(told[:3]) == status
     assert "secret" not in str(answer)

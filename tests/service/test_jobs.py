@@ -135,7 +135,7 @@ def test_a_run_does_not_tell_where_the_home_is(
 
 
 @pytest.mark.slow
-def test_real_jobs_run_their_notebooks_and_outlive_the_service(home: Home, tmp_path: Path) -> None:
+def test_real_jobs_run_their_notebooks(home: Home, tmp_path: Path) -> None:
     server = start_server(home, tmp_path / "log", jobs=True)
     key = {"X-API-Key": home.admin_key}
     status, _, cycle = server.call("POST", "/api/cro/orchestrate?wait=1", headers=key)
@@ -146,6 +146,13 @@ def test_real_jobs_run_their_notebooks_and_outlive_the_service(home: Home, tmp_p
     with home.lock("job-orchestrate"):
         status, _, refused = server.call("POST", "/api/cro/orchestrate?wait=1", headers=key)
         assert (status, refused["error"]["code"]) == (409, "busy")
+    server.process.terminate()
+    assert server.process.wait(timeout=30) == 0
+
+
+def test_a_job_outlives_the_service(home: Home, tmp_path: Path) -> None:
+    server = start_server(home, tmp_path / "log", jobs=True)
+    key = {"X-API-Key": home.admin_key}
     status, headers, begun = server.call("POST", "/api/cro/orchestrate", headers=key)
     assert (status, begun["status"]) == (202, "running")
     assert server.call("GET", headers["location"])[2]["status"] == "running"

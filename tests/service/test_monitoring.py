@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cro_core.home import Home, set_clock
 from cro_core.storage import journal
+from cro_core.storage.database import Database
 from service import readiness, schemas
 from service.app import create_app
 from service.rate_limits import MOST_COUNTERS, WINDOW_SECONDS
@@ -187,14 +189,17 @@ def test_a_full_queue_is_503_at_once_and_loses_nothing(
         event = {"event_type": "phone_click", "user_id": "v", "id": f"queued-{number}"}
         return app.test_client().post(EVENTS, json=event)
 
-    def being_written() -> bool:
-        with intake._changed:  # else the first post may not be in the queue yet
-            return intake._process is not None and intake.waiting == 0
+    writing, write = threading.Event(), Database.write
+
+    def noticed(self: Database, **given: Any) -> Any:
+        writing.set()
+        return write(self, **given)
 
     with ThreadPoolExecutor(2) as pool:
         with _held(home):
+            monkeypatch.setattr(Database, "write", noticed)
             first = pool.submit(post, 1)
-            _wait_for(being_written)
+            assert writing.wait(timeout=30)
             second = pool.submit(post, 2)
             _wait_for(lambda: intake.waiting == 2)
             began = time.monotonic()

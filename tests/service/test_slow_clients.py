@@ -23,7 +23,7 @@ from sqlalchemy import select
 
 from cro_core.home import Home
 from cro_core.storage import schema
-from service.rsgi import BODY_SECONDS, Door
+from service.rsgi import BODY_SECONDS, RsgiAdapter
 from service.server import HEADER_SECONDS
 
 EVENTS = "/api/cro/events"
@@ -127,7 +127,7 @@ def test_a_thousand_silent_connections_keep_nobody_waiting(server: Server) -> No
 
 
 def test_a_client_that_sends_no_body_is_told_so() -> None:
-    """The door by itself, which here waits for a tenth of a second."""
+    """The adapter by itself, which here waits for a tenth of a second."""
     told: list[Any] = []
     slow: list[bool] = []
 
@@ -141,8 +141,10 @@ def test_a_client_that_sends_no_body_is_told_so() -> None:
 
     scope: Any = SimpleNamespace(method="POST", headers={"content-length": "100"})
     protocol: Any = Silent()
-    door = Door(lambda *_: [], threads=1, most=1_000, seconds=0.1, on_slow=lambda: slow.append(True))
-    asyncio.run(door.__rsgi__(scope, protocol))
+    adapter = RsgiAdapter(
+        lambda *_: [], threads=1, most=1_000, seconds=0.1, on_slow=lambda: slow.append(True)
+    )
+    asyncio.run(adapter.__rsgi__(scope, protocol))
     ((status, headers, body),) = told
     assert (status, dict(headers)["Connection"], slow) == (408, "close", [True])
     assert json.loads(body)["error"]["code"] == "too_slow"

@@ -78,8 +78,8 @@ def test_bits_mean_the_same_in_every_version() -> None:
 def test_looking_ids_up_loads_no_library(library: str) -> None:
     program = f"""
 import sys
-from cro_core.storage import filters, seals
-filters.maybe([filters.empty(0)], ["a"])
+from cro_core.storage import id_filters, seals
+id_filters.maybe([id_filters.empty(0)], ["a"])
 sys.exit({library!r} in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -166,10 +166,10 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]
         for name, value in (more | given | more).items():
             if value is not None:
                 monkeypatch.setenv(name, value)
-        event_scan._engine.cache_clear()  # it has been told where the store is
+        event_scan.shared_engine.cache_clear()  # it has been told where the store is
 
     yield choose
-    event_scan._engine.cache_clear()
+    event_scan.shared_engine.cache_clear()
 
 
 @pytest.fixture
@@ -246,10 +246,11 @@ def names(events: list[Event]) -> Counter[str]:
 # ------------------------------------------------------------------------------------------- a lake's life
 
 
-def test_every_number_is_that_of_a_folder(server: Server, make_home: Callable[..., Home]) -> None:
+@pytest.mark.sizes(2, 4)
+def test_every_number_is_that_of_a_folder(server: Server, make_home: Callable[..., Home], size: int) -> None:
     """Day by day, with what each look keeps for the next, late events and repeated ones."""
     remote, local = make_home(), make_home("local", lake=None)
-    for number in range(4):
+    for number in range(size):
         late = [exposure(f"late{number}", "b", START + timedelta(hours=number), id=f"late-{number}")]
         for home in (remote, local):
             assert store(home, day(number) + late) == len(day(number)) + 1
@@ -264,7 +265,7 @@ def test_every_number_is_that_of_a_folder(server: Server, make_home: Callable[..
     assert (
         sealed(remote)
         == sealed(local)
-        == sum((names(day(n)) for n in range(4)), Counter()) + Counter(f"late-{n}" for n in range(4))
+        == sum((names(day(n)) for n in range(size)), Counter()) + Counter(f"late-{n}" for n in range(size))
     )
     found, wanted = (evaluate(home, "hero", as_of=LAST) for home in (remote, local))
     assert to_json(found) == to_json(wanted)
@@ -273,6 +274,7 @@ def test_every_number_is_that_of_a_folder(server: Server, make_home: Callable[..
     assert any(name.endswith(".parquet") for name in server.objects("site/day="))
 
 
+@pytest.mark.slow
 def test_what_looks_keep_is_made_of_new_objects_only(
     server: Server, make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -294,6 +296,7 @@ def test_what_looks_keep_is_made_of_new_objects_only(
     assert all(one.startswith(f"{SITE}/day=") for files in read for one in files)
 
 
+@pytest.mark.slow
 def test_the_frames_and_the_door_read_it(server: Server, make_home: Callable[..., Home]) -> None:
     remote, local = make_home(), make_home("local", lake=None)
     for home in (remote, local):
@@ -330,6 +333,7 @@ def test_the_door_gives_neither_credentials_nor_other_objects(
     assert SECRET not in told
 
 
+@pytest.mark.slow
 def test_a_forgotten_person_is_in_no_object(server: Server, make_home: Callable[..., Home]) -> None:
     home, other = make_home(), make_home("other", lake=f"s3://{BUCKET}/other-site")
     person, stranger = "person-4711", "somebody-else"
@@ -367,6 +371,7 @@ def traces(server: Server, word: str) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_old_days_go(server: Server, make_home: Callable[..., Home]) -> None:
     home = make_home(retention_days=30)
     store(home, day(0) + day(5))
@@ -380,6 +385,7 @@ def test_old_days_go(server: Server, make_home: Callable[..., Home]) -> None:
     assert {name.split("/")[1] for name in server.objects("site/day=")} == {f"day={START + 5 * DAY:%Y-%m-%d}"}
 
 
+@pytest.mark.slow
 def test_small_objects_are_joined(
     server: Server, make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +454,7 @@ def test_duplicates_are_found_in_it(server: Server, make_home: Callable[..., Hom
         other.db.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "location", ["s3a://bucket/with/a/deep.path_x=1", "s3://bucket", "s3://bucket/site/"]
 )
@@ -552,6 +559,7 @@ def duck_started() -> duckdb.DuckDBPyConnection:
     return duckdb_connection.started(memory="100MB", spill="/nowhere", remote=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -607,6 +615,7 @@ def test_a_bucket_that_is_not_there_is_named(server: Server, make_home: Callable
     assert unsealed(home) == names(day(0))
 
 
+@pytest.mark.slow
 def test_events_are_taken_while_nobody_answers(
     server: Server, environment: Callable[..., None], make_home: Callable[..., Home]
 ) -> None:
@@ -699,6 +708,7 @@ def _user(server: Server, name: str, may: Any) -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 
+@pytest.mark.slow
 def test_wrong_credentials_are_told_and_right_ones_work(
     guarded: Guarded, environment: Callable[..., None]
 ) -> None:
@@ -720,6 +730,7 @@ def test_wrong_credentials_are_told_and_right_ones_work(
             other.present(version, ["a"])
 
 
+@pytest.mark.slow
 def test_whoever_may_only_read_can_read(guarded: Guarded, environment: Callable[..., None]) -> None:
     environment(guarded.server.url, **guarded.owner)
     lake = Lake("s3://bucket/read-only")
@@ -741,6 +752,7 @@ def test_whoever_may_only_read_can_read(guarded: Guarded, environment: Callable[
     assert reader.present(version, ["a", "b"]) == {"a"}
 
 
+@pytest.mark.slow
 def test_a_secret_that_this_machine_keeps_is_not_taken(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -767,6 +779,7 @@ def test_no_credentials_at_all_are_told(server: Server, environment: Callable[..
         duck_started()
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_and_never_answers_is_given_up(
     guarded: Guarded, environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -371,15 +371,16 @@ def test_writers_and_duplicates_while_days_move(home: Home) -> None:
     assert receipts(home) == {"accepted": 400, "duplicate": 1200}
 
 
+@pytest.mark.sizes(20, 40)
 @pytest.mark.parametrize("seed", range(4))
 def test_any_interleaving_keeps_each_event_once(
-    home: Home, seed: int, monkeypatch: pytest.MonkeyPatch
+    home: Home, seed: int, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """A model of the store: a set of ids. Recording, repeating, late events, sealing and crashes at any step."""
     rng = random.Random(seed)
     model: dict[str, Any] = {}
     crashes = ["remember", "note", "remove"]
-    for step in range(40):
+    for step in range(size):
         act = rng.choice(["record", "record", "repeat", "late", "seal", "crash"])
         if act in {"record", "late"}:
             day = rng.randrange(5) if act == "record" else 0
