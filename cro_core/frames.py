@@ -44,38 +44,47 @@ EVENTS: Mapping[str, str] = {
     "asset_id": "str", "occasion": "str", "url": "str", "properties": "object", "epoch": "Int64",
     "propensity": "float64", "bot": "bool", "internal": "bool",
 }  # fmt: skip
+"""Columns of the table of events, with their kinds; what they mean is in ``docs/notebooks.md``."""
+
 UNITS: Mapping[str, str] = {
     "unit": "str", "variant": "str", "exposed_at": TIME, "epoch": "int64", "device": "str", "city": "str",
     "country": "str", "occasion": "str", "asset_id": "str", "converted": "bool", "converted_at": TIME,
     "score": "float64", "value": "float64",
 }  # fmt: skip
+"""Columns of the table of units, with their kinds; what they mean is in ``docs/notebooks.md``."""
+
 DAILY: Mapping[str, str] = {
     "day": "datetime64[us]", "variant": "str", "units": "int64", "conversions": "int64", "rate": "float64",
     "score_sum": "float64", "value_sum": "float64", "complete": "bool",
 }  # fmt: skip
+"""Columns of the table of days, with their kinds; what they mean is in ``docs/notebooks.md``."""
+
 SEGMENTS: Mapping[str, str] = {
     "dimension": "str", "segment": "str", "variant": "str", "units": "int64", "conversions": "int64",
     "rate": "float64", "low": "float64", "high": "float64",
 }  # fmt: skip
+"""Columns of the table of segments, with their kinds; what they mean is in ``docs/notebooks.md``."""
+
 DECISIONS: Mapping[str, str] = {
     "id": "str", "experiment_id": "str", "as_of": TIME, "verdict": "str", "winner": "str", "unproven": "bool",
     "units": "int64", "conversions": "int64", "text": "str",
 }  # fmt: skip
-"""Columns of the tables, with their kinds; what they mean is in ``docs/notebooks.md``."""
+"""Columns of the table of decisions, with their kinds; what they mean is in ``docs/notebooks.md``."""
+
 
 BY = tuple(definitions.FACETS)
-"""What :func:`segments` tells apart."""
+"""Dimensions that :func:`segments` tells apart."""
 
 
-def connect(home: Home, memory: str = event_scan.MEMORY) -> free_sql.Door:
-    """The whole store as it is now, for free SQL in DuckDB; it only reads, and it holds no lock.
+def connect(home: Home, memory: str = event_scan.MEMORY) -> free_sql.AnalystConnection:
+    """Opens the whole store as it is now, for free SQL in DuckDB; it only reads, and it holds no lock.
 
     Args:
         home: whose store; the service may go on meanwhile.
         memory: what it may hold, like ``4GB``; beyond that it uses temporary files.
 
     Returns:
-        A connection with the views ``events``, ``exposures``, those of :data:`door.TABLES`, and ``snapshot``, which
+        A connection with the views ``events``, ``exposures``, those of :data:`free_sql.TABLES`, and ``snapshot``, which
         says what it shows; also as ``connection.snapshot``. Close it when done.
 
     Raises:
@@ -96,15 +105,15 @@ def events(home: Home, experiment_id: str) -> pd.DataFrame:
         NotFound: no such experiment.
     """
     table, now = schema.events, home.clock()
-    wanted = sa.or_(table.c.experiment_id == experiment_id, table.c.experiment_id.is_(None))
+    condition = sa.or_(table.c.experiment_id == experiment_id, table.c.experiment_id.is_(None))
     with home.db.read() as connection:
         experiments.get(connection, experiment_id)
         version = seals.current(connection)
         with event_scan.opened(connection) as session:
-            event_scan.view(session, "events", connection, list(EVENTS), wanted)
-            found = event_scan.run(session, OF_EXPERIMENT, {"experiment": experiment_id}).to_arrow_table()
-    texts = found["properties"].to_pylist()
-    frame = found.to_pandas(integer_object_nulls=True)
+            event_scan.view(session, "events", connection, list(EVENTS), condition)
+            rows = event_scan.run(session, OF_EXPERIMENT, {"experiment": experiment_id}).to_arrow_table()
+    texts = rows["properties"].to_pylist()
+    frame = rows.to_pandas(integer_object_nulls=True)
     frame["properties"] = pd.Series([json.loads(text) if text else None for text in texts], dtype="object")
     attrs = {
         "experiment": experiment_id,
@@ -162,19 +171,19 @@ def daily(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         with reading:
             rows = reading.quarter_sums()
     site, quarter = zone(experiment.plan.zone), definitions.QUARTER // timedelta(microseconds=1)
-    found: dict[tuple[date, str], list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
+    sums_by: dict[tuple[date, str], list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
     for row in rows:
         day = from_micros(row["quarter"] * quarter).astimezone(site).date()
-        sums = found[day, row["variant"]]
+        sums = sums_by[day, row["variant"]]
         for place, name in enumerate(("units", "conversions", "score_sum", "value_sum")):
             sums[place] += row[name]
     last_whole = datetime.fromisoformat(attrs["complete_until"]).astimezone(site).date()
-    variants = _variants(experiment, (variant for _, variant in found))
+    variants = _variants(experiment, (variant for _, variant in sums_by))
     table = [
         (day, variant, sums[0], sums[1], _rate(sums[1], sums[0]), sums[2], sums[3], day < last_whole)
-        for day in _days([day for day, _ in found])
+        for day in _days([day for day, _ in sums_by])
         for variant in variants
-        for sums in [found[day, variant]]
+        for sums in [sums_by[day, variant]]
     ]
     return _typed(pd.DataFrame(table, columns=list(DAILY)), DAILY, attrs)
 
@@ -203,13 +212,13 @@ def segments(
         _, attrs, reading = _read(home, connection, experiment_id, as_of)
         with reading:
             facets = [facet for dimension in by for facet in reading.facets(dimension)]
-    found: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+    counts_by: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
     for facet in facets:
-        sums = found[facet.by[0], facet.values[0], facet.variant]
+        sums = counts_by[facet.by[0], facet.values[0], facet.variant]
         sums[0] += facet.units
         sums[1] += facet.conversions
     table = []
-    for (dimension, segment, variant), (number, converted) in found.items():
+    for (dimension, segment, variant), (number, converted) in counts_by.items():
         interval = wilson(number, converted)
         rate = _rate(converted, number)
         table.append((dimension, segment, variant, number, converted, rate, interval.low, interval.high))
@@ -226,9 +235,9 @@ def decisions(home: Home, experiment_id: str | None = None) -> pd.DataFrame:
     with home.db.read() as connection:
         if experiment_id is not None:
             experiments.get(connection, experiment_id)
-        taken = decision_store.latest(connection, experiment_id, limit=None)
+        stored = decision_store.latest(connection, experiment_id, limit=None)
         version = seals.current(connection)
-    table = [_decision(d) for d in reversed(taken)]
+    table = [_decision(decision) for decision in reversed(stored)]
     attrs = {
         "experiment": experiment_id,
         "as_of": iso(now),
@@ -239,7 +248,7 @@ def decisions(home: Home, experiment_id: str | None = None) -> pd.DataFrame:
 
 
 def to_arrow(frame: pd.DataFrame) -> pa.Table:
-    """A table of this module for Arrow; what ``attrs`` says is in the schema's metadata under ``cro``, as JSON."""
+    """Turns a table of this module into Arrow; what ``attrs`` says is in its metadata under ``cro``, as JSON."""
     import pyarrow as pa
 
     plain = frame
@@ -273,19 +282,19 @@ def to_parquet(frame: pd.DataFrame, file: Path | str) -> Path:
 
 
 def busiest(home: Home) -> str:
-    """The id of the experiment with the most events.
+    """Finds the id of the experiment with the most events.
 
     Raises:
         NotFound: no event of any experiment is stored.
     """
     table = schema.events.c
-    wanted = sa.and_(table.experiment_id.is_not(None), table.type == EXPOSURE)
+    exposures = sa.and_(table.experiment_id.is_not(None), table.type == EXPOSURE)
     with home.db.read() as connection, event_scan.opened(connection) as session:
-        event_scan.view(session, "events", connection, ["experiment_id", "type"], wanted)
-        found = event_scan.run(session, BUSIEST).fetchone()
-    if found is None:
+        event_scan.view(session, "events", connection, ["experiment_id", "type"], exposures)
+        row = event_scan.run(session, BUSIEST).fetchone()
+    if row is None:
         raise NotFound("no event of any experiment is stored yet: try `cro generate 3 500`")
-    return str(found[0])
+    return str(row[0])
 
 
 BUSIEST = f"""
@@ -301,7 +310,7 @@ LIMIT 1
 def _read(
     home: Home, connection: sa.Connection, experiment_id: str, as_of: datetime | None
 ) -> tuple[Experiment, dict[str, Any], Reading]:
-    """The experiment, what its tables say of themselves, and its events."""
+    """Reads the experiment, what its tables say of themselves, and its events."""
     now = home.clock()
     experiment = experiments.get(connection, experiment_id)
     moment = experiment.judged_at(now if as_of is None else as_of)
@@ -316,44 +325,44 @@ def _read(
 
 
 def _typed(frame: pd.DataFrame, columns: Mapping[str, str], attrs: Mapping[str, Any]) -> pd.DataFrame:
-    """These columns with these kinds, whatever is in them; whole numbers become times."""
-    made = {}
+    """Gives these columns these kinds, whatever is in them; whole numbers become times."""
+    typed_columns = {}
     for name, kind in columns.items():
         values = frame[name]
         if kind == TIME and not isinstance(values.dtype, pd.DatetimeTZDtype):
             values = pd.to_datetime(values.astype("Int64"), unit="us", utc=True)
-        made[name] = values.astype(pd.api.types.pandas_dtype(kind))
-    typed = pd.DataFrame(made, columns=list(columns))
+        typed_columns[name] = values.astype(pd.api.types.pandas_dtype(kind))
+    typed = pd.DataFrame(typed_columns, columns=list(columns))
     typed.attrs.update(attrs)
     return typed
 
 
-def _variants(experiment: Experiment, found: Iterable[str]) -> list[str]:
-    """Those of the plan in its order, then others that were posted."""
-    planned = [v.key for v in experiment.variants]
-    return planned + sorted(set(found) - set(planned))
+def _variants(experiment: Experiment, posted: Iterable[str]) -> list[str]:
+    """Lists the variants of the plan in its order, then others that were posted."""
+    plan_keys = [variant.key for variant in experiment.variants]
+    return plan_keys + sorted(set(posted) - set(plan_keys))
 
 
-def _days(found: Sequence[date]) -> list[date]:
-    if not found:
+def _days(days: Sequence[date]) -> list[date]:
+    if not days:
         return []
-    first, last = min(found), max(found)
+    first, last = min(days), max(days)
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _rate(part: float, whole: float) -> float:
-    return part / whole if whole else float("nan")
+def _rate(part: float, total: float) -> float:
+    return part / total if total else float("nan")
 
 
-def _decision(found: Decision) -> tuple[Any, ...]:
+def _decision(decision: Decision) -> tuple[Any, ...]:
     return (
-        found.id,
-        found.experiment_id,
-        pd.Timestamp(found.as_of),
-        found.verdict.value,
-        found.winner,
-        found.unproven,
-        sum(c.units for c in found.cells),
-        sum(c.conversions for c in found.cells),
-        found.text,
+        decision.id,
+        decision.experiment_id,
+        pd.Timestamp(decision.as_of),
+        decision.verdict.value,
+        decision.winner,
+        decision.unproven,
+        sum(cell.units for cell in decision.cells),
+        sum(cell.conversions for cell in decision.cells),
+        decision.text,
     )

@@ -1,4 +1,4 @@
-"""How many visitors met the site's experiments, and when: what a plan is made of."""
+"""Counts the visitors who met the site's experiments, and when they came: what a plan is made of."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Period = tuple[datetime, datetime]
 def visitors(
     connection: sa.Connection, experiment_ids: Sequence[str], days: Sequence[Period]
 ) -> tuple[int, list[tuple[datetime, int]]]:
-    """Visitors who met any of the experiments within the days.
+    """Counts visitors who met any of the experiments within the days.
 
     Args:
         connection: the store.
@@ -32,25 +32,27 @@ def visitors(
     if not days or not experiment_ids:
         return 0, []
     events = schema.events.c
-    wanted = sa.and_(events.experiment_id.in_(experiment_ids), events.type == EXPOSURE)
+    exposures = sa.and_(events.experiment_id.in_(experiment_ids), events.type == EXPOSURE)
     with event_scan.opened(connection) as session:
-        event_scan.view(session, "events", connection, COLUMNS, wanted, since=days[0][0], before=days[-1][1])
+        event_scan.view(
+            session, "events", connection, COLUMNS, exposures, since=days[0][0], before=days[-1][1]
+        )
         starts, ends = ([to_micros(moment) for moment in bounds] for bounds in zip(*days, strict=True))
         event_scan.give(session, "days", day=range(len(days)), starts_at=starts, ends_at=ends)
         event_scan.run(
             session, f"CREATE TEMP TABLE seen AS {definitions.SEEN}", {"experiments": list(experiment_ids)}
         )
-        different = event_scan.run(session, "SELECT COUNT(DISTINCT unit) FROM seen").fetchall()[0][0]
+        visitor_count = event_scan.run(session, "SELECT COUNT(DISTINCT unit) FROM seen").fetchall()[0][0]
         quarter = definitions.QUARTER // timedelta(microseconds=1)
         rows = event_scan.run(session, definitions.ARRIVALS, {"quarter": quarter}).fetchall()
-    return int(different), [(from_micros(bucket * quarter), number) for bucket, number in rows]
+    return int(visitor_count), [(from_micros(bucket * quarter), number) for bucket, number in rows]
 
 
 COLUMNS = ("unit", "experiment_id", "type", "occurred_at", "bot", "internal")
-"""Columns that the definitions read."""
+"""Columns of the event table that the definitions of arrivals read."""
 
 
 def exposed_until(connection: sa.Connection, experiment: Experiment, moment: datetime) -> int:
-    """How many units had met a started experiment before a moment, mature or not."""
+    """Counts units that had met a started experiment before a moment, mature or not."""
     with reader.reading(connection, experiment, moment) as reading:
         return reading.exposed_units(before=moment)

@@ -1,4 +1,4 @@
-"""What was counted, as values: steps of the waterfall, totals of a variant, slices of time, values of a facet."""
+"""The kinds of counts: steps of the waterfall, totals of a variant, slices of time, values of a facet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cro_core.domain import Cell, Experiment
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How many posted events ended up in one place."""
+    """A step of the waterfall: how many posted events ended up in one place."""
 
     step: str
     count: int
@@ -23,7 +23,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """One variant over all epochs."""
+    """The counts of one variant over all epochs."""
 
     variant: str
     name: str
@@ -41,9 +41,9 @@ class Slice:
     """The counted units of one variant in one epoch that share a day, a device, a page ..."""
 
     dimension: str
-    """``day``, ``hour`` or a key of :data:`SEGMENTS`."""
+    """What the units share: ``day``, ``hour`` or a key of :data:`SEGMENTS`."""
     name: str
-    """``2026-03-02``, ``14:00``, ``mobile`` ...; :data:`OTHER` or :data:`UNKNOWN`."""
+    """The shared value, such as ``2026-03-02``, ``14:00`` or ``mobile``; :data:`OTHER` or :data:`UNKNOWN`."""
     epoch: int
     variant: str
     units: int
@@ -52,7 +52,7 @@ class Slice:
 def time_slices(
     experiment: Experiment, counts: Iterable[tuple[int, str, datetime, int]]
 ) -> tuple[Slice, ...]:
-    """Counted units by day and by hour of the day, both on the clocks of the site.
+    """Divides counted units by day and by hour of the day, both on the clocks of the site.
 
     Args:
         experiment: says which clocks.
@@ -62,32 +62,32 @@ def time_slices(
         Days in order, then hours in order. The hour that a clock change repeats is one slice.
     """
     site = zone(experiment.plan.zone)
-    found: Counter[tuple[str, str, int, str]] = Counter()
+    units_by: Counter[tuple[str, str, int, str]] = Counter()
     for epoch, variant, quarter, units in counts:
         local = quarter.astimezone(site)
-        found["day", local.date().isoformat(), epoch, variant] += units
-        found["hour", f"{local.hour:02}:00", epoch, variant] += units
-    return tuple(Slice(*key, units) for key, units in sorted(found.items()))
+        units_by["day", local.date().isoformat(), epoch, variant] += units
+        units_by["hour", f"{local.hour:02}:00", epoch, variant] += units
+    return tuple(Slice(*key, units) for key, units in sorted(units_by.items()))
 
 
 def totals(experiment: Experiment, cells: Sequence[Cell]) -> list[Totals]:
-    """The cells added up per variant, in the experiment's order; variants nobody saw have zeros."""
+    """Adds the cells up per variant, in the experiment's order; variants nobody saw have zeros."""
     return [
         Totals(
-            v.key,
-            v.name,
-            v.is_control,
+            variant.key,
+            variant.name,
+            variant.is_control,
             *(
-                sum(getattr(c, field) for c in cells if c.variant == v.key)
+                sum(getattr(cell, field) for cell in cells if cell.variant == variant.key)
                 for field in ("units", "conversions", "score_sum", "score_sumsq", "value_sum", "value_sumsq")
             ),
         )
-        for v in experiment.variants
+        for variant in experiment.variants
     ]
 
 
 def waterfall(stored: int, steps: Mapping[str, int], receipts: Mapping[str, int]) -> list[Step]:
-    """From received to counted, every posted event in exactly one step.
+    """Accounts for every posted event, from received to counted, in exactly one step.
 
     Args:
         stored: events in the store, counted without classifying them.
@@ -98,10 +98,10 @@ def waterfall(stored: int, steps: Mapping[str, int], receipts: Mapping[str, int]
         ``received`` first, then every step; a last step ``unexplained`` appears only if the
         classification lost or doubled an event, which would be a fault of ours.
     """
-    found = {**steps, "rejected": receipts.get("rejected", 0), "duplicate": receipts.get("duplicate", 0)}
-    received = stored + found["rejected"] + found["duplicate"]
+    numbers = {**steps, "rejected": receipts.get("rejected", 0), "duplicate": receipts.get("duplicate", 0)}
+    received = stored + numbers["rejected"] + numbers["duplicate"]
     lines = [Step("received", received, "posted for this experiment, or goals of the site while it ran")]
-    lines += [Step(name, found.get(name, 0), text) for name, text in STEPS.items()]
+    lines += [Step(name, numbers.get(name, 0), text) for name, text in STEPS.items()]
     unexplained = received - sum(line.count for line in lines[1:])
     return lines + [Step("unexplained", unexplained, "not reconciled: please report this")] * bool(
         unexplained
@@ -113,9 +113,9 @@ class Facet:
     """The counted units of one variant in one epoch that share the values of one or two dimensions."""
 
     by: tuple[str, ...]
-    """One or two of :data:`FACETS`."""
+    """The one or two of :data:`FACETS` that units are divided by."""
     values: tuple[str, ...]
-    """A value of each; :data:`OTHER` or :data:`UNKNOWN`."""
+    """A value of each dimension in ``by``; :data:`OTHER` or :data:`UNKNOWN`."""
     epoch: int
     variant: str
     units: int
@@ -123,7 +123,7 @@ class Facet:
 
 
 def facet_value(dimension: str, value: str) -> str:
-    """A value of a dimension as people read it: ``09:00``, ``Monday``, ``evening (18-24)``."""
+    """Writes a value of a dimension as people read it, such as ``09:00``, ``Monday`` or ``evening (18-24)``."""
     if value in (OTHER, UNKNOWN) or dimension not in TIMED:
         return value
     number = int(value)

@@ -1,4 +1,4 @@
-"""What runs SQL on the stored events, whichever it is: DuckDB in this process, or Spark on a cluster."""
+"""The protocol of engines, which run SQL on the stored events: DuckDB in this process, or Spark on a cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 Row = dict[str, Any]
-Named = Mapping[str, Any]
+Parameters = Mapping[str, Any]
 
 
 class Engine(Protocol):
-    """Runs selections on the stored events as one connection to the database sees them."""
+    """An engine runs selections on the stored events as one connection to the database sees them."""
 
     def give(self, name: str, **columns: Sequence[Any]) -> None:
         """Makes a small table of whole numbers, fractions or text; there must be a row."""
@@ -33,14 +33,14 @@ class Engine(Protocol):
     ) -> None:
         """Makes a view of the stored events, as :func:`cro_core.analytics.event_scan.view` says."""
 
-    def keep(self, name: str, sql: str, named: Named) -> None:
-        """Makes a table of what a selection finds."""
+    def keep(self, name: str, sql: str, parameters: Parameters) -> None:
+        """Makes a table of the rows of a selection."""
 
-    def rows(self, sql: str, named: Named) -> list[Row]:
-        """What a selection finds, in its order."""
+    def rows(self, sql: str, parameters: Parameters) -> list[Row]:
+        """Runs a selection; returns its rows in its order."""
 
-    def table(self, sql: str, named: Named) -> pa.Table:
-        """The same in columns."""
+    def table(self, sql: str, parameters: Parameters) -> pa.Table:
+        """Runs a selection; returns its rows in columns."""
 
     def close(self) -> None:
-        """Frees what was made."""
+        """Frees the tables that were made."""

@@ -1,4 +1,4 @@
-"""Where the definitions of :mod:`cro_core.analytics.definitions` run: in this process, or on a cluster.
+"""Opens engines, which run the texts of :mod:`cro_core.analytics.definitions`: in this process, or on a cluster.
 
 Both engines get the same texts and read the same lake and database, so both give the same counts. Sums of
 fractions are the same to the last bit on DuckDB wherever the events lie; Spark adds them up in the order in
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cro_core.analytics import event_scan
-from cro_core.analytics.engine import Engine, Named, Row
+from cro_core.analytics.engine import Engine, Parameters, Row
 from cro_core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SPARK = "spark:"
 
 
 def opened(connection: sa.Connection, name: str = DUCKDB) -> Engine:
-    """The engine of that name, over what this connection sees.
+    """Opens the engine of that name, over what this connection sees.
 
     Args:
         connection: the store; it must stay open as long as the engine is used.
@@ -50,7 +50,7 @@ def opened(connection: sa.Connection, name: str = DUCKDB) -> Engine:
 
 
 class DuckDB:
-    """In this process."""
+    """DuckDB as the engine: the definitions run in this process."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
@@ -72,20 +72,20 @@ class DuckDB:
         """Makes a view of the stored events."""
         event_scan.view(self.session, name, self._connection, columns, where, since=since, before=before)
 
-    def keep(self, name: str, sql: str, named: Named) -> None:
-        """Makes a table of what a selection finds."""
-        event_scan.run(self.session, f"CREATE TEMP TABLE {name} AS {sql}", named)
+    def keep(self, name: str, sql: str, parameters: Parameters) -> None:
+        """Makes a table of the rows of a selection."""
+        event_scan.run(self.session, f"CREATE TEMP TABLE {name} AS {sql}", parameters)
 
-    def rows(self, sql: str, named: Named) -> list[Row]:
-        """What a selection finds."""
-        found = event_scan.run(self.session, sql, named)
-        names = [column[0] for column in found.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    def rows(self, sql: str, parameters: Parameters) -> list[Row]:
+        """Runs a selection; returns its rows."""
+        result = event_scan.run(self.session, sql, parameters)
+        names = [column[0] for column in result.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
-    def table(self, sql: str, named: Named) -> pa.Table:
-        """The same in columns."""
-        return event_scan.run(self.session, sql, named).to_arrow_table()
+    def table(self, sql: str, parameters: Parameters) -> pa.Table:
+        """Runs a selection; returns its rows in columns."""
+        return event_scan.run(self.session, sql, parameters).to_arrow_table()
 
     def close(self) -> None:
-        """Frees what was made."""
+        """Frees the tables that were made."""
         self.session.close()

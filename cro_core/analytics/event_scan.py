@@ -1,4 +1,4 @@
-"""All stored events as one table for DuckDB: the sealed days from the lake, the others from the database.
+"""Reads all stored events as one table in DuckDB: the sealed days from the lake, the others from the database.
 
 Both belong to the same snapshot: the lake is read at the version that the caller's connection sees noted. The
 database's rows are read with the library that writes them and handed over in memory; DuckDB never opens an
@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # slow to import, and the service can do without until somebo
     import pyarrow as pa
 
 MEMORY = "400MB"
-"""What a query holds in memory at most; beyond that it uses temporary files."""
+"""Most memory that a query uses; beyond that it uses temporary files."""
 
 ROWS = 5_000
-"""Rows that are taken from the database at a time."""
+"""How many rows are taken from the database at a time."""
 
 MAPPED = 2**29
 """Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
@@ -40,20 +40,20 @@ Where = sa.ColumnElement[bool]
 
 
 def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
-    """A place for temporary tables, private to its user and gone when it is closed; it can read the store's lake."""
+    """Opens a place for temporary tables, private to its user until it is closed; it can read the store's lake."""
     lake = lake_of(connection)
     return shared_engine(os.getpid(), lake is not None and lake.remote).cursor()
 
 
 @cache
 def shared_engine(_process: int, remote: bool) -> duckdb.DuckDBPyConnection:
-    """DuckDB as all of a process use it: starting it takes longer than many a query."""
+    """Starts one DuckDB for the process: starting it takes longer than many a query."""
     spill = f"{tempfile.gettempdir()}/cro-duckdb-{os.getpid()}"
     return duckdb_connection.started(memory=MEMORY, spill=spill, remote=remote)
 
 
 def run(
-    session: duckdb.DuckDBPyConnection, sql: str, named: Mapping[str, Any] | None = None
+    session: duckdb.DuckDBPyConnection, sql: str, parameters: Mapping[str, Any] | None = None
 ) -> duckdb.DuckDBPyConnection:
     """Runs a statement.
 
@@ -63,7 +63,7 @@ def run(
     import duckdb
 
     try:
-        return session.execute(sql, named or {})
+        return session.execute(sql, parameters or {})
     except duckdb.IOException as error:
         raise StoreError(
             f"the sealed days cannot be read ({duckdb_connection.one_line(error)}): bring the lake back, then try again"
@@ -105,20 +105,20 @@ def view(
         since: leaves out what happened earlier.
         before: leaves out what happened then or later.
     """
-    rows, sealed = pieces(connection, columns, where, since=since, before=before)
+    rows, files = pieces(connection, columns, where, since=since, before=before)
     keep(session, f"{name}_unsealed", rows)
-    chosen = ", ".join(columns)
-    text = f"SELECT {chosen} FROM {name}_unsealed"  # noqa: S608  names of the schema
-    if sealed:
-        text += f" UNION ALL SELECT {chosen} FROM {parquet(sealed)}"  # noqa: S608
+    names = ", ".join(columns)
+    text = f"SELECT {names} FROM {name}_unsealed"  # noqa: S608  names of the schema
+    if files:
+        text += f" UNION ALL SELECT {names} FROM {parquet(files)}"  # noqa: S608
     limits = [f"occurred_at >= {to_micros(since)}"] if since else []
     limits += [f"occurred_at < {to_micros(before)}"] if before else []
-    kept = f" WHERE {' AND '.join(limits)}" if limits else ""
-    run(session, f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{kept}")  # noqa: S608
+    condition = f" WHERE {' AND '.join(limits)}" if limits else ""
+    run(session, f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM ({text}) AS stored{condition}")  # noqa: S608
 
 
 def parquet(files: Sequence[str]) -> str:
-    """Parquet files as a query names them."""
+    """Names Parquet files as a query does."""
     return f"read_parquet([{', '.join(map(duckdb_connection.quoted, files))}], hive_partitioning = false)"
 
 
@@ -130,7 +130,7 @@ def pieces(
     since: datetime | None = None,
     before: datetime | None = None,
 ) -> tuple[pa.Table, list[str]]:
-    """What a view is made of: the wanted rows of the database, and the lake's files that may hold others.
+    """Collects what a view is made of: the wanted rows of the database, and the lake's files that may hold others.
 
     Both are of one snapshot. Arguments are those of :func:`view`.
     """
@@ -144,7 +144,7 @@ def pieces(
 def snapshot(
     connection: sa.Connection, columns: Sequence[str], where: Where
 ) -> tuple[seals.Seal | None, pa.Table]:
-    """The version of the lake that counts, and the database's rows beside it.
+    """Reads the version of the lake that counts, and the database's rows beside it.
 
     A write transaction of PostgreSQL sees what others commit between two statements: where that was a sealing,
     rows may have moved, and we look again.
@@ -157,24 +157,29 @@ def snapshot(
 
 
 def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) -> pa.Table:
-    """Rows of the event table, in columns."""
+    """Reads rows of the event table, in columns."""
     import pyarrow as pa
 
-    raw = {column.name: column for column in raw_columns()}
-    wanted = pa.schema([arrow_schema().field(name) for name in columns])
+    stored = {column.name: column for column in raw_columns()}
+    types = pa.schema([arrow_schema().field(name) for name in columns])
     # SQLite's driver has no truth values but numbers.
-    asked = pa.schema([f.with_type(pa.int64()) if pa.types.is_boolean(f.type) else f for f in wanted])
-    query = sa.select(*(_plain(raw[name]) for name in columns)).where(where)
+    raw_types = pa.schema(
+        [field.with_type(pa.int64()) if pa.types.is_boolean(field.type) else field for field in types]
+    )
+    query = sa.select(*(_plain(stored[name]) for name in columns)).where(where)
     batches: list[pa.RecordBatch] = []
     with closing(_cursor(connection, query)) as cursor:
         while rows := cursor.fetchmany(ROWS):
-            arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), asked, strict=True)]
-            batches.append(pa.record_batch(arrays, schema=asked))
-    return pa.Table.from_batches(batches, asked).cast(wanted)
+            arrays = [
+                pa.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), raw_types, strict=True)
+            ]
+            batches.append(pa.record_batch(arrays, schema=raw_types))
+    return pa.Table.from_batches(batches, raw_types).cast(types)
 
 
 def _cursor(connection: sa.Connection, query: sa.Select[Any]) -> Any:
-    """The driver's own cursor on a query: a Row for each event would take most of the time."""
+    """Opens the driver's own cursor on a query: a Row for each event would take most of the time."""
     connection.scalar(sa.select(sa.literal(1)))  # begins the transaction, where nothing else has
     text = query.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
     driver: Any = connection.connection.driver_connection
@@ -192,9 +197,11 @@ def _plain(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 def _files(
     connection: sa.Connection, seal: seals.Seal | None, since: datetime | None, before: datetime | None
 ) -> list[str]:
-    """The lake's files of the days that may hold such events."""
+    """Finds the lake's files of the days that may hold such events."""
     lake = lake_of(connection)
     if seal is None or lake is None:
         return []
-    first, last = (m.astimezone(UTC).date().isoformat() if m else None for m in (since, before))
+    first, last = (
+        moment.astimezone(UTC).date().isoformat() if moment else None for moment in (since, before)
+    )
     return lake.files(seal.version, first, last)

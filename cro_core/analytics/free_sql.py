@@ -1,4 +1,4 @@
-"""An analyst's door: the whole store as it was at one moment, for free SQL in DuckDB, and no way to write to it.
+"""Free SQL for analysts: the whole store as it was at one moment, in DuckDB, and no way to write to it.
 
 Sealed days are read from the lake's files where they lie, at the version that the database had noted; everything
 else is copied into memory from one snapshot, with the library that writes it. So no transaction stays open, and
@@ -51,25 +51,25 @@ TABLES: Mapping[str, sa.Table] = {
 """Views beside ``events``, ``exposures`` and ``snapshot``, with the tables that they show."""
 
 MAY = {"SELECT", "EXPLAIN", "CREATE"}
-"""Statements that only read, or make something in the door's own memory."""
+"""Kinds of statements that only read, or make something in the connection's own memory."""
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b|\([^)]*\))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a door shows."""
+    """What an analyst's connection shows: the moment it was opened, and the events of that moment."""
 
     opened_at: datetime
     lake_version: int | None
-    """Of the sealed days; ``None`` before anything was sealed."""
+    """Version of the lake with the sealed days; ``None`` before anything was sealed."""
     sealed: int
-    """Events in the lake."""
+    """How many events are in the lake."""
     unsealed: int
-    """Events in the database."""
+    """How many events are in the database."""
 
 
-class Door:
+class AnalystConnection:
     """A DuckDB connection that only reads; use it like one, and close it.
 
     It shows the store as it was when it was opened: open another one for what came later. Tables and views of
@@ -92,7 +92,7 @@ class Door:
 
         Raises:
             InvalidInput: it would do more than read; nothing was run.
-            StoreError: the lake's files cannot be read, or were replaced since the door was opened.
+            StoreError: the lake's files cannot be read, or were replaced since the connection was opened.
             duckdb.Error: it is no valid SQL.
         """
         import duckdb
@@ -107,7 +107,7 @@ class Door:
         except (duckdb.IOException, duckdb.PermissionException) as error:
             # A file that is gone is looked for as a folder, which is not permitted.
             if isinstance(error, duckdb.PermissionException) and not any(
-                f in str(error) for f in self._files
+                file in str(error) for file in self._files
             ):
                 raise
             raise StoreError(
@@ -119,24 +119,24 @@ class Door:
     sql = execute
 
     def df(self) -> pd.DataFrame:
-        """The rows found as a pandas table; its times have no zone and are UTC."""
-        found: pd.DataFrame = self._session.df()
-        return found
+        """Fetches the rows found as a pandas table; its times have no zone and are UTC."""
+        frame: pd.DataFrame = self._session.df()
+        return frame
 
     def to_arrow_table(self) -> pa.Table:
-        """The rows found as an Arrow table."""
+        """Fetches the rows found as an Arrow table."""
         return self._session.to_arrow_table()
 
     def to_arrow_reader(self, rows: int = 100_000) -> pa.RecordBatchReader:
-        """The rows found in pieces, for more than fits into memory."""
+        """Fetches the rows found in pieces, for more than fits into memory."""
         return self._session.to_arrow_reader(rows)
 
     def fetchall(self) -> list[Any]:
-        """The rows found (or left) as tuples."""
+        """Fetches the rows found (or left) as tuples."""
         return self._session.fetchall()
 
     def fetchone(self) -> Any:
-        """The next row as a tuple; ``None`` after the last."""
+        """Fetches the next row as a tuple; ``None`` after the last."""
         return self._session.fetchone()
 
     @property
@@ -145,7 +145,7 @@ class Door:
         return list(self._session.description or ())
 
     def close(self) -> None:
-        """Frees what it holds."""
+        """Closes the connection and frees its memory."""
         self._session.close()
 
     def __enter__(self) -> Self:
@@ -157,20 +157,22 @@ class Door:
         self.close()
 
 
-def opened(connection: sa.Connection, at: datetime, memory: str = event_scan.MEMORY) -> Door:
-    """A door to what this connection's snapshot shows; the connection may be closed afterwards.
+def opened(connection: sa.Connection, at: datetime, memory: str = event_scan.MEMORY) -> AnalystConnection:
+    """Opens an analyst's connection to what a snapshot shows; ``connection`` may be closed afterwards.
 
     Args:
         connection: the store, on one snapshot (:meth:`Database.read`).
         at: the moment, told in ``snapshot``.
-        memory: what the door may hold; beyond that it uses temporary files.
+        memory: what the new connection may hold; beyond that it uses temporary files.
     """
     seal, lake = seals.newest(connection), lake_of(connection)
     files = lake.files(seal.version) if lake is not None and seal is not None else []
     session = _session(memory, remote=lake is not None and lake.remote)
     try:
-        unsealed = event_scan.unsealed(connection, [c.name for c in schema.events.columns], sa.true())
-        found = Snapshot(
+        unsealed = event_scan.unsealed(
+            connection, [column.name for column in schema.events.columns], sa.true()
+        )
+        snapshot = Snapshot(
             opened_at=at,
             lake_version=None if seal is None else seal.version,
             sealed=0 if seal is None else seal.events,
@@ -179,16 +181,16 @@ def opened(connection: sa.Connection, at: datetime, memory: str = event_scan.MEM
         _hold(session, "events", unsealed)
         for name, table in TABLES.items():
             _hold(session, name, _rows(connection, table))
-        for statement in (*_views(files), *_snapshot_view(found), *_locks(files)):
+        for statement in (*_views(files), *_snapshot_view(snapshot), *_locks(files)):
             event_scan.run(session, statement)
     except BaseException:
         session.close()
         raise
-    return Door(session, found, files)
+    return AnalystConnection(session, snapshot, files)
 
 
 def _refused(sql: str) -> Iterator[str]:
-    """Those kinds of statements in a text that are not allowed."""
+    """Yields those kinds of statements in a text that are not allowed."""
     import duckdb
 
     for statement in duckdb.extract_statements(sql):
@@ -196,8 +198,8 @@ def _refused(sql: str) -> Iterator[str]:
         if kind not in MAY:
             yield kind
         elif kind == "EXPLAIN":  # of a statement that it may run
-            inner, found = _EXPLAIN.subn("", statement.query, count=1)
-            yield from _refused(inner) if found else (kind,)
+            inner, explained = _EXPLAIN.subn("", statement.query, count=1)
+            yield from _refused(inner) if explained else (kind,)
 
 
 def _session(memory: str, *, remote: bool) -> duckdb.DuckDBPyConnection:
@@ -208,19 +210,19 @@ def _session(memory: str, *, remote: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _locks(files: Sequence[str]) -> Iterator[str]:
-    """From here on no other file can be read or written, and no setting changed."""
+    """Yields the settings after which no other file can be read or written, and no setting changed."""
     yield f"SET allowed_paths = [{', '.join(map(duckdb_connection.quoted, files))}]"
     yield "SET enable_external_access = false"
     yield "SET lock_configuration = true"
 
 
 def _views(files: Sequence[str]) -> Iterator[str]:
-    names = ", ".join(f'"{c.name}"' for c in schema.events.columns)
-    stored = f"SELECT {names} FROM held.events"  # noqa: S608  names of the schema
+    names = ", ".join(f'"{column.name}"' for column in schema.events.columns)
+    rows = f"SELECT {names} FROM held.events"  # noqa: S608  names of the schema
     if files:
-        sealed = event_scan.parquet(files)
-        stored += f" UNION ALL SELECT {names} FROM {sealed}"  # noqa: S608  our own files
-    yield f"CREATE VIEW events AS SELECT {_shown(schema.events)} FROM ({stored}) AS stored"  # noqa: S608  names of the schema
+        lake_rows = event_scan.parquet(files)
+        rows += f" UNION ALL SELECT {names} FROM {lake_rows}"  # noqa: S608  our own files
+    yield f"CREATE VIEW events AS SELECT {_shown(schema.events)} FROM ({rows}) AS stored"  # noqa: S608  names of the schema
     yield EXPOSURES
     for name, table in TABLES.items():
         yield f"CREATE VIEW {name} AS SELECT {_shown(table)} FROM held.{name}"  # noqa: S608  names of the schema
@@ -242,30 +244,30 @@ FROM (
     GROUP BY experiment_id, unit
 ) AS met
 """  # noqa: S608  words of this package
-"""The first exposure of each unit: from the events, so that it costs nothing until somebody asks."""
+"""View of the first exposure of each unit: from the events, so that it costs nothing until somebody asks."""
 
 
-def _snapshot_view(found: Snapshot) -> Iterator[str]:
-    version = "NULL" if found.lake_version is None else found.lake_version
-    at = to_micros(found.opened_at)
+def _snapshot_view(snapshot: Snapshot) -> Iterator[str]:
+    version = "NULL" if snapshot.lake_version is None else snapshot.lake_version
+    at = to_micros(snapshot.opened_at)
     yield (
         f"CREATE VIEW snapshot AS SELECT make_timestamp({at}) AS opened_at, CAST({version} AS BIGINT) AS lake_version, "
-        f"CAST({found.sealed} AS BIGINT) AS sealed, CAST({found.unsealed} AS BIGINT) AS unsealed"
+        f"CAST({snapshot.sealed} AS BIGINT) AS sealed, CAST({snapshot.unsealed} AS BIGINT) AS unsealed"
     )
 
 
 def _shown(table: sa.Table) -> str:
-    """The columns as the views have them: moments twice."""
+    """Writes the columns as the views have them: moments twice."""
     return ", ".join(
-        f'make_timestamp("{c.name}") AS "{c.name}", "{c.name}" AS "{c.name}_us"'
-        if isinstance(c.type, schema.Moment)
-        else f'"{c.name}"'
-        for c in table.columns
+        f'make_timestamp("{column.name}") AS "{column.name}", "{column.name}" AS "{column.name}_us"'
+        if isinstance(column.type, schema.Moment)
+        else f'"{column.name}"'
+        for column in table.columns
     )
 
 
 def _rows(connection: sa.Connection, table: sa.Table) -> pa.Table:
-    """A small table whole: moments as microseconds, JSON as text."""
+    """Reads a small table whole: moments as microseconds, JSON as text."""
     import pyarrow as pa
 
     kinds = {
@@ -275,27 +277,27 @@ def _rows(connection: sa.Connection, table: sa.Table) -> pa.Table:
         sa.Float: pa.float64(),
         sa.Boolean: pa.bool_(),
     }
-    asked = sa.select(
+    query = sa.select(
         *(
-            sa.type_coerce(c, sa.BigInteger).label(c.name)
-            if isinstance(c.type, schema.Moment)
-            else sa.cast(c, sa.Text).label(c.name)
-            if isinstance(c.type, sa.JSON)
-            else c
-            for c in table.columns
+            sa.type_coerce(column, sa.BigInteger).label(column.name)
+            if isinstance(column.type, schema.Moment)
+            else sa.cast(column, sa.Text).label(column.name)
+            if isinstance(column.type, sa.JSON)
+            else column
+            for column in table.columns
         )
     ).order_by(*table.primary_key.columns)
-    rows = connection.execute(asked).all()
+    rows = connection.execute(query).all()
     columns = list(zip(*rows, strict=True)) or [()] * len(table.columns)
     arrays = {
-        c.name: pa.array(values, kinds.get(type(c.type), pa.string()))
-        for c, values in zip(table.columns, columns, strict=True)
+        column.name: pa.array(values, kinds.get(type(column.type), pa.string()))
+        for column, values in zip(table.columns, columns, strict=True)
     }
     return pa.table(arrays)
 
 
 def _hold(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
-    """Copies rows into the door's memory."""
+    """Copies rows into the connection's own memory."""
     session.register("given", rows)
     session.execute(f"CREATE TABLE held.{name} AS SELECT * FROM given")  # noqa: S608  our own name
     session.unregister("given")

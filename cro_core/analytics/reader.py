@@ -1,4 +1,4 @@
-"""Running the definitions of :mod:`cro_core.analytics.definitions` on the stored events."""
+"""Answers questions about the stored events of an experiment, by the texts of :mod:`cro_core.analytics.definitions`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 def reading(
     connection: sa.Connection, experiment: Experiment, as_of: datetime, *, engine: str = engines.DUCKDB
 ) -> Reading:
-    """The events of an experiment as this connection sees them, read once for any number of questions.
+    """Reads the events of an experiment as this connection sees them, once for any number of questions.
 
     Args:
         connection: the store; it must stay open as long as questions are asked.
@@ -40,30 +40,30 @@ def reading(
         InvalidInput: no such engine.
         StoreError: the engine cannot be reached.
     """
-    named = definitions.parameters(experiment, as_of)
+    parameters = definitions.parameters(experiment, as_of)
     opened = engines.opened(connection, engine)
     epochs = experiment.epochs
     goals: dict[str, list[Any]] = {
-        "type": [g.name for g in experiment.plan.goals],
-        "weight": [float(g.weight) for g in experiment.plan.goals],
-        "is_primary": [int(g.primary) for g in experiment.plan.goals],
+        "type": [goal.name for goal in experiment.plan.goals],
+        "weight": [float(goal.weight) for goal in experiment.plan.goals],
+        "is_primary": [int(goal.primary) for goal in experiment.plan.goals],
     }
     opened.give("goals", **goals)
     opened.give(
         "epochs",
-        number=[e.number for e in epochs],
-        starts_at=[to_micros(e.starts_at) for e in epochs],
-        ends_at=[to_micros(e.ends_at) for e in epochs],
+        number=[epoch.number for epoch in epochs],
+        starts_at=[to_micros(epoch.starts_at) for epoch in epochs],
+        ends_at=[to_micros(epoch.ends_at) for epoch in epochs],
     )
     keeper = None
     if isinstance(opened, engines.DuckDB):
-        keeper = unit_cache.Keeper(opened.session, connection, named, goals, COLUMNS)
+        keeper = unit_cache.Keeper(opened.session, connection, parameters, goals, COLUMNS)
     return Reading(connection, experiment, as_of, opened, keeper)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one experiment's events tell; made by :func:`reading`. Leaving its block frees what it holds."""
+    """The events of an experiment, of which questions are asked; made by :func:`reading`. Leaving its block frees it."""
 
     connection: sa.Connection
     experiment: Experiment
@@ -71,7 +71,7 @@ class Reading:
     engine: engine.Engine
     _keeper: unit_cache.Keeper | None = None
     _made: set[str] = field(default_factory=set)
-    """Which of :data:`analysis.TABLES` there are."""
+    """Names of those of :data:`definitions.TABLES` that have been made."""
 
     def __enter__(self) -> Self:
         return self
@@ -82,53 +82,56 @@ class Reading:
         self.engine.close()
 
     def at(self, moment: datetime) -> Reading:
-        """The same events as of another moment; costs little, because nothing is read again."""
+        """Returns the reading as of another moment; costs little, because nothing is read again."""
         return replace(self, as_of=moment)
 
     def cells(self) -> tuple[Cell, ...]:
-        """The counted units per epoch and variant."""
+        """Counts units per epoch and variant."""
         return tuple(Cell(**row) for row in self._run(definitions.CELLS))
 
     def times(self) -> tuple[counts.Slice, ...]:
-        """The counted units by day and by hour of the day."""
+        """Counts units by day and by hour of the day."""
         quarter = definitions.QUARTER // timedelta(microseconds=1)
         rows = self._run(definitions.QUARTERS)
-        starts = ((r["epoch"], r["variant"], from_micros(r["quarter"] * quarter), r["units"]) for r in rows)
+        starts = (
+            (row["epoch"], row["variant"], from_micros(row["quarter"] * quarter), row["units"])
+            for row in rows
+        )
         return counts.time_slices(self.experiment, starts)
 
     def quarter_sums(self) -> list[Row]:
-        """What the counted units of each quarter of an hour did, per variant: :data:`analysis.QUARTER_SUMS`."""
+        """Sums up what the counted units of each quarter of an hour did, per variant: :data:`definitions.QUARTER_SUMS`."""
         return self._run(definitions.QUARTER_SUMS)
 
     def segments(self, dimensions: Sequence[str] = tuple(definitions.SEGMENTS)) -> tuple[counts.Slice, ...]:
-        """Counted units by device, country, city, page and asset of the exposure.
+        """Counts units by device, country, city, page and asset of the exposure.
 
-        Each dimension has at most :data:`analysis.MOST_SLICES` slices beside those of other and of unknown values.
+        Each dimension has at most :data:`definitions.MOST_SLICES` slices beside those of other and of unknown values.
 
         Raises:
             InvalidInput: no such dimension.
         """
-        found: list[counts.Slice] = []
+        slices: list[counts.Slice] = []
         for dimension in dimensions:
-            column = definitions.SEGMENTS[_known(dimension, tuple(definitions.SEGMENTS))]
+            column = definitions.SEGMENTS[_check_dimension(dimension, tuple(definitions.SEGMENTS))]
             rows = self._run(definitions.SEGMENT.format(column=column))
-            found += [
-                counts.Slice(dimension, _slice_name(r), r["epoch"], r["variant"], int(r["units"]))
-                for r in rows
+            slices += [
+                counts.Slice(dimension, _slice_name(row), row["epoch"], row["variant"], int(row["units"]))
+                for row in rows
             ]
-        return tuple(found)
+        return tuple(slices)
 
     def goal_cells(self) -> tuple[GoalCell, ...]:
-        """How many counted units reached each goal, per epoch and variant; combinations that nobody reached are absent."""
+        """Counts units that reached each goal, per epoch and variant; combinations that nobody reached are absent."""
         return tuple(GoalCell(**row) for row in self._run(definitions.GOAL_CELLS))
 
     def pair_cells(self, pair: QuantityPair) -> tuple[PairCell, ...]:
-        """The sums of two quantities over the counted units, per epoch and variant."""
-        sql, named = definitions.pair_query(pair)
-        return tuple(PairCell(pair.metric, **row) for row in self._run(sql, named))
+        """Sums two quantities over the counted units, per epoch and variant."""
+        sql, parameters = definitions.pair_query(pair)
+        return tuple(PairCell(pair.metric, **row) for row in self._run(sql, parameters))
 
     def measured(self, cells: Sequence[Cell], *, whole: bool = True) -> Measured:
-        """What secondary metrics and guardrails need beside the cells.
+        """Counts what secondary metrics and guardrails need beside the cells.
 
         Args:
             cells: those of the same moment; they say which metrics there are.
@@ -148,20 +151,22 @@ class Reading:
         )
 
     def slices(self, dimension: str) -> list[Row]:
-        """Counted units and conversions per value of a dimension and variant.
+        """Counts units and conversions per value of a dimension and variant.
 
         Raises:
             InvalidInput: no such dimension.
         """
-        return self._run(definitions.SLICES.format(dimension=_known(dimension, definitions.DIMENSIONS)))
+        return self._run(
+            definitions.SLICES.format(dimension=_check_dimension(dimension, definitions.DIMENSIONS))
+        )
 
     def unit_table(self) -> pa.Table:
-        """One row per unit, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
+        """Lists units, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
         return self.engine.table(definitions.UNITS, self._prepared(definitions.UNITS))
 
     def waterfall(self) -> list[counts.Step]:
-        """From received to counted."""
-        steps = {r["taken"]: int(r["events"] or 0) for r in self._run(definitions.STEPS_TAKEN)}
+        """Counts events by what became of them, from received to counted."""
+        steps = {row["taken"]: int(row["events"] or 0) for row in self._run(definitions.STEPS_TAKEN)}
         stored = steps.pop(definitions.STORED)
         table = schema.receipts
         rows = self.connection.execute(
@@ -170,30 +175,30 @@ class Reading:
         return counts.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
 
     def crossover_units(self) -> int:
-        """How many units met more than one variant."""
+        """Counts units that met more than one variant."""
         return int(self._run(definitions.CROSSOVER_UNITS)[0]["units"])
 
     def exposed_units(self, *, before: datetime | None = None) -> int:
-        """How many units met the experiment, mature or not: before a moment, or ever."""
+        """Counts units that met the experiment, mature or not: before a moment, or ever."""
         moment = definitions.FOREVER if before is None else to_micros(before)
         return int(self._run(definitions.EXPOSED, {"before": moment})[0]["units"])
 
     def outcomes(self, goal: str, until: datetime) -> list[Row]:
-        """What became of the counted units before ``until``, per variant: :data:`analysis.OUTCOMES`."""
-        wanted = schema.events.c.type == goal
-        self.engine.view("outcome", OUTCOME, wanted, before=until)
+        """Counts what became of the counted units before ``until``, per variant: :data:`definitions.OUTCOMES`."""
+        of_goal = schema.events.c.type == goal
+        self.engine.view("outcome", OUTCOME, of_goal, before=until)
         return self._run(definitions.OUTCOMES, {"goal": goal})
 
     def facets(self, *by: str) -> tuple[counts.Facet, ...]:
-        """Counted units and conversions by one or two dimensions of :data:`analysis.FACETS`.
+        """Counts units and conversions by one or two dimensions of :data:`definitions.FACETS`.
 
-        Each has at most :data:`analysis.MOST_SLICES` values beside those of other and of unknown ones.
+        Each has at most :data:`definitions.MOST_SLICES` values beside those of other and of unknown ones.
 
         Raises:
             InvalidInput: no such dimension.
         """
         for dimension in by:
-            _known(dimension, tuple(definitions.FACETS))
+            _check_dimension(dimension, tuple(definitions.FACETS))
         if any(dimension in definitions.TIMED for dimension in by):
             self.engine.give("clocks", **definitions.clocks(self.experiment))
         if "referrer" in by:
@@ -208,43 +213,43 @@ class Reading:
         )
 
     def goal_times(self) -> list[Row]:
-        """How many counted units reached each goal, and how often, per variant: :data:`analysis.GOAL_TIMES`."""
+        """Counts units that reached each goal, and how often, per variant: :data:`definitions.GOAL_TIMES`."""
         return self._run(definitions.GOAL_TIMES)
 
     def durations(self) -> list[Row]:
-        """After how many seconds units converted, or how long they were seen: :data:`analysis.DURATIONS`."""
+        """Counts units by the seconds until they converted, or while they were seen: :data:`definitions.DURATIONS`."""
         return self._run(definitions.DURATIONS)
 
-    def _run(self, sql: str, named: Mapping[str, str | int] | None = None) -> list[Row]:
-        return self.engine.rows(sql, self._prepared(sql, named))
+    def _run(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> list[Row]:
+        return self.engine.rows(sql, self._prepared(sql, parameters))
 
-    def _prepared(self, sql: str, named: Mapping[str, str | int] | None = None) -> Row:
-        """What a selection is run with, after the tables that it reads were made."""
-        given = {**definitions.parameters(self.experiment, self.as_of), **(named or {})}
+    def _prepared(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> Row:
+        """Makes the tables that a selection reads; returns what it is run with."""
+        arguments = {**definitions.parameters(self.experiment, self.as_of), **(parameters or {})}
         for name in definitions.needed(sql):
             if name not in self._made:
                 if name in definitions.SOURCES:
                     self._look_at(name)
                 else:
                     text = definitions.TABLES[name]
-                    self.engine.keep(name, text, definitions.arguments(given, text))
+                    self.engine.keep(name, text, definitions.arguments(arguments, text))
                 self._made.add(name)
-        return definitions.arguments(given, sql)
+        return definitions.arguments(arguments, sql)
 
     def _look_at(self, source: str) -> None:
         """Makes one of the sources, with as little from the database as it needs."""
         plan, epochs, events = self.experiment.plan, self.experiment.epochs, schema.events.c
-        given = definitions.parameters(self.experiment, self.as_of)
+        parameters = definitions.parameters(self.experiment, self.as_of)
         own, at = (
             events.experiment_id == self.experiment.id,
             sa.type_coerce(events.occurred_at, sa.BigInteger),
         )
-        while_it_ran = sa.and_(at >= given["started_at"], at <= given["last_goal_at"])
+        while_it_ran = sa.and_(at >= parameters["started_at"], at <= parameters["last_goal_at"])
         of_site = sa.and_(events.experiment_id.is_(None), while_it_ran)
         human = sa.and_(sa.not_(events.bot), sa.not_(events.internal))
         goals = events.type.in_([goal.name for goal in plan.goals])
         exposure = events.type == EXPOSURE
-        wanted = {
+        conditions = {
             "events": sa.and_(human, sa.or_(sa.and_(own, sa.or_(exposure, goals)), sa.and_(of_site, goals))),
             "shown": sa.and_(own, exposure, human),
             "posted": sa.or_(own, of_site),
@@ -254,10 +259,10 @@ class Reading:
         if source == "past":  # of units that count: they met the experiment in one of its epochs
             period = {"since": epochs[0].starts_at - definitions.LOOKBACK, "before": epochs[-1].ends_at}
         keeper = self._keeper if source in unit_cache.SOURCES else None
-        made = keeper.make(source, wanted[source]) if keeper else ()
-        self._made.update(made)
-        if not made:
-            self.engine.view(source, COLUMNS[source], wanted[source], **period)
+        tables = keeper.make(source, conditions[source]) if keeper else ()
+        self._made.update(tables)
+        if not tables:
+            self.engine.view(source, COLUMNS[source], conditions[source], **period)
 
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -277,7 +282,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
     "past": ("unit", "type", "occurred_at", "bot", "internal"),
 }
-"""What the definitions read of each source."""
+"""Columns of the event table that the definitions read, by source."""
 
 TAGGED = ("id", "properties")
 """Columns that the referrer is read from."""
@@ -286,10 +291,10 @@ OUTCOME = ("unit", "type", "occurred_at", "value", "bot", "internal")
 """Columns that outcomes are counted from."""
 
 
-def _known(dimension: str, known: Sequence[str]) -> str:
-    if dimension not in known:
+def _check_dimension(dimension: str, dimensions: Sequence[str]) -> str:
+    if dimension not in dimensions:
         raise InvalidInput(
-            f"dimension {dimension!r} is unknown: choose from {', '.join(known)}", field="dimension"
+            f"dimension {dimension!r} is unknown: choose from {', '.join(dimensions)}", field="dimension"
         )
     return dimension
 

@@ -1,4 +1,4 @@
-"""The definitions on a Spark cluster, over the lake's files and the database's rows.
+"""Spark as the engine: the definitions on a cluster, over the lake's files and the database's rows.
 
 The texts are those that DuckDB runs, written in Spark's words by sqlglot. Spark reads the Parquet files of the
 version of the lake that counts, by their addresses, so it needs no Delta library; the events of the days that are
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from cro_core.analytics import event_scan
-from cro_core.analytics.engine import Named, Row
+from cro_core.analytics.engine import Parameters, Row
 from cro_core.clock import to_micros
 from cro_core.errors import StoreError
 from cro_core.storage.lake import arrow_schema
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 ANSWER_SECONDS = 5
-"""How long a master may take to answer."""
+"""Most seconds that a master may take to answer."""
 
 WORKER_SECONDS = 60
-"""How long a master may take to find the first worker for us."""
+"""Most seconds that a master may take to find the first worker for us."""
 
 PIECES = "spark.sql.shuffle.partitions"
-"""Spark's own setting of how many pieces tables are cut into; its 200 make small questions slow."""
+"""Name of Spark's setting of how many pieces tables are cut into; its 200 make small questions slow."""
 
 FEWEST_PIECES, PIECES_PER_CORE = 8, 3
-"""What we take where nobody set it."""
+"""Fewest pieces that tables are cut into, and pieces for each core, where nobody set them."""
 
 INSTALL = "install the extra: pip install 'cro-intelligence[spark]'"
 
@@ -82,41 +82,41 @@ class Spark:
     ) -> None:
         """Makes a view of the stored events."""
         rows, files = event_scan.pieces(self._connection, columns, where, since=since, before=before)
-        found = self._frame(rows)
+        frame = self._frame(rows)
         if files:
             with _failures():
                 reader = self._session.read.schema(self._kinds(arrow_schema()))
-                sealed = reader.parquet(*(_address(file) for file in files))
-            found = found.unionAll(sealed.select(*columns))
+                lake_rows = reader.parquet(*(_address(file) for file in files))
+            frame = frame.unionAll(lake_rows.select(*columns))
         if since:
-            found = found.where(found["occurred_at"] >= to_micros(since))
+            frame = frame.where(frame["occurred_at"] >= to_micros(since))
         if before:
-            found = found.where(found["occurred_at"] < to_micros(before))
-        self._name(name, found)
+            frame = frame.where(frame["occurred_at"] < to_micros(before))
+        self._name(name, frame)
 
-    def keep(self, name: str, sql: str, named: Named) -> None:
-        """Makes a table of what a selection finds."""
-        found = self._selected(sql, named).persist()
-        self._kept.append(found)
-        self._name(name, found)
+    def keep(self, name: str, sql: str, parameters: Parameters) -> None:
+        """Makes a table of the rows of a selection."""
+        frame = self._selected(sql, parameters).persist()
+        self._kept.append(frame)
+        self._name(name, frame)
 
-    def rows(self, sql: str, named: Named) -> list[Row]:
-        """What a selection finds."""
+    def rows(self, sql: str, parameters: Parameters) -> list[Row]:
+        """Runs a selection; returns its rows."""
         with _failures():
-            return [row.asDict() for row in self._selected(sql, named).collect()]
+            return [row.asDict() for row in self._selected(sql, parameters).collect()]
 
-    def table(self, sql: str, named: Named) -> pa.Table:
-        """The same in columns."""
+    def table(self, sql: str, parameters: Parameters) -> pa.Table:
+        """Runs a selection; returns its rows in columns."""
         with _failures():
-            return self._selected(sql, named).toArrow()
+            return self._selected(sql, parameters).toArrow()
 
     def close(self) -> None:
-        """Frees what was made."""
+        """Frees the tables that were made."""
         for frame in self._kept:
             frame.unpersist()
 
-    def _selected(self, sql: str, named: Named) -> DataFrame:
-        return self._session.sql(in_spark(sql), args=dict(named))
+    def _selected(self, sql: str, parameters: Parameters) -> DataFrame:
+        return self._session.sql(in_spark(sql), args=dict(parameters))
 
     def _name(self, name: str, frame: DataFrame) -> None:
         frame.createOrReplaceTempView(name)
@@ -132,7 +132,7 @@ class Spark:
 
 @cache
 def in_spark(sql: str) -> str:
-    """A text of :mod:`cro_core.analytics.definitions` in Spark's words.
+    """Translates a text of :mod:`cro_core.analytics.definitions` into Spark's words.
 
     Sums lose their order, which Spark does not keep.
     """
@@ -147,7 +147,7 @@ def in_spark(sql: str) -> str:
 
 
 def _started(master: str) -> SparkSession:
-    """The session that the process has; it starts with the first use and ends with the process."""
+    """Returns the session of the process; it starts with the first use and ends with the process."""
     try:
         import sqlglot  # noqa: F401  not needed before the first text, but missed with a better message
         from pyspark import SparkContext
@@ -177,7 +177,7 @@ def _started(master: str) -> SparkSession:
 
 
 def _answering(master: str) -> str:
-    """Our own address as the first of the masters that answers sees it: there the workers will find us."""
+    """Finds our own address as the first of the masters that answers sees it: there the workers will find us."""
     addresses = master.removeprefix("spark://").split(",")
     for address in addresses:
         host, _, port = address.rpartition(":")
@@ -193,7 +193,7 @@ def _answering(master: str) -> str:
 
 
 def _wait_for_workers(session: SparkSession, master: str) -> None:
-    """Spark itself would wait for ever."""
+    """Waits until workers are there, or raises: Spark itself would wait for ever."""
     tracker = session.sparkContext._jsc.sc().statusTracker()  # Python has no name for it
     end = time.monotonic() + WORKER_SECONDS
     while len(tracker.getExecutorInfos()) < 2:  # the first is we ourselves
@@ -208,9 +208,9 @@ def _wait_for_workers(session: SparkSession, master: str) -> None:
 
 @contextmanager
 def _failures(
-    what: str = "Spark could not read the events (each worker must reach the lake)",
+    failure: str = "Spark could not read the events (each worker must reach the lake)",
 ) -> Iterator[None]:
-    """Spark's own errors have pages of Java in them."""
+    """Turns Spark's own errors, which have pages of Java in them, into a line."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
@@ -218,13 +218,13 @@ def _failures(
         yield
     except (Py4JError, PySparkException) as error:
         lines = [line.strip(" :.") for line in str(error).splitlines()]
-        said = next(
+        reason = next(
             (line for line in lines if line and not line.startswith("An error occurred")), "no reason"
         )
-        raise StoreError(f"{what}: {said}") from None
+        raise StoreError(f"{failure}: {reason}") from None
 
 
 def _address(file: str) -> str:
-    """A file of the lake as Spark wants it: no pattern, and S3 under the name of its present library."""
+    """Writes a file of the lake as Spark wants it: no pattern, and S3 under the name of its present library."""
     literal = re.sub(r"([\\*?\[\]{}])", r"\\\1", file)
     return re.sub(r"^s3://", "s3a://", literal) if "://" in file else f"file:{literal}"

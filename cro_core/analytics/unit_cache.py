@@ -1,4 +1,4 @@
-"""What the sealed events say of each unit, kept from one look to the next.
+"""Keeps what the sealed events say of each unit, from one look to the next.
 
 Some tables of :mod:`cro_core.analytics.definitions` have in common that what they say of a unit depends on that unit's events
 only. So they are made of the sealed events once, and written down beside the rows that they were made of. A later
@@ -41,38 +41,40 @@ if TYPE_CHECKING:
     from cro_core.storage.lake import Lake
 
 OF_EVENTS = ("met", "achieved", "done")
+"""Names of the tables that are made of the source ``events``."""
+
 OF_SHOWN = ("contexts", "profiles")
-"""The tables that there are once a source is read."""
+"""Names of the tables that are made of the source ``shown``."""
 
 SOURCES = ("events", "shown")
 
 ACHIEVED, PROFILES = "achieved", "profiles"
-"""The files of a making: the other tables are columns of the profiles."""
+"""Names of the files of a making: the other tables are columns of the profiles."""
 
 COLUMNS: Mapping[str, str] = {
     "met": "unit, event_id, variant, said, exposed_at",
     "done": "unit, variant, said, exposed_at, converted, converted_at, score, value",
     "contexts": f"unit, event_id, {', '.join(definitions.CONTEXT)}, exposure_value",
 }
-"""The columns of these tables, in their order."""
+"""Columns of the tables that profiles hold, in their order."""
 
 GOALS = "goals"
 """Folder of the sealed goals, whoever reached them: a unit may turn out to have met the experiment before."""
 
 FILES = "files.json"
-"""Which files of the lake it was made of."""
+"""Name of the file that lists which files of the lake a making was made of."""
 
 LATEST = 2
-"""Makings of one experiment that stay: a look that has begun may still read the one before."""
+"""How many makings of an experiment stay: a look that has begun may still read the one before."""
 
 UNUSED_SECONDS = 8 * 86_400
-"""A making so much older than the newest is of an experiment that has ended: its day is sealed with each new one."""
+"""How much older than the newest a making may get: its experiment has ended, or each sealed day would make it anew."""
 
 WANTED = {
     definitions.OWN: f"(type = '{EXPOSURE}' OR type IN (SELECT type FROM goals))",
     definitions.OF_SITE: "type IN (SELECT type FROM goals)",
 }
-"""Those sealed events that the tables read. The files are sorted by experiment: each part is found by itself."""
+"""Conditions on the sealed events that the tables read, by whose they are: files are sorted by experiment."""
 
 GOAL: Mapping[str, str] = {
     "id": "NULL",
@@ -81,7 +83,7 @@ GOAL: Mapping[str, str] = {
     "bot": "false",
     "internal": "false",
 }
-"""What of a goal is not kept, because no table depends on it."""
+"""Columns of a goal that are not kept, because no table depends on them, with what stands there instead."""
 
 FIRST_EXPOSURE: Mapping[str, str] = {
     "id": "event_id",
@@ -93,7 +95,7 @@ FIRST_EXPOSURE: Mapping[str, str] = {
     "bot": "false",
     "internal": "false",
 }
-"""The event that a unit met the experiment with, from its profile."""
+"""Columns of the event that a unit met the experiment with, as its profile has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,12 @@ class Making:
     files: frozenset[str]
 
     def table(self, name: str) -> str:
-        """One of the tables, as a query."""
+        """Writes the query of one of the tables."""
         file = ACHIEVED if name == ACHIEVED else PROFILES
         return f"SELECT {COLUMNS.get(name, '*')} FROM {event_scan.parquet([str(self.folder / f'{file}.parquet')])}"
 
     def events(self, columns: Sequence[str]) -> str:
-        """What a table still needs of the events that were read, as a query."""
+        """Writes the query of what a table still needs of the events that were read."""
         goals, profiles = (str(self.folder / name) for name in (f"{GOALS}/*.parquet", f"{PROFILES}.parquet"))
         return (
             f"SELECT {_as(columns, GOAL)} FROM {event_scan.parquet([goals])}"
@@ -118,7 +120,7 @@ class Making:
 
 
 class Keeper:
-    """The kept tables of one experiment, completed by what has happened since; for one reading.
+    """The cache of one experiment's tables, completed by what has happened since; for one reading.
 
     Args:
         session: where the reading makes its tables.
@@ -132,14 +134,14 @@ class Keeper:
         self,
         session: duckdb.DuckDBPyConnection,
         connection: sa.Connection,
-        named: Mapping[str, Any],
+        parameters: Mapping[str, Any],
         goals: Mapping[str, Sequence[Any]],
         columns: Mapping[str, Sequence[str]],
     ) -> None:
         self._session, self._connection = session, connection
         self._goals, self._columns = goals, columns
         texts = [*WANTED, *WANTED.values(), *(definitions.TABLES[name] for name in (*OF_EVENTS, *OF_SHOWN))]
-        self._named = definitions.arguments(named, *texts)
+        self._named = definitions.arguments(parameters, *texts)
         self._name = _digest(texts, columns, self._named, goals)
         self._making: Making | None = None
 
@@ -183,18 +185,18 @@ class Keeper:
         text = "SELECT * FROM fresh"
         if making is not None:
             event_scan.run(session, "CREATE TEMP TABLE touched AS SELECT DISTINCT unit FROM fresh")
-            theirs = f"SELECT * FROM ({making.events(self._columns['events'])}) WHERE unit IN (SELECT unit FROM touched)"
-            self._run(session, f"CREATE TEMP TABLE theirs AS {theirs}")
+            earlier = f"SELECT * FROM ({making.events(self._columns['events'])}) WHERE unit IN (SELECT unit FROM touched)"
+            self._run(session, f"CREATE TEMP TABLE theirs AS {earlier}")
             text += " UNION ALL SELECT * FROM theirs"
         self._make_fresh(session, "met", {"events": text})
         self._make_fresh(session, "achieved", {"events": text, "met": "SELECT * FROM fresh_met"})
-        given = {name: f"SELECT * FROM fresh_{name}" for name in ("met", "achieved")}
-        self._make_fresh(session, "done", given)
+        sources = {name: f"SELECT * FROM fresh_{name}" for name in ("met", "achieved")}
+        self._make_fresh(session, "done", sources)
         for table in OF_EVENTS:
             self._add_others(session, table, making)
 
     def _complete_shown(self, session: duckdb.DuckDBPyConnection, making: Making | None) -> None:
-        """The same of the exposures in ``shown``: a unit's first is one of them, or was kept as its first."""
+        """Makes the tables of the exposures in ``shown``: a unit's first is one of them, or was kept as its first."""
         self._make_fresh(session, "contexts", {"met": "SELECT * FROM fresh_met"})
         contexts = "SELECT * FROM fresh_contexts"
         if making is not None:
@@ -204,13 +206,13 @@ class Keeper:
         self._add_others(session, "profiles", making)
         event_scan.run(session, f"CREATE TEMP VIEW contexts AS SELECT {COLUMNS['contexts']} FROM profiles")
 
-    def _make_fresh(self, session: duckdb.DuckDBPyConnection, table: str, given: Mapping[str, str]) -> None:
-        """A table of the units that something has happened to, by its definition, from what it is to read instead."""
-        parts = ", ".join(f"{name} AS ({text})" for name, text in given.items())
+    def _make_fresh(self, session: duckdb.DuckDBPyConnection, table: str, sources: Mapping[str, str]) -> None:
+        """Makes a table of the units that something has happened to, by its definition, from other sources than its own."""
+        parts = ", ".join(f"{name} AS ({text})" for name, text in sources.items())
         self._run(session, f"CREATE TEMP TABLE fresh_{table} AS WITH {parts} {definitions.TABLES[table]}")
 
     def _add_others(self, session: duckdb.DuckDBPyConnection, table: str, making: Making | None) -> None:
-        """The whole table: with the units to which nothing has happened."""
+        """Completes a table with the units to which nothing has happened."""
         text = f"SELECT * FROM fresh_{table}"
         if making is not None:
             text += f" UNION ALL {making.table(table)} WHERE unit NOT IN (SELECT unit FROM touched)"
@@ -218,17 +220,17 @@ class Keeper:
         event_scan.run(session, f"CREATE TEMP {kind} {table} AS {text}")
 
     def _current(self, lake: Lake, folder: Path, seal: seals.Seal) -> Making | None:
-        """What is kept of a version of the lake, made now where it is not."""
+        """Finds what is kept of a version of the lake, or makes it."""
         generation = folder / str(seals.rewritten(self._connection, seal))
         if not is_newest(generation):
             return None
         files = frozenset(lake.files(seal.version))
-        found = _makings(generation, self._name)
-        for making in found:
+        makings = _makings(generation, self._name)
+        for making in makings:
             if making.files == files:
                 return making
-        last = max((m for m in found if m.files < files), key=lambda m: len(m.files), default=None)
-        return self._keep(generation, last, files)
+        older = (making for making in makings if making.files < files)
+        return self._keep(generation, max(older, key=lambda making: len(making.files), default=None), files)
 
     def _keep(self, generation: Path, before: Making | None, files: frozenset[str]) -> Making | None:
         """Makes the tables of these files, of which ``before`` holds some, and writes them down."""
@@ -259,29 +261,29 @@ class Keeper:
             OSError: they cannot be written.
             StoreError: the lake cannot be read.
         """
-        sealed = event_scan.parquet(added)
+        source = event_scan.parquet(added)
         goals = place / GOALS
         goals.mkdir()
         if before is not None:
             for number, part in enumerate(sorted((before.folder / GOALS).iterdir())):
                 _link(part, goals / f"{number}.parquet")
         columns = self._columns["events"]
-        fresh = " UNION ALL ".join(
-            f"SELECT {_as(columns, GOAL if whose == definitions.OF_SITE else {})} FROM {sealed}"
-            f" WHERE {whose} AND {definitions.HUMAN} AND {what}"
-            for whose, what in WANTED.items()
+        fresh_events = " UNION ALL ".join(
+            f"SELECT {_as(columns, GOAL if owner == definitions.OF_SITE else {})} FROM {source}"
+            f" WHERE {owner} AND {definitions.HUMAN} AND {condition}"
+            for owner, condition in WANTED.items()
         )
         with event_scan.opened(self._connection) as session:
             event_scan.give(session, "goals", **self._goals)
-            self._run(session, f"CREATE TEMP TABLE fresh AS {fresh}")
+            self._run(session, f"CREATE TEMP TABLE fresh AS {fresh_events}")
             self._complete_events(session, before)
-            stay = [name for name in columns if name not in GOAL]
-            new = f"SELECT {', '.join(stay)} FROM fresh WHERE type <> '{EXPOSURE}'"
-            self._run(session, _copy(new, goals / f"{len(list(goals.iterdir()))}.parquet"))
+            stored_columns = [name for name in columns if name not in GOAL]
+            goal_events = f"SELECT {', '.join(stored_columns)} FROM fresh WHERE type <> '{EXPOSURE}'"
+            self._run(session, _copy(goal_events, goals / f"{len(list(goals.iterdir()))}.parquet"))
             self._run(session, _copy(f"SELECT * FROM {ACHIEVED}", place / f"{ACHIEVED}.parquet"))
             self._run(session, "DROP TABLE fresh")  # much, and done with
-            shown = f"SELECT {', '.join(self._columns['shown'])} FROM {sealed}"
-            self._run(session, f"CREATE TEMP VIEW shown AS {shown}")
+            exposures = f"SELECT {', '.join(self._columns['shown'])} FROM {source}"
+            self._run(session, f"CREATE TEMP VIEW shown AS {exposures}")
             self._complete_shown(session, before)
             self._run(session, _copy(f"SELECT * FROM {PROFILES}", place / f"{PROFILES}.parquet"))
 
@@ -289,16 +291,16 @@ class Keeper:
         event_scan.run(session, sql, definitions.arguments(self._named, sql))
 
 
-def _link(file: Path, to: Path) -> None:
-    """The same file in another folder, where the file system can; a copy where not."""
+def _link(file: Path, target: Path) -> None:
+    """Puts a file into another folder without copying, where the file system can."""
     try:
-        os.link(file, to)
+        os.link(file, target)
     except OSError:
-        shutil.copyfile(file, to)
+        shutil.copyfile(file, target)
 
 
 def _as(columns: Sequence[str], instead: Mapping[str, str]) -> str:
-    """Columns as a query selects them, some made of others."""
+    """Writes columns as a query selects them, some made of others."""
     return ", ".join(f"{instead.get(name, name)} AS {name}" for name in columns)
 
 
@@ -307,22 +309,22 @@ def _copy(rows: str, file: Path) -> str:
 
 
 def _makings(generation: Path, name: str) -> list[Making]:
-    found = []
+    makings = []
     for folder in generation.glob(f"{name}-*"):
         with suppress(OSError, ValueError):  # it is being deleted
             files = json.loads((folder / FILES).read_text(encoding="utf-8"))
-            found.append(Making(folder, frozenset(files)))
-    return found
+            makings.append(Making(folder, frozenset(files)))
+    return makings
 
 
 def _tidy(generation: Path, name: str) -> None:
     """Deletes older makings of an experiment, those that nobody has looked at for long, and what was never finished."""
-    found = sorted(((f.stat().st_mtime, f) for f in generation.iterdir()), reverse=True)
-    own = [folder for _, folder in found if folder.name.startswith(f"{name}-")]
-    for made_at, folder in found:
-        if folder in own[LATEST:] or made_at < found[0][0] - UNUSED_SECONDS:
+    by_age = sorted(((entry.stat().st_mtime, entry) for entry in generation.iterdir()), reverse=True)
+    of_experiment = [folder for _, folder in by_age if folder.name.startswith(f"{name}-")]
+    for made_at, folder in by_age:
+        if folder in of_experiment[LATEST:] or made_at < by_age[0][0] - UNUSED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _digest(*said: Any) -> str:
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:32]
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

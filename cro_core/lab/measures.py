@@ -138,8 +138,8 @@ def power(
         progress: shows how far it is.
     """
     best = int(np.argmax(scenario.uplifts))
-    level = scenario.plan.alpha / len(scenario.uplifts)
-    fixed_size = fixed or scenario.variants * sample_size(scenario.base_rate, scenario.plan.mde, alpha=level)
+    alpha = scenario.plan.alpha / len(scenario.uplifts)
+    fixed_size = fixed or scenario.variants * sample_size(scenario.base_rate, scenario.plan.mde, alpha=alpha)
     runs = _batches(scenario, programmes, rng, progress)
     winner = np.concatenate([run.winner for run in runs])
     control = np.concatenate([run.control_won for run in runs])

@@ -28,7 +28,7 @@ from cro_core.statistics.arrays import Floats
 from cro_core.statistics.shrinkage import shrink
 
 _Scoring = Callable[[Sequence[Cell]], tuple[Floats, float]]
-"""Computes what a block tells of its arms: their scores, and the information of one unit."""
+"""Computes what a block tells of its cells: their scores, and the information of one unit."""
 
 Tier = Literal["above", "not told apart", "below"]
 
@@ -107,7 +107,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class _Arm:
+class _AssetCell:
     """One variant on one day of one experiment."""
 
     asset: tuple[str, str]
@@ -134,7 +134,7 @@ def rank(
     """
     tested = [appearance for appearance in appearances if _has_visitors(appearance)]
     blocks = [block for appearance in tested for block in _blocks(appearance)]
-    names = sorted({arm.asset for block in blocks for arm in block})
+    names = sorted({entry.asset for block in blocks for entry in block})
     tried = [name for kind, name in names if kind == ""]
     untried = tuple(sorted(set(site_assets) - set(tried)))
     if not tried:
@@ -193,26 +193,26 @@ def _counts(asset: str, appearances: Sequence[Appearance]) -> _Counts:
     )
 
 
-def _blocks(appearance: Appearance) -> Iterator[list[_Arm]]:
+def _blocks(appearance: Appearance) -> Iterator[list[_AssetCell]]:
     """The days of an experiment: only what happened on one day of one experiment is compared."""
-    days: dict[int, list[_Arm]] = defaultdict(list)
+    days: dict[int, list[_AssetCell]] = defaultdict(list)
     for cell in appearance.cells:
         if cell.units:
             asset = appearance.assets.get(cell.variant)
-            arm = ("", asset) if asset else (appearance.experiment_id, cell.variant)
-            days[cell.epoch].append(_Arm(arm, cell))
+            name = ("", asset) if asset else (appearance.experiment_id, cell.variant)
+            days[cell.epoch].append(_AssetCell(name, cell))
     yield from days.values()
 
 
 def _summed(
-    blocks: Sequence[Sequence[_Arm]], index: dict[tuple[str, str], int], scoring: _Scoring
+    blocks: Sequence[Sequence[_AssetCell]], index: dict[tuple[str, str], int], scoring: _Scoring
 ) -> tuple[Floats, Floats]:
     """Adds scores and information of the effects up over the blocks."""
     scores, information = np.zeros(len(index)), np.zeros((len(index), len(index)))
     for block in blocks:
-        places = [index[arm.asset] for arm in block]
-        score, unit = scoring([arm.cell for arm in block])
-        n = np.array([float(arm.cell.units) for arm in block])
+        places = [index[entry.asset] for entry in block]
+        score, unit = scoring([entry.cell for entry in block])
+        n = np.array([float(entry.cell.units) for entry in block])
         np.add.at(scores, places, score)
         np.add.at(information, np.ix_(places, places), unit * (np.diag(n) - np.outer(n, n) / n.sum()))
     return scores, information

@@ -230,11 +230,11 @@ def outlook(question: Question, *, weeks: Sequence[int] = WEEKS) -> Outlook:
     rate, uplift, days = _given(question)
     traffic = question.traffic.value
     sized = _sized(question, rate, uplift, days, traffic)
-    level = question.alpha / (question.variants - 1)
+    alpha = question.alpha / (question.variants - 1)
     answer = Outlook(
         question=question,
         verdict=UNKNOWN if traffic is None else CANNOT_TELL if sized.underpowered else ENOUGH,
-        one_look_units_per_variant=sample_size(rate, uplift, alpha=level, power=question.power),
+        one_look_units_per_variant=sample_size(rate, uplift, alpha=alpha, power=question.power),
         inflation=_inflation(question),
         units_per_variant=sized.units_per_variant,
         units=sized.units,
@@ -316,15 +316,15 @@ def _with_sample(answer: Outlook, expected: float) -> Outlook:
     """Changes the outlook to what that many visitors over all variants can tell."""
     question = answer.question
     rate, uplift, _ = _given(question)
-    level = question.alpha / (question.variants - 1)
+    alpha = question.alpha / (question.variants - 1)
     reached = min(expected, answer.units) / question.variants / answer.inflation
     if reached <= 0:
         return replace(answer, verdict=UNKNOWN, attainable_uplift=None, found=None)
     return replace(
         answer,
         verdict=ENOUGH if expected >= answer.units else CANNOT_TELL,
-        attainable_uplift=_number(attainable_uplift(rate, reached, alpha=level, power=question.power)),
-        found=power_of(rate, uplift, reached, alpha=level),
+        attainable_uplift=_number(attainable_uplift(rate, reached, alpha=alpha, power=question.power)),
+        found=power_of(rate, uplift, reached, alpha=alpha),
     )
 
 

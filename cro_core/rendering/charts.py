@@ -14,27 +14,27 @@ SLICES = 12
 
 
 def rates(units: pd.DataFrame, by: str, title: str) -> Block:
-    """Share of converted units in each slice with its 95 % Wilson interval, largest slices first.
+    """Plots the share of converted units in each slice with its 95 % Wilson interval, largest slices first.
 
     Args:
         units: one row per unit with ``converted`` (bool) and the column ``by``.
         by: the column to slice by; units without a value are left out.
         title: what the plot shows.
     """
-    counted = (
+    counts = (
         units.groupby(by, observed=True)["converted"]
         .agg(["size", "sum"])
         .sort_values("size", ascending=False)
     )
     lines = [
-        _line(str(name), int(row["size"]), int(row["sum"])) for name, row in counted.head(SLICES).iterrows()
+        _line(str(name), int(row["size"]), int(row["sum"])) for name, row in counts.head(SLICES).iterrows()
     ]
-    said = "\n".join(f"{line.label} {words.percent(line.estimate)}" for line in lines)
+    values = "\n".join(f"{line.label} {words.percent(line.estimate)}" for line in lines)
     if not lines:
         return Block(paragraph("Nobody is counted yet.", cls="cro-quiet"), "Nobody is counted yet.")
     return Block(
-        Html(paragraph(title, cls="cro-plot-title") + plots.rates(lines, f"{title}: {said}")),
-        f"{title}\n{said}",
+        Html(paragraph(title, cls="cro-plot-title") + plots.rates(lines, f"{title}: {values}")),
+        f"{title}\n{values}",
     )
 
 

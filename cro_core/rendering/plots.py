@@ -20,9 +20,9 @@ ROW = 40
 TICK = 44
 """Width of the longest label of an axis, such as ``+100 %``."""
 LABEL, LINE = 115, 15
-"""Width of a mark's label, height of a line of text."""
+"""Width of a mark's label, and height of a line of text."""
 COLOURS = ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#aa4499")
-"""The control's grey, then colours that stay distinct for colour-blind readers."""
+"""Colours of the lines: the control's grey, then some that stay distinct for colour-blind readers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line across a plot, with what it means."""
+    """A line across a plot, with its label."""
 
     at: float
     kind: str
@@ -47,28 +47,28 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """From values to places on the page."""
+    """A scale turns values into places on the page."""
 
     low: float
     high: float
 
     def __call__(self, value: float) -> float:
-        """The place of a value; values beyond the ends stay at the ends."""
+        """Returns the place of a value; values beyond the ends stay at the ends."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return LEFT + share * (RIGHT - LEFT)
 
     def ticks(self) -> list[float]:
-        """Three to six round values."""
+        """Chooses three to six round values."""
         rough = (self.high - self.low) / 4
         power = 10 ** math.floor(math.log10(rough))
-        step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+        step = next(multiple * power for multiple in (1, 2, 2.5, 5, 10) if multiple * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
-        return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def rates(ranges: Sequence[Range], title: str) -> Html:
-    """Conversion rates with their intervals, one line for each variant."""
-    values = [v for r in ranges for v in (r.estimate, r.low, r.high) if v is not None]
+    """Draws conversion rates with their intervals, one line for each variant."""
+    values = [v for line in ranges for v in (line.estimate, line.low, line.high) if v is not None]
     if not values:
         return Html("")
     scale = _scale(values, floor=0.0)
@@ -76,8 +76,8 @@ def rates(ranges: Sequence[Range], title: str) -> Html:
 
 
 def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) -> Html:
-    """Uplifts over the control with their intervals; a line at no difference, a dashed one at the target."""
-    values = [v for r in ranges for v in (r.estimate, r.low, r.high) if v is not None]
+    """Draws uplifts over the control with their intervals; a line at no difference, a dashed one at the target."""
+    values = [v for line in ranges for v in (line.estimate, line.low, line.high) if v is not None]
     if not values:
         return Html("")
     marks = [Mark(0.0, "cro-zero", "no difference")]
@@ -88,14 +88,14 @@ def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) ->
 
 
 def progress(share: float, title: str) -> Html:
-    """A bar that is filled to ``share``."""
+    """Draws a bar that is filled to ``share``."""
     filled = max(0.0, min(1.0, share)) * WIDTH
     track = _rect(0, 4, WIDTH, 12, "cro-track", "#e7e5e4")
     return _svg(track + _rect(0, 4, filled, 12, "cro-c1", COLOURS[1]), 20, title)
 
 
 def threshold(value: float, critical: float, title: str) -> Html:
-    """A value on its way to the line that decides."""
+    """Draws a value on its way to the line that decides."""
     unit = WIDTH / (max(value, critical) * 1.15)
     x = critical * unit
     body = _rect(0, 20, WIDTH, 12, "cro-track", "#e7e5e4") + _rect(
@@ -108,7 +108,7 @@ def threshold(value: float, critical: float, title: str) -> Html:
 
 
 def step(start: float, size: float, whole: float, kind: str) -> Html:
-    """One step of a waterfall: a bar of ``size`` that begins at ``start``, on a line that is ``whole`` long.
+    """Draws a step of a waterfall: a bar of ``size`` that begins at ``start``, on a line that is ``whole`` long.
 
     It repeats the number that stands beside it, so it is hidden from those who listen to a page.
 
@@ -135,13 +135,16 @@ def _ranges(
     top = max(heights, default=-7) + 7
     height = top + len(ranges) * ROW + 22
     body = "".join(
-        _text(scale(m.at), y, m.label, _anchor(scale(m.at))) for m, y in zip(marks, heights, strict=True)
+        _text(scale(mark.at), y, mark.label, _anchor(scale(mark.at)))
+        for mark, y in zip(marks, heights, strict=True)
     )
-    for index, r in enumerate(ranges):
+    for index, line in enumerate(ranges):
         begin = top + index * ROW
         # Not through the label: a line behind a word makes neither readable.
-        body += "".join(_line(scale(m.at), begin + 19, scale(m.at), begin + ROW - 3, m.kind) for m in marks)
-        body += _range(r, scale, begin, say(r.estimate))
+        body += "".join(
+            _line(scale(mark.at), begin + 19, scale(mark.at), begin + ROW - 3, mark.kind) for mark in marks
+        )
+        body += _range(line, scale, begin, say(line.estimate))
     for tick in scale.ticks():
         x = scale(tick)
         body += _line(x, height - 22, x, height - 18, "cro-axis")
@@ -150,16 +153,18 @@ def _ranges(
     return _svg(body, height, title)
 
 
-def _range(r: Range, scale: Scale, top: float, said: str) -> str:
+def _range(line: Range, scale: Scale, top: float, text: str) -> str:
     y = top + 26
-    colour = COLOURS[r.colour % len(COLOURS)]
-    body = _text(0, top + 14, _short(r.label), "start", "cro-label")
-    body += _text(WIDTH, top + 14, said, "end", "cro-label")
-    if r.low is not None and r.high is not None:
-        body += _line(scale(r.low), y, scale(r.high), y, f"cro-s{r.colour % len(COLOURS)}", colour, 5)
-    if r.estimate is not None:
-        kind = f"cro-c{r.colour % len(COLOURS)}"
-        body += f'<circle class="{kind}" cx="{scale(r.estimate):.1f}" cy="{y}" r="6" fill="{colour}"/>'
+    colour = COLOURS[line.colour % len(COLOURS)]
+    body = _text(0, top + 14, _short(line.label), "start", "cro-label")
+    body += _text(WIDTH, top + 14, text, "end", "cro-label")
+    if line.low is not None and line.high is not None:
+        body += _line(
+            scale(line.low), y, scale(line.high), y, f"cro-s{line.colour % len(COLOURS)}", colour, 5
+        )
+    if line.estimate is not None:
+        kind = f"cro-c{line.colour % len(COLOURS)}"
+        body += f'<circle class="{kind}" cx="{scale(line.estimate):.1f}" cy="{y}" r="6" fill="{colour}"/>'
     return body
 
 
@@ -171,7 +176,7 @@ def _scale(values: Sequence[float], floor: float | None = None) -> Scale:
 
 
 def _heights(marks: Sequence[Mark], scale: Scale) -> list[int]:
-    """Where the labels stand; one that would touch the label before it goes a line lower."""
+    """Chooses where the labels stand; one that would touch the label before it goes a line lower."""
     places = [scale(mark.at) for mark in marks]
     close = [False, *(abs(after - before) < LABEL for before, after in pairwise(places))]
     return [11 + LINE * low for low in close[: len(places)]]
@@ -192,9 +197,9 @@ def _short(label: str) -> str:
 
 
 def _svg(body: str, height: float, title: str = "") -> Html:
-    seen = f'role="img" aria-label="{safe(title)}"' if title else 'aria-hidden="true"'
+    role = f'role="img" aria-label="{safe(title)}"' if title else 'aria-hidden="true"'
     return Html(
-        f'<svg class="cro-plot" viewBox="0 0 {WIDTH} {height:g}" {seen} font-family="system-ui, sans-serif" '
+        f'<svg class="cro-plot" viewBox="0 0 {WIDTH} {height:g}" {role} font-family="system-ui, sans-serif" '
         f'font-size="12" fill="currentColor">{tag("title", title) if title else ""}{body}</svg>'
     )
 

@@ -1,4 +1,4 @@
-"""What a training of the prediction model came to, as blocks for its notebook.
+"""The blocks of the training notebook: what a training of the prediction model came to.
 
 Each takes the result as ``TrainingResult.as_dict`` gives it.
 """
@@ -34,23 +34,23 @@ FEATURES = {
 
 
 def summary(result: Mapping[str, Any]) -> Block:
-    """Whether the model may be believed, and what it rests on."""
+    """Says whether the model may be believed, and what it rests on."""
     label, tone = STATUS[result["status"]]
-    left = [
+    left_out = [
         f"{words.some(number, 'finished test')} {LEFT_OUT[reason]}"
         for reason, number in result["left_out"].items()
         if number
     ]
     learned = f"Learned from {words.some(result['examples'], 'version')} of {words.some(result['experiments'], 'test')}."
-    skipped = join([paragraph("Not learned from:"), bullets(left)]) if left else ""
+    skipped = join([paragraph("Not learned from:"), bullets(left_out)]) if left_out else ""
     body = card(
         paragraph(badge(label, tone)), paragraph(result["text"]), paragraph(learned), skipped, tone=tone
     )
-    return Block(body, "\n".join([f"{label}. {result['text']}", learned, *left]))
+    return Block(body, "\n".join([f"{label}. {result['text']}", learned, *left_out]))
 
 
 def score(result: Mapping[str, Any]) -> Block:
-    """Accuracy beside the baseline, as two bars."""
+    """Shows accuracy beside the baseline, as two bars."""
     accuracy, baseline = result["accuracy"], result["baseline"]
     if accuracy is None or baseline is None:
         return _nothing("Nothing was scored: there is too little history.")
@@ -61,24 +61,24 @@ def score(result: Mapping[str, Any]) -> Block:
 
 
 def rules(result: Mapping[str, Any]) -> Block:
-    """The rules with their support, and what mattered most."""
+    """Lists the rules with their support, and what mattered most."""
     if not result["rules"]:
         return _nothing("No rules: a model that is no better than guessing has none to give.")
     rows = [
         (
-            r["text"],
-            words.share(r["better"] / r["examples"]),
-            words.count(r["examples"]),
-            words.count(r["experiments"]),
+            rule["text"],
+            words.share(rule["better"] / rule["examples"]),
+            words.count(rule["examples"]),
+            words.count(rule["experiments"]),
         )
-        for r in result["rules"]
+        for rule in result["rules"]
     ]
     learned = table(
         "What did better, the best supported first", ("Rule", "Did better", "Versions", "Tests"), rows
     )
     weights = [(FEATURES[name], words.share(share)) for name, share in result["importance"].items()]
     mattered = table("What the answers hang on", ("Feature", "Share"), weights)
-    return Block(join([learned, mattered]), "\n".join(r["text"] for r in result["rules"]))
+    return Block(join([learned, mattered]), "\n".join(rule["text"] for rule in result["rules"]))
 
 
 def _bar(label: str, share: float) -> str:

@@ -1,4 +1,4 @@
-"""Widgets of the dashboard."""
+"""The widgets of the dashboard: a choice of experiments above the report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cro_core.reporting.values import Report
 
 
 def tests(report: Report) -> VBox:
-    """A choice of one experiment, or all, above what the report says of it.
+    """Makes a choice of one experiment, or all, above what the report says of it.
 
     ``ipywidgets.interact`` is not used on purpose: it shows its result through an Output widget, which makes
     the client that runs the notebook answer the kernel in the middle of a cell; one page in ten hung there.

@@ -1,4 +1,4 @@
-"""Opening the store: SQLite in WAL mode, or PostgreSQL, brought to the current schema by migrations."""
+"""Opens the store: SQLite in WAL mode, or PostgreSQL, brought to the current schema by migrations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UPGRADE_LOCK = 0x63726F
 """Number of the PostgreSQL advisory lock that one upgrade at a time holds."""
 
 SEAL_LOCK = UPGRADE_LOCK + 1
-"""Number of the one that keeps sealed days from moving while events are written."""
+"""Number of the PostgreSQL advisory lock that keeps sealed days from moving while events are written."""
 
 
 Row = tuple[Any, ...]
@@ -47,21 +47,21 @@ class Database:
         Raises:
             StoreError: it cannot be opened, or its schema is of another version.
         """
-        shown = _shown(url)
+        safe_url = _without_password(url)
         try:
             self.engine = _engine(url).execution_options(lake=lake)
             with self._closed_on_failure():
                 self._upgrade()
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
-            raise StoreError(f"the store {shown} cannot be opened: {error.__cause__ or error}") from None
+            raise StoreError(f"the store {safe_url} cannot be opened: {error.__cause__ or error}") from None
         except ImportError as error:
             raise StoreError(
-                f"the store {shown} cannot be opened ({error}): install the extra `cro-intelligence[postgres]`"
+                f"the store {safe_url} cannot be opened ({error}): install the extra `cro-intelligence[postgres]`"
             ) from None
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A connection on one snapshot; never writes."""
+        """Opens a connection on one snapshot; never writes."""
         with self.engine.connect() as connection:
             if (
                 connection.dialect.name == "postgresql"
@@ -71,7 +71,7 @@ class Database:
 
     @contextmanager
     def write(self, patience: float = BUSY_SECONDS) -> Iterator[sa.Connection]:
-        """One transaction, committed durably when the block ends and undone if it raises.
+        """Opens one transaction, committed durably when the block ends and undone if it raises.
 
         Args:
             patience: seconds that it may wait for another writer.
@@ -133,12 +133,12 @@ class Database:
             raise
 
     def _upgrade(self) -> None:
-        found = self._revision()
-        if found == HEAD:
+        revision = self._revision()
+        if revision == HEAD:
             return
-        if found is not None and found > HEAD:
+        if revision is not None and revision > HEAD:
             raise StoreError(
-                f"the store has schema {found}, newer than {HEAD}: use the version of this package that wrote it"
+                f"the store has schema {revision}, newer than {HEAD}: use the version of this package that wrote it"
             )
         from alembic import command  # slow to import, and needed once in a store's life
         from alembic.config import Config
@@ -154,7 +154,7 @@ class Database:
                 command.upgrade(config, "head")
         except CommandError as error:
             raise StoreError(
-                f"the store has schema {found}, which leads to no newer one here ({error}): "
+                f"the store has schema {revision}, which leads to no newer one here ({error}): "
                 "restore a backup, or use the version of this package that wrote it"
             ) from None
 
@@ -162,18 +162,18 @@ class Database:
         with self.read() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 return None
-            found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
-            return found
+            revision: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return revision
 
 
 def lake_of(connection: sa.Connection) -> Lake | None:
-    """The lake that belongs to this connection's store."""
-    found: Lake | None = connection.get_execution_options().get("lake")
-    return found
+    """Returns the lake that belongs to this connection's store."""
+    lake: Lake | None = connection.get_execution_options().get("lake")
+    return lake
 
 
 def hold_sealed_days(connection: sa.Connection, *, exclusive: bool) -> None:
-    """Until the transaction ends, no day moves from the database to the lake but (``exclusive``) by ourselves.
+    """Keeps days from moving from the database to the lake, but by ourselves (``exclusive``), until the transaction ends.
 
     Else a writer could look for an id in the lake before, and in the database after it moved, and find it in
     neither. SQLite has one writer at a time anyway.
@@ -183,8 +183,8 @@ def hold_sealed_days(connection: sa.Connection, *, exclusive: bool) -> None:
         connection.execute(sa.select(lock(SEAL_LOCK)))
 
 
-def _shown(url: str) -> str:
-    """The URL without its password.
+def _without_password(url: str) -> str:
+    """Writes the URL without its password.
 
     Raises:
         StoreError: it is no URL of SQLite or PostgreSQL.
@@ -246,8 +246,8 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) 
     """
     (key,) = table.primary_key.columns
     place = list(table.columns).index(key)
-    there = known(connection, key, [row[place] for row in rows])
-    new = [row for row in rows if row[place] not in there]
+    stored = stored_values(connection, key, [row[place] for row in rows])
+    new = [row for row in rows if row[place] not in stored]
     if connection.dialect.name == "sqlite":  # whose only writer we are
         _insert_many(connection, table, new)
         return {row[place] for row in new}
@@ -255,17 +255,17 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[Row]) 
     return set(inserted.scalars()) if inserted else set()
 
 
-def known(connection: sa.Connection, column: sa.Column[Any], values: Sequence[str]) -> set[str]:
-    """Those of the values that a text column holds."""
+def stored_values(connection: sa.Connection, column: sa.Column[Any], values: Sequence[str]) -> set[str]:
+    """Finds those of the values that a text column holds."""
     if not values:
         return set()
     if connection.dialect.name == "sqlite":
         sql = f"SELECT value FROM json_each(?) WHERE value IN (SELECT {column.name} FROM {column.table.name})"  # noqa: S608  names of the schema
-        found = connection.exec_driver_sql(sql, (json.dumps(values),))
+        result = connection.exec_driver_sql(sql, (json.dumps(values),))
     else:
         sql = f"SELECT {column.name} FROM {column.table.name} WHERE {column.name} = ANY(%s)"  # noqa: S608  names of the schema
-        found = connection.exec_driver_sql(sql, (list(values),))
-    return set(found.scalars())
+        result = connection.exec_driver_sql(sql, (list(values),))
+    return set(result.scalars())
 
 
 def keep_earliest(
@@ -280,8 +280,10 @@ def keep_earliest(
         order: columns that say what is earlier, the first that differs deciding.
     """
     keys = [column.name for column in table.primary_key.columns]
-    changed = ", ".join(f"{c.name} = excluded.{c.name}" for c in table.columns if not c.primary_key)
-    new, old = (", ".join(f"{whose}.{name}" for name in order) for whose in ("excluded", table.name))
+    changed = ", ".join(
+        f"{column.name} = excluded.{column.name}" for column in table.columns if not column.primary_key
+    )
+    new, old = (", ".join(f"{owner}.{name}" for name in order) for owner in ("excluded", table.name))
     conflict = f"ON CONFLICT ({', '.join(keys)}) DO UPDATE SET {changed} WHERE ({new}) < ({old})"
     _insert_many(connection, table, rows, conflict)
 
@@ -289,14 +291,14 @@ def keep_earliest(
 def _insert_many(
     connection: sa.Connection, table: sa.Table, rows: Sequence[Row], ending: str = ""
 ) -> sa.CursorResult[Any] | None:
-    """The driver's own way for many rows: several times as fast as the statements that SQLAlchemy builds."""
+    """Inserts many rows in the driver's own way: several times as fast as the statements that SQLAlchemy builds."""
     if not rows:
         return None
     columns = list(table.columns)
     keys = [columns.index(column) for column in table.primary_key.columns]
     # Writers that take rows in one order wait for each other, but never in a circle.
     ordered = sorted(rows, key=itemgetter(*keys))
-    head = f"INSERT INTO {table.name} ({', '.join(c.name for c in columns)})"
+    head = f"INSERT INTO {table.name} ({', '.join(column.name for column in columns)})"
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(columns))
         return connection.exec_driver_sql(f"{head} VALUES ({marks}) {ending}", ordered)
@@ -311,7 +313,7 @@ def add_counts(connection: sa.Connection, counts: dict[tuple[str, str], int]) ->
     if not counts:
         return
     adding = "ON CONFLICT (experiment_id, outcome) DO UPDATE SET count = receipts.count + excluded.count"
-    _insert_many(connection, schema.receipts, [(*key, n) for key, n in counts.items()], adding)
+    _insert_many(connection, schema.receipts, [(*key, count) for key, count in counts.items()], adding)
 
 
 def count_up(connection: sa.Connection, key: str) -> None:
@@ -322,6 +324,6 @@ def count_up(connection: sa.Connection, key: str) -> None:
 
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """The dialect's own INSERT, which knows ON CONFLICT."""
+    """Makes the dialect's own INSERT, which knows ON CONFLICT."""
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
     return dialect.insert(table)

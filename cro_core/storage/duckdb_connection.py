@@ -1,4 +1,4 @@
-"""Starting a DuckDB of our own: in memory, with bounds, and able to read the lake wherever it lies.
+"""Starts a DuckDB of our own: in memory, with bounds, and able to read the lake wherever it lies.
 
 A lake in an object store is written by one library (deltalake) and read by another (DuckDB). Where the store is, both
 learn here from the same variables of the environment, so that they never speak to two stores.
@@ -23,29 +23,29 @@ THREADS = 4
 """Most threads of a query: a look is short, and the machine serves visitors meanwhile."""
 
 EXTENSIONS = ("httpfs", "aws")
-"""What DuckDB needs to read an object store: the second knows the chain of credentials."""
+"""Extensions that DuckDB needs to read an object store: the second knows the chain of credentials."""
 
 FEW_ROWS = 64
-"""Of so many rows, such as epochs, each is compared with each unit: five times as fast as sorting all units."""
+"""Of so many rows, such as epochs, DuckDB compares each with each unit: five times as fast as sorting all units."""
 
 ENDPOINTS = ("aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint", "endpoint_url", "endpoint")
 """Variables that name the store, the first one counts: deltalake hears each of them, in whatever case."""
 
 YES = frozenset({"1", "true", "on", "yes", "y"})
-"""What deltalake takes for yes."""
+"""Values of a variable that deltalake takes for yes."""
 
 PATIENCE = {"connect_timeout": "5s", "timeout": "30s", "max_retries": "6", "retry_timeout": "30s"}
-"""What deltalake may wait for an answer: half a minute when nobody answers, not the three that it would wait."""
+"""Time that deltalake may wait for an answer: half a minute when nobody answers, not the three that it would wait."""
 
 HTTP = {"http_timeout": 8, "http_retries": 2}
-"""The same for DuckDB: seconds, and how often it tries again."""
+"""Seconds that DuckDB may wait for an answer of the object store, and how often it tries again."""
 
 COPIED = ("s3_access_key_id", "s3_secret_access_key", "s3_session_token")
 """Settings into which ``httpfs`` copies credentials of the environment, where each query could read them."""
 
 
 def started(*, memory: str, spill: str, remote: bool) -> duckdb.DuckDBPyConnection:
-    """A new one.
+    """Starts a new DuckDB in memory.
 
     Args:
         memory: what it holds at most, like ``1GB``; beyond that it uses temporary files.
@@ -77,7 +77,7 @@ def started(*, memory: str, spill: str, remote: bool) -> duckdb.DuckDBPyConnecti
 
 
 def secret_options(environ: Mapping[str, str]) -> dict[str, str]:
-    """What DuckDB's secret says of the object store, beside the credentials; values as SQL writes them.
+    """Makes the options of DuckDB's secret for the object store, beside the credentials; values as SQL writes them.
 
     Args:
         environ: variables such as AWS_ENDPOINT_URL, AWS_ALLOW_HTTP and AWS_REGION, as deltalake takes them.
@@ -85,25 +85,25 @@ def secret_options(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         StoreError: the endpoint is no address, or is not encrypted and AWS_ALLOW_HTTP does not allow that.
     """
-    said = _said(environ)
-    region = said.get("aws_region") or said.get("region") or said.get("aws_default_region")
+    variables = _lowered(environ)
+    region = variables.get("aws_region") or variables.get("region") or variables.get("aws_default_region")
     options = {"REGION": region} if region else {}
-    found = _endpoint(environ)
-    if found is None:
+    endpoint = _endpoint(environ)
+    if endpoint is None:
         return {name: quoted(value) for name, value in options.items()}
-    variable, url = found
+    variable, url = endpoint
     scheme, _, place = url.partition("://")
     if scheme not in {"http", "https"} or not urlsplit(url).hostname:
         raise StoreError(
             f"{variable.upper()} is {url!r}, which is no address: write it like https://s3.example.com:9000"
         )
-    if scheme == "http" and not _is_yes(said, "allow_http"):
+    if scheme == "http" and not _is_yes(variables, "allow_http"):
         raise StoreError(
             f"{variable.upper()} is {url}, without encryption: set it to an https:// address, or set "
             "AWS_ALLOW_HTTP=true where nobody can listen"
         )
     place = place.rstrip("/")
-    virtual = _is_yes(said, "virtual_hosted_style_request")
+    virtual = _is_yes(variables, "virtual_hosted_style_request")
     if virtual:  # deltalake wants the bucket's name before the host's, and DuckDB puts it there
         place = place.partition(".")[2] or place
     options |= {"ENDPOINT": place, "URL_STYLE": "vhost" if virtual else "path"}
@@ -113,24 +113,24 @@ def secret_options(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def delta_options(environ: Mapping[str, str]) -> dict[str, str]:
-    """What deltalake is told of an object store; the rest it takes from the environment itself.
+    """Makes the options that deltalake is told of an object store; the rest it takes from the environment itself.
 
     Raises:
         StoreError: as :func:`secret_options` says.
     """
     secret_options(environ)
-    found = _endpoint(environ)
-    if found is None:
+    endpoint = _endpoint(environ)
+    if endpoint is None:
         return dict(PATIENCE)
-    variable, url = found
+    variable, url = endpoint
     # Told in any case: of two variables that mean the same, it would take whichever comes first.
     return PATIENCE | {ENDPOINTS[0] if variable == ENDPOINTS[0] else ENDPOINTS[1]: url}
 
 
 def packaged(name: str, version: str) -> Path | None:
-    """The file of a DuckDB extension that pip has installed, if it is for this version, such as ``v1.5.5``."""
-    found = find_spec(f"duckdb_extension_{name}")
-    for folder in (found and found.submodule_search_locations) or ():
+    """Finds the file of a DuckDB extension that pip has installed, if it is for this version, such as ``v1.5.5``."""
+    spec = find_spec(f"duckdb_extension_{name}")
+    for folder in (spec and spec.submodule_search_locations) or ():
         file = Path(folder, "extensions", version, f"{name}.duckdb_extension")
         if file.is_file():
             return file
@@ -145,10 +145,10 @@ def _reach_store(session: duckdb.DuckDBPyConnection, environ: Mapping[str, str])
         _load(session, extension)
     for name, value in HTTP.items():
         session.execute(f"SET GLOBAL {name} = {value}")
-    given = "".join(f", {name} {value}" for name, value in options.items())
+    option_texts = "".join(f", {name} {value}" for name, value in options.items())
     try:
         # Credentials that end after some hours are fetched anew.
-        session.execute(f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, REFRESH auto{given})")
+        session.execute(f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, REFRESH auto{option_texts})")
     except duckdb.Error as error:
         raise StoreError(
             f"there are no credentials for the object store that storage.lake names ({one_line(error)}): set "
@@ -177,24 +177,24 @@ def _load(session: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def quoted(text: str) -> str:
-    """A text as SQL writes it."""
+    """Writes a text as SQL does, in quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def one_line(error: BaseException) -> str:
-    """What a library says, without colours and line breaks, and not the whole answer of a server."""
+    """Shortens what a library says: without colours and line breaks, and not the whole answer of a server."""
     text = " ".join(re.sub(r"\x1b\[[0-9;]*m|↳|<\?xml.*?\?>", " ", str(error)).split())
     return text if len(text) <= 500 else f"{text[:500]} ..."
 
 
 def _endpoint(environ: Mapping[str, str]) -> tuple[str, str] | None:
-    said = _said(environ)
-    return next(((name, said[name]) for name in ENDPOINTS if name in said), None)
+    variables = _lowered(environ)
+    return next(((name, variables[name]) for name in ENDPOINTS if name in variables), None)
 
 
-def _said(environ: Mapping[str, str]) -> dict[str, str]:
+def _lowered(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in environ.items() if value}
 
 
-def _is_yes(said: Mapping[str, str], name: str) -> bool:
-    return said.get(f"aws_{name}", said.get(name, "")).lower() in YES
+def _is_yes(variables: Mapping[str, str], name: str) -> bool:
+    return variables.get(f"aws_{name}", variables.get(name, "")).lower() in YES

@@ -1,4 +1,4 @@
-"""Writing events: each at most once, with a receipt for everything that was posted."""
+"""Writes events: each at most once, with a receipt for everything that was posted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cro_core.storage.database import Row, add_counts, hold_sealed_days, insert_
 from cro_core.storage.seals import already_sealed
 
 EXPOSURE_ORDER = ("exposed_at", "event_id")
-"""What is the earlier of two exposures of a unit, whichever arrived first."""
+"""Columns that say which of two exposures of a unit is the earlier, whichever arrived first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """What one request or one batch brings."""
+    """The events and rejected items that one request or one batch brings."""
 
     events: Sequence[Event]
     rejected: Sequence[Rejection]
@@ -35,7 +35,7 @@ class Posted:
 def record(
     connection: sa.Connection, events: Sequence[Event], rejected: Sequence[Rejection], received_at: datetime
 ) -> int:
-    """Stores what one batch brings; see :func:`record_all`. Returns how many of its events were new."""
+    """Stores what one batch brings, as :func:`record_all` does for many; returns how many of its events were new."""
     return record_all(connection, [Posted(events, rejected, received_at)])[0]
 
 
@@ -67,28 +67,36 @@ def record_all(connection: sa.Connection, posts: Sequence[Posted]) -> list[int]:
 
 
 def _count(connection: sa.Connection, posts: Sequence[Posted], fresh: Sequence[Event]) -> None:
-    fresh_of = Counter(e.experiment_id or "" for e in fresh)
-    posted_of = Counter(e.experiment_id or "" for post in posts for e in post.events)
+    fresh_of = Counter(event.experiment_id or "" for event in fresh)
+    posted_of = Counter(event.experiment_id or "" for post in posts for event in post.events)
     outcomes = {
         "accepted": fresh_of,
         "duplicate": posted_of - fresh_of,
-        "rejected": Counter(r.experiment_id or "" for post in posts for r in post.rejected),
+        "rejected": Counter(rejection.experiment_id or "" for post in posts for rejection in post.rejected),
         "opted_out": Counter({"": sum(post.unstored for post in posts)}),
     }
-    add_counts(connection, {(e, outcome): n for outcome, by in outcomes.items() for e, n in by.items() if n})
+    add_counts(
+        connection,
+        {
+            (experiment_id, outcome): count
+            for outcome, counts in outcomes.items()
+            for experiment_id, count in counts.items()
+            if count
+        },
+    )
 
 
 def sticky_variants(
     connection: sa.Connection, unit: str, experiment_ids: Sequence[str]
 ) -> dict[str, sa.RowMapping]:
-    """Experiment id -> the unit's first stored exposure, for those of the experiments that it met."""
+    """Finds the unit's first stored exposure, by experiment id, in those of the experiments that it met."""
     table = schema.exposures
     met = sa.select(table).where(table.c.experiment_id.in_(experiment_ids), table.c.unit == unit)
     return {row["experiment_id"]: row for row in connection.execute(met).mappings()}
 
 
 def totals(connection: sa.Connection) -> dict[str, int]:
-    """Posted events of the whole home by outcome, stored rows and quarantine."""
+    """Counts everything that was posted to the home, by outcome."""
     receipts = schema.receipts
     rows = connection.execute(
         sa.select(receipts.c.outcome, sa.func.sum(receipts.c.count)).group_by(receipts.c.outcome)
@@ -97,7 +105,7 @@ def totals(connection: sa.Connection) -> dict[str, int]:
 
 
 def _row(event: Event) -> Row:
-    """The values of the event table's columns, as the driver takes them; written out, for each event passes here."""
+    """Lists the values of the event table's columns, as the driver takes them; written out, for each event passes here."""
     return (
         event.id,
         event.experiment_id,
@@ -123,19 +131,19 @@ def _row(event: Event) -> Row:
 
 
 def _earliest_exposures(events: Sequence[Event]) -> list[Row]:
-    """A row for each unit and experiment that these events expose: exposures that never count are none."""
-    found: dict[tuple[str | None, str], Event] = {}
+    """Makes a row for each unit and experiment that these events expose: exposures that never count are none."""
+    earliest: dict[tuple[str | None, str], Event] = {}
     for event in events:
         if event.type == EXPOSURE and not event.bot and not event.internal:
             key = (event.experiment_id, event.unit)
-            former = found.setdefault(key, event)
+            former = earliest.setdefault(key, event)
             if former is not event and (event.occurred_at, event.id) < (former.occurred_at, former.id):
-                found[key] = event
-    return [_exposure(event) for event in found.values()]
+                earliest[key] = event
+    return [_exposure(event) for event in earliest.values()]
 
 
 def _exposure(event: Event) -> Row:
-    """The values of the exposure table's columns."""
+    """Lists the values of the exposure table's columns."""
     return (
         event.experiment_id,
         event.unit,
@@ -158,10 +166,10 @@ def _quarantine(connection: sa.Connection, rejected: Sequence[Rejection], receiv
         rows = [
             {
                 "received_at": received_at,
-                "experiment_id": r.experiment_id,
-                "reason": r.error,
-                "payload": r.payload,
+                "experiment_id": rejection.experiment_id,
+                "reason": rejection.error,
+                "payload": rejection.payload,
             }
-            for r in rejected
+            for rejection in rejected
         ]
         connection.execute(sa.insert(schema.quarantine), rows)

@@ -1,4 +1,4 @@
-"""Experiments with their variants and epochs."""
+"""Stores and reads experiments with their variants and epochs."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def add(connection: sa.Connection, experiment: Experiment) -> None:
         [
             {
                 "experiment_id": experiment.id,
-                "key": v.key,
+                "key": variant.key,
                 "position": position,
-                "name": v.name,
-                "is_control": v.is_control,
-                "asset_id": v.asset_id,
-                "config": to_json(v.config),
-                "features": to_json(v.features),
+                "name": variant.name,
+                "is_control": variant.is_control,
+                "asset_id": variant.asset_id,
+                "config": to_json(variant.config),
+                "features": to_json(variant.features),
             }
-            for position, v in enumerate(experiment.variants)
+            for position, variant in enumerate(experiment.variants)
         ],
     )
     _add_epochs(connection, experiment)
@@ -63,47 +63,49 @@ def update(connection: sa.Connection, experiment: Experiment) -> None:
 
 
 def stored_ids(connection: sa.Connection, ids: Collection[str]) -> set[str]:
-    """Those of the ids that an experiment has."""
+    """Finds those of the ids that an experiment has."""
     table = schema.experiments.c
     return set(connection.scalars(sa.select(table.id).where(table.id.in_(ids))))
 
 
 def get(connection: sa.Connection, experiment_id: str) -> Experiment:
-    """The experiment of that id.
+    """Reads the experiment of that id.
 
     Raises:
         NotFound: there is none; the message names those there are.
     """
-    found = _select(connection, schema.experiments.c.id == experiment_id)
-    if not found:
-        known = connection.scalars(
+    matches = _select(connection, schema.experiments.c.id == experiment_id)
+    if not matches:
+        some_ids = connection.scalars(
             sa.select(schema.experiments.c.id).order_by(schema.experiments.c.created_at.desc()).limit(10)
         )
         raise NotFound(
-            f"experiment {experiment_id!r} does not exist here: choose from {', '.join(known) or '(there are none yet)'}"
+            f"experiment {experiment_id!r} does not exist here: choose from {', '.join(some_ids) or '(there are none yet)'}"
         )
-    return found[0]
+    return matches[0]
 
 
 def with_status(connection: sa.Connection, *statuses: Status) -> list[Experiment]:
-    """Every experiment in one of the states (all without any), oldest first."""
-    condition = schema.experiments.c.status.in_([s.value for s in statuses]) if statuses else sa.true()
+    """Reads every experiment in one of the states (all without any), oldest first."""
+    condition = (
+        schema.experiments.c.status.in_([status.value for status in statuses]) if statuses else sa.true()
+    )
     return _select(connection, condition)
 
 
 def in_slot(connection: sa.Connection, slot: str) -> list[Experiment]:
-    """Every experiment of a slot, whatever its state, oldest first."""
+    """Reads every experiment of a slot, whatever its state, oldest first."""
     return _select(connection, schema.experiments.c.slot == slot)
 
 
 def ever_started(connection: sa.Connection, *, without_sources: Collection[str]) -> list[Experiment]:
-    """Every experiment that was ever started and does not come from one of the sources, in the order of creation."""
+    """Reads every experiment that was ever started and comes from none of the sources, in the order of creation."""
     table = schema.experiments.c
     return _select(connection, table.started_at.is_not(None) & table.source.not_in(without_sources))
 
 
 def _select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Experiment]:
-    """The experiments that meet a condition on the experiments table, oldest first."""
+    """Reads the experiments that meet a condition on the experiments table, oldest first."""
     table = schema.experiments
     rows = (
         connection.execute(sa.select(table).where(condition).order_by(table.c.created_at, table.c.id))
@@ -125,13 +127,13 @@ def set_future_shares(
         Conflict: no epoch lies ahead. The shares of an epoch that has begun are frozen: moving them inside
             a day would cost the test its validity.
     """
-    check_shares([shares[v.key] for v in experiment.variants])
-    ahead = [e for e in experiment.epochs if e.starts_at > now]
+    check_shares([shares[variant.key] for variant in experiment.variants])
+    ahead = [epoch for epoch in experiment.epochs if epoch.starts_at > now]
     if not ahead:
         raise Conflict(
             f"experiment {experiment.id} has no epoch after {now.isoformat()}: shares are frozen inside an epoch"
         )
-    if all(dict(e.shares) == dict(shares) for e in ahead):
+    if all(dict(epoch.shares) == dict(shares) for epoch in ahead):
         return False
     table = schema.epochs
     connection.execute(
@@ -157,13 +159,13 @@ def _add_epochs(connection: sa.Connection, experiment: Experiment) -> None:
     rows = [
         {
             "experiment_id": experiment.id,
-            "number": e.number,
-            "starts_at": e.starts_at,
-            "ends_at": e.ends_at,
-            "shares": dict(e.shares),
-            "weight": e.weight,
+            "number": epoch.number,
+            "starts_at": epoch.starts_at,
+            "ends_at": epoch.ends_at,
+            "shares": dict(epoch.shares),
+            "weight": epoch.weight,
         }
-        for e in experiment.epochs
+        for epoch in experiment.epochs
     ]
     if rows:
         connection.execute(sa.insert(schema.epochs), rows)
@@ -195,24 +197,32 @@ def _experiment(row: sa.RowMapping, variants: list[sa.RowMapping], epochs: list[
         status=Status(row["status"]),
         plan=plan_from_json(row["plan"]),
         variants=tuple(
-            Variant(v["key"], v["name"], v["config"], v["asset_id"], v["is_control"], v["features"])
-            for v in variants
+            Variant(
+                variant["key"],
+                variant["name"],
+                variant["config"],
+                variant["asset_id"],
+                variant["is_control"],
+                variant["features"],
+            )
+            for variant in variants
         ),
         epochs=tuple(
-            Epoch(e["number"], e["starts_at"], e["ends_at"], e["shares"], e["weight"]) for e in epochs
+            Epoch(epoch["number"], epoch["starts_at"], epoch["ends_at"], epoch["shares"], epoch["weight"])
+            for epoch in epochs
         ),
         **{name: row[name] for name in COLUMNS},
     )
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON; durations in hours."""
+    """Turns a plan into JSON; durations in hours."""
     data: dict[str, Any] = to_json(plan)
     return data
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """The inverse of :func:`plan_to_json`."""
+    """Makes a plan of JSON; the inverse of :func:`plan_to_json`."""
     return replace(
         Plan(goals=()),
         **{

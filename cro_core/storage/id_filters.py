@@ -13,13 +13,13 @@ from hashlib import blake2b
 from struct import Struct
 
 BYTES_PER_ID = 5
-"""Enough for a full filter to say "maybe" to one stranger of 100,000: each costs a look into the lake."""
+"""Bytes for each id that let a full filter say "maybe" to one stranger of 100,000: each costs a look into the lake."""
 
 FIRST, LARGEST, GROWTH = 2**16, 2**23, 16
 """Ids of the first filter and of the largest; each holds GROWTH times as many as the one before."""
 
 WORD = 8
-"""Bytes of a word."""
+"""Bytes of a word of a filter."""
 
 _DIGEST = Struct("<6Q2I")
 """Six numbers that make the masks (three random words have an eighth of their bits in common), and two that make
@@ -38,23 +38,23 @@ class Filter:
 
 
 def capacity(place: int) -> int:
-    """How many ids the filter at a place (0 is the oldest) may hold."""
+    """Tells how many ids the filter at a place (0 is the oldest) may hold."""
     return int(min(FIRST * GROWTH**place, LARGEST))
 
 
 def empty(place: int) -> bytes:
-    """The filter at a place, without ids."""
+    """Makes the filter at a place, without ids."""
     return bytes(capacity(place) * BYTES_PER_ID)
 
 
 def maybe(filters: Sequence[bytes], ids: Iterable[str]) -> list[str]:
-    """Those of the ids that may be in one of the filters; the others are surely in none."""
+    """Finds those of the ids that may be in one of the filters; the others are surely in none."""
     words = [(memoryview(bits).cast("Q"), len(bits) // WORD) for bits in filters]
-    return [name for name in ids if _found(words, _digest(name))]
+    return [name for name in ids if _maybe_in(words, _digest(name))]
 
 
 def with_ids(bits: bytes, ids: Iterable[str]) -> bytes:
-    """The filter with more ids."""
+    """Adds ids to a filter."""
     import numpy as np
 
     kind = np.dtype([("masks", "<u8", 6), ("places", "<u4", 2)])
@@ -75,7 +75,7 @@ def _digest(name: str) -> bytes:
     return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_DIGEST.size).digest()
 
 
-def _found(filters: Sequence[tuple[memoryview, int]], digest: bytes) -> bool:
+def _maybe_in(filters: Sequence[tuple[memoryview, int]], digest: bytes) -> bool:
     a, b, c, d, e, f, first, second = _DIGEST.unpack(digest)
     mask = a & b & c
     for words, size in filters:

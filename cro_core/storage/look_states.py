@@ -1,4 +1,4 @@
-"""The looks of the cycle, and what each leaves for the next."""
+"""Stores the looks of the cycle, and the state that each leaves for the next."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from cro_core.storage import schema
 
 
 def state(connection: sa.Connection, experiment_id: str) -> Json | None:
-    """What the newest look left; ``None`` before the first."""
+    """Reads the state that the newest look left; ``None`` before the first."""
     table = schema.engine_states
-    found: Json | None = connection.scalar(
+    value: Json | None = connection.scalar(
         sa.select(table.c.state).where(table.c.experiment_id == experiment_id)
     )
-    return found
+    return value
 
 
-def add(connection: sa.Connection, decision: Decision, left: Json) -> None:
-    """Notes a look that was taken, and what it left, in the place of what the look before had left.
+def add(connection: sa.Connection, decision: Decision, state: Json) -> None:
+    """Stores a look that was taken, and the state it left in the place of the one before.
 
     Args:
         connection: inside a write transaction.
         decision: what the look said; its evidence holds the numbers.
-        left: the engine's state after it.
+        state: what the next look goes on from.
     """
     look = decision.evidence["look"]
     same = (schema.looks.c.experiment_id == decision.experiment_id) & (schema.looks.c.as_of == decision.as_of)
@@ -45,5 +45,5 @@ def add(connection: sa.Connection, decision: Decision, left: Json) -> None:
     table = schema.engine_states
     connection.execute(sa.delete(table).where(table.c.experiment_id == decision.experiment_id))
     connection.execute(
-        sa.insert(table).values(experiment_id=decision.experiment_id, as_of=decision.as_of, state=left)
+        sa.insert(table).values(experiment_id=decision.experiment_id, as_of=decision.as_of, state=state)
     )

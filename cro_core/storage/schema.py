@@ -1,4 +1,4 @@
-"""The one schema, for SQLite and PostgreSQL alike. Migrations bring a store to it; a test holds them together.
+"""The one schema, for SQLite and PostgreSQL alike; migrations bring a store to it, and a test holds them together.
 
 Times are BIGINT microseconds since 1970 UTC (see :mod:`cro_core.clock`), so that plain SQL compares and
 subtracts them the same way everywhere.
@@ -16,17 +16,17 @@ from cro_core.clock import from_micros, to_micros
 
 
 class Moment(sa.types.TypeDecorator[datetime]):
-    """An aware datetime in Python, microseconds since 1970 UTC in the database."""
+    """A column of times: aware datetimes in Python, microseconds since 1970 UTC in the database."""
 
     impl = sa.BigInteger
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """To microseconds; refuses a naive datetime."""
+        """Turns a datetime into microseconds; refuses a naive one."""
         return None if value is None else to_micros(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From microseconds."""
+        """Turns microseconds into a datetime."""
         return None if value is None else from_micros(int(value))
 
 
