@@ -29,9 +29,9 @@ from cro_core.clock import iso
 from cro_core.config import FILE_NAME
 from cro_core.errors import Conflict, CroError
 from cro_core.home import Home, create_home, open_home, set_clock
-from cro_core.hypotheses.media_manifest import draw_sample_media
 from cro_core.ingest.website_words import as_posted, from_website
 from cro_core.samples import synthetic_visitors
+from cro_core.samples.sample_media import draw_sample_media
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.overview import recent_winners
 from cro_core.workflows.run_job import run_job

@@ -13,7 +13,8 @@ from PIL import Image
 
 from cro_core.errors import InvalidInput
 from cro_core.hypotheses.backlog import Asset
-from cro_core.hypotheses.media_manifest import MANIFEST, draw_sample_media, read_manifest
+from cro_core.hypotheses.media_manifest import MANIFEST, read_manifest
+from cro_core.samples.sample_media import draw_sample_media
 
 HALL = {
     "id": "hall",

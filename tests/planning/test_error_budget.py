@@ -15,8 +15,8 @@ from cro_core.clock import iso
 from cro_core.config import resolve
 from cro_core.domain import Experiment, Status, Variant, Verdict
 from cro_core.home import Home, create_home, open_home, set_clock
-from cro_core.hypotheses.media_manifest import draw_sample_media
 from cro_core.planning import plans
+from cro_core.samples.sample_media import draw_sample_media
 from cro_core.statistics import multiplicity
 from cro_core.statistics.multiplicity import Trial
 from cro_core.storage import decisions, experiments, journal

@@ -53,6 +53,7 @@ LAYERS = {
         "cro_core.ingest.geolocation",
         "cro_core.jupyter",
         "cro_core.rendering",
+        "cro_core.samples.sample_media",
         "cro_core.storage",
     },
     "use cases": {"cro_core.workflows"},

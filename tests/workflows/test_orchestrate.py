@@ -15,9 +15,9 @@ from cro_core.clock import iso
 from cro_core.domain import Experiment, Status, Variant, to_json
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
-from cro_core.hypotheses.media_manifest import draw_sample_media
 from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
+from cro_core.samples.sample_media import draw_sample_media
 from cro_core.storage import decisions, experiments, journal, schema
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
