@@ -383,34 +383,6 @@ class Reason:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A verdict on one experiment at one moment, with everything it rests on."""
-
-    experiment_id: str
-    as_of: datetime
-    verdict: Verdict
-    reasons: tuple[Reason, ...]
-    cells: tuple[Cell, ...]
-    winner: str | None = None
-    """The variant to show from now on; the control for ``keep_control``."""
-    unproven: bool = False
-    """True when policy, not evidence, picked the winner."""
-    evidence: Json = field(default_factory=dict)
-    """The numbers: plan, totals, test, effects, SRM, waterfall."""
-    fingerprint: str = ""
-    """SHA-256 of the cells, so that a replay can tell whether the data are the same."""
-    versions: Json = field(default_factory=dict)
-    text: str = ""
-    """The decision in one paragraph, for people."""
-    id: str = ""
-
-    @property
-    def final(self) -> bool:
-        """Whether the experiment ends with this decision."""
-        return self.verdict is not Verdict.CONTINUE
-
-
 def check_key(value: str, what: str) -> str:
     """Returns ``value`` if it may be a key.
 

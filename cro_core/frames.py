@@ -24,8 +24,9 @@ import sqlalchemy as sa
 
 from cro_core.analytics import completeness, definitions, event_scan, free_sql, reader
 from cro_core.clock import from_micros, iso, zone
-from cro_core.domain import EXPOSURE, Decision, Experiment
+from cro_core.domain import EXPOSURE, Experiment
 from cro_core.errors import InvalidInput, NotFound
+from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.statistics.proportions import wilson
 from cro_core.storage import decisions as decision_store

@@ -10,30 +10,7 @@ from datetime import datetime
 from cro_core.analytics.definitions import OTHER, STEPS, TIMED, TIMES_OF_DAY, UNKNOWN, WEEKDAYS
 from cro_core.clock import zone
 from cro_core.domain import Cell, Experiment
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the waterfall: how many posted events ended up in one place."""
-
-    step: str
-    count: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """The counts of one variant over all epochs."""
-
-    variant: str
-    name: str
-    is_control: bool
-    units: int
-    conversions: int
-    score_sum: float
-    score_sumsq: float
-    value_sum: float
-    value_sumsq: float
+from cro_core.evidence import Step, Totals
 
 
 @dataclass(frozen=True, slots=True)

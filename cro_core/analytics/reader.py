@@ -14,6 +14,7 @@ from cro_core.analytics import counts, definitions, engine, engines, unit_cache
 from cro_core.clock import from_micros, to_micros
 from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Step
 from cro_core.storage import schema
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Reading:
         """Lists units, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
         return self.engine.table(definitions.UNITS, self._prepared(definitions.UNITS))
 
-    def waterfall(self) -> list[counts.Step]:
+    def waterfall(self) -> list[Step]:
         """Counts events by what became of them, from received to counted."""
         steps = {row["taken"]: int(row["events"] or 0) for row in self._run(definitions.STEPS_TAKEN)}
         stored = steps.pop(definitions.STORED)

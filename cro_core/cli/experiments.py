@@ -71,11 +71,12 @@ def evaluate(
 ) -> None:
     """Print what would be decided, with every input; changes nothing."""
     from cro_core.rendering.decision_text import decision_text
+    from cro_core.storage.decisions import to_record
     from cro_core.workflows import evaluate as evaluation
 
     opened = open_home(home)
     decision = evaluation.evaluate(opened, experiment, as_of=moment(opened, as_of), engine=engine)
-    say(decision, as_json, lambda _: decision_text(decision))
+    say(to_record(decision), as_json, lambda _: decision_text(decision))
 
 
 @app.command(epilog="Example: cro explain hero-cta --sql")

@@ -1,8 +1,4 @@
-"""From the cells of an experiment to a verdict with its reasons.
-
-The statistics are those of :mod:`cro_core.statistics.looks`; what the site's policy says about an undecided end
-comes in here.
-"""
+"""From the cells of an experiment to a decision with its reasons: split, look, policy and guardrails, in that order."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import scipy
 
 from cro_core import __version__
 from cro_core.analytics.counts import totals
-from cro_core.decision.evidence import Comparison, always_valid, compare, look_at, with_rate
+from cro_core.decision.figures import always_valid, compare, describe_look, with_rate
 from cro_core.decision.inputs import (
     aggregates,
     fingerprint,
@@ -24,15 +20,11 @@ from cro_core.decision.inputs import (
     state_before,
     traffic,
 )
-from cro_core.decision.split_check import SplitReport, check_splits
-from cro_core.decision.wording import (
-    look_reason,
-    paragraph,
-    significant,
-    too_little_traffic,
-    worth_it,
-)
-from cro_core.domain import Cell, Decision, Experiment, GoalCell, Reason, Variant, Verdict, to_json
+from cro_core.decision.policy import conclude, vetoed
+from cro_core.decision.split_check import check_split
+from cro_core.decision.wording import look_reason, paragraph
+from cro_core.domain import Cell, Experiment, GoalCell, Verdict
+from cro_core.evidence import Comparison, Decision, Evidence, SplitReport
 from cro_core.metrics.guardrails import breach, guardrails
 from cro_core.planning import plans
 from cro_core.statistics import looks
@@ -43,10 +35,10 @@ class Judgement:
     """A decision, and what the next look starts from."""
 
     decision: Decision
-    state: looks.EngineState
+    state: looks.LookState
     """To be stored with the experiment where the look was taken for good."""
-    looked: bool
-    """Whether a look was taken: False where there was nothing new, or too little yet."""
+    look_taken: bool
+    """False where there was nothing new, or too little yet."""
 
 
 def decide(
@@ -54,7 +46,7 @@ def decide(
     cells: Sequence[Cell],
     *,
     as_of: datetime,
-    state: looks.EngineState | None = None,
+    state: looks.LookState | None = None,
     split: SplitReport | None = None,
     goals: Sequence[GoalCell] = (),
 ) -> Judgement:
@@ -70,13 +62,12 @@ def decide(
     """
     sums = totals(experiment, cells)
     elapsed, hours = plans.progress(experiment, as_of)
-    before = state_before(state, hours)
-    split = split or check_splits(experiment, cells)
     per_day = traffic(experiment, sum(t.units for t in sums), elapsed)
-    plan = look_plan(experiment, per_day)
+    split = split or check_split(experiment, cells)
+    plan, before = look_plan(experiment, per_day), state_before(state, hours)
 
-    def take(veto: str | None) -> looks.LookResult:
-        return looks.evaluate(
+    def take_look(veto: str | None) -> tuple[looks.LookResult, tuple[Comparison, ...]]:
+        result = looks.take_look(
             plan,
             aggregates(experiment, cells),
             elapsed=elapsed,
@@ -85,98 +76,45 @@ def decide(
             veto=veto,
             names=[v.name for v in experiment.ordered],
         )
+        return result, tuple(compare(experiment, cells, row) for row in result.challengers)
 
-    found = take(split.reasons[0].text if split.veto else None)
-    look = look_at(experiment, sums, found, as_of)
-    comparisons = [compare(experiment, cells, row) for row in found.challengers]
-    verdict, winner, unproven, argument = _conclude(experiment, found, comparisons, per_day)
-    reasons = [*split.reasons, look_reason(look), *argument]
-    if verdict is Verdict.INVALID:
-        reasons += _vetoed(experiment, cells, take(None), per_day)
+    result, comparisons = take_look(split.reasons[0].text if split.veto else None)
+    look = describe_look(experiment, sums, result, as_of)
+    conclusion = conclude(experiment, result, comparisons, per_day)
+    reasons = [*split.reasons, look_reason(look), *conclusion.argument]
+    if conclusion.verdict is Verdict.INVALID:
+        reasons += vetoed(experiment, *take_look(None), per_day)
     guards = guardrails(experiment, cells, goals)
     broken = breach(guards)
     if broken is not None:
         reasons = [broken, *reasons]
-        if verdict is not Verdict.INVALID:
-            verdict, winner, unproven = Verdict.KEEP_CONTROL, experiment.control.key, False
-    evidence = {
-        "plan": experiment.plan,
-        "epochs": experiment.epochs,
-        "look": look,
-        "looks": looks_taken(found.state),
-        "totals": [with_rate(t) for t in sums],
-        "comparisons": comparisons,
-        "srm": split.total,
-        "splits": split,
-        "guardrails": guards,
-    }
-    if experiment.plan.companion:
-        evidence["companion"] = always_valid(experiment, cells)
+        if conclusion.verdict is not Verdict.INVALID:
+            control = experiment.control.key
+            conclusion = replace(conclusion, verdict=Verdict.KEEP_CONTROL, winner=control, unproven=False)
     decision = Decision(
         experiment_id=experiment.id,
         as_of=as_of,
-        verdict=verdict,
+        verdict=conclusion.verdict,
         reasons=tuple(reasons),
         cells=tuple(cells),
-        winner=winner,
-        unproven=unproven,
-        evidence=to_json(evidence),
+        winner=conclusion.winner,
+        unproven=conclusion.unproven,
+        evidence=Evidence(
+            plan=experiment.plan,
+            epochs=experiment.epochs,
+            look=look,
+            looks=looks_taken(result.state),
+            totals=tuple(with_rate(t) for t in sums),
+            comparisons=comparisons,
+            srm=split.total,
+            splits=split,
+            guardrails=guards,
+            companion=always_valid(experiment, cells) if experiment.plan.companion else None,
+        ),
         fingerprint=fingerprint(cells),
         versions={"cro": __version__, "numpy": np.__version__, "scipy": scipy.__version__},
         id=f"{experiment.id}:{as_of:%Y%m%dT%H%MZ}",
     )
     return Judgement(
-        replace(decision, text=paragraph(experiment, decision)), found.state, found.status == "look"
+        replace(decision, text=paragraph(experiment, decision)), result.state, result.status == "look"
     )
-
-
-def _conclude(
-    experiment: Experiment, found: looks.LookResult, comparisons: Sequence[Comparison], per_day: float
-) -> tuple[Verdict, str | None, bool, list[Reason]]:
-    """Verdict, variant to show, whether it is unproven, and the argument; the site's policy comes in here."""
-    plan, order = experiment.plan, experiment.ordered
-    argument = [reason for reason in found.reasons if reason.code != "veto"]
-    if found.verdict is Verdict.SHIP and found.winner is not None:
-        won = comparisons[found.winner - 1]
-        argument += [significant(plan, won), worth_it(plan, won)]
-        return Verdict.SHIP, won.variant, False, argument
-    if found.verdict is Verdict.KEEP_CONTROL:
-        return Verdict.KEEP_CONTROL, experiment.control.key, False, argument
-    if found.verdict is Verdict.INCONCLUSIVE and {r.code for r in argument} == {"horizon"}:
-        argument += too_little_traffic(experiment, per_day)
-        return _undecided(experiment, found, order, comparisons, argument)
-    return found.verdict, None, False, argument
-
-
-def _undecided(
-    experiment: Experiment,
-    found: looks.LookResult,
-    order: Sequence[Variant],
-    comparisons: Sequence[Comparison],
-    argument: list[Reason],
-) -> tuple[Verdict, str | None, bool, list[Reason]]:
-    plan = experiment.plan
-    argument.append(Reason("not_significant", "The variants differ by no more than chance explains."))
-    highs = [c.relative_high for c in comparisons if c.active]
-    if plan.min_uplift and all(high is not None and high < plan.min_uplift for high in highs):
-        text = f"A gain of {plan.min_uplift:.0%} or more is excluded: the intervals end below it."
-        argument.append(Reason("gain_excluded", text))
-    if plan.at_horizon == "pick_leader" and found.leader is not None:
-        leader = order[found.leader]
-        text = f"By policy the leader, {leader.name}, is shown: an unproven pick, not a winner."
-        argument.append(Reason("unproven_pick", text))
-        return Verdict.INCONCLUSIVE, leader.key, True, argument
-    argument.append(Reason("keep", "The control stays."))
-    return Verdict.INCONCLUSIVE, None, False, argument
-
-
-def _vetoed(
-    experiment: Experiment, cells: Sequence[Cell], found: looks.LookResult, per_day: float
-) -> list[Reason]:
-    """What the broken split has kept from happening; ``found`` is the same look without the veto."""
-    comparisons = [compare(experiment, cells, row) for row in found.challengers]
-    verdict, winner, _, argument = _conclude(experiment, found, comparisons, per_day)
-    if verdict is not Verdict.SHIP:
-        return []
-    name = next(c.name for c in comparisons if c.variant == winner)
-    return [*argument, Reason("vetoed", f"But for the broken split {name} would have won: vetoed.")]

@@ -1,14 +1,15 @@
-"""What an experiment and its counts look like to the engine, and what earlier looks left."""
+"""What an experiment and its counts look like to the statistics, and what earlier looks left."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, cast
+from typing import cast
 
 from cro_core.domain import Cell, Experiment, to_json
+from cro_core.evidence import LooksTaken
 from cro_core.planning import plans
 from cro_core.statistics import looks
 from cro_core.statistics.sequential import Spending, State
@@ -24,7 +25,7 @@ def traffic(experiment: Experiment, units: int, elapsed: float) -> float:
 
 
 def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
-    """What was fixed before the start, as the engine takes it.
+    """What was fixed before the start, as a look takes it.
 
     Futility is not asked at a traffic that gives the plan less than even odds: there, most experiments with a
     real effect would be stopped for want of visitors, which is no sign that there is no effect.
@@ -55,30 +56,28 @@ def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> looks.Aggregate
     )
 
 
-def state_before(state: looks.EngineState | None, hours: float) -> looks.EngineState | None:
+def state_before(state: looks.LookState | None, hours: float) -> looks.LookState | None:
     """What the looks before ``hours`` of data left; later ones are undone."""
     if state is None or (state.hours and state.hours[-1] < hours and not state.ended):
         return state
     return state.rewind(hours)
 
 
-def looks_taken(state: looks.EngineState) -> dict[str, Any]:
-    """The looks so far as JSON: all that :func:`state_of` needs to go on from there."""
-    return {
-        "hours": list(state.hours),
-        "information": list(state.paths[0].information),
-        "critical": [list(path.critical) for path in state.paths],
-        "dropped": list(state.dropped),
-    }
-
-
-def state_of(stored: Mapping[str, Any]) -> looks.EngineState:
-    """The inverse of :func:`looks_taken`, by taking every look again."""
-    information, hours = tuple(stored["information"]), tuple(stored["hours"])
-    paths = (State(information, tuple(critical)) for critical in stored["critical"])
-    return looks.EngineState(
-        tuple(path.rewind(len(information)) for path in paths), tuple(stored["dropped"]), hours
+def looks_taken(state: looks.LookState) -> LooksTaken:
+    """The looks so far: all that :func:`state_of` needs to go on from there."""
+    return LooksTaken(
+        hours=state.hours,
+        information=state.paths[0].information,
+        critical=tuple(path.critical for path in state.paths),
+        dropped=state.dropped,
     )
+
+
+def state_of(taken: LooksTaken) -> looks.LookState:
+    """The inverse of :func:`looks_taken`, by taking every look again."""
+    paths = (State(taken.information, critical) for critical in taken.critical)
+    rewound = tuple(path.rewind(len(taken.information)) for path in paths)
+    return looks.LookState(rewound, taken.dropped, taken.hours)
 
 
 def fingerprint(cells: Sequence[Cell]) -> str:

@@ -16,71 +16,12 @@ from typing import Any
 from scipy.special import stdtrit
 
 from cro_core.domain import Experiment
+from cro_core.evidence import Estimate, OutcomeComparison, Outcomes, VariantOutcomes
 from cro_core.statistics.means import Sums, welch
 from cro_core.statistics.proportions import difference, wilson
 
 LEVEL = 0.95
 """Of every interval here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A rate or a mean with its interval; ``None`` where the data tell nothing."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeArm:
-    """The outcomes of one variant."""
-
-    variant: str
-    name: str
-    is_control: bool
-    units: int
-    """Counted visitors."""
-    leads: int
-    """Those of them who converted."""
-    outcomes: int
-    """Outcomes of counted visitors, at or after their exposure; a visitor may have several."""
-    of_leads: int
-    """Those of leads."""
-    value: float
-    """Amounts of all these outcomes, added up."""
-    per_lead: Estimate
-    """Part of the leads that had an outcome (Wilson's interval)."""
-    value_per_lead: Estimate
-    """Amount per lead, those without an outcome included (Student's interval)."""
-    per_unit: Estimate
-    """Part of the counted visitors that had an outcome, leads or not."""
-    value_per_unit: Estimate
-    """Amount per counted visitor."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutcomeContrast:
-    """A challenger's outcomes relative to the control's: variant / control - 1, 0.1 is +10 %."""
-
-    variant: str
-    per_lead: Estimate
-    value_per_lead: Estimate
-    per_unit: Estimate
-    value_per_unit: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """One kind of outcome in one experiment."""
-
-    goal: str
-    arms: tuple[OutcomeArm, ...]
-    """In the experiment's order."""
-    contrasts: tuple[OutcomeContrast, ...]
-    """A challenger each."""
-    before: int
-    """Outcomes of counted visitors from before they met the experiment: left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +51,14 @@ def outcomes(experiment: Experiment, goal: str, rows: Sequence[Mapping[str, Any]
     for v in experiment.variants:
         row, (leads, units) = found.get(v.key, nothing), groups[v.key]
         arms.append(
-            OutcomeArm(
+            VariantOutcomes(
                 v.key, v.name or v.key, v.is_control, units.n, leads.n, int(row["outcomes"]), int(row["lead_outcomes"]),
                 float(row["value"]), _rate(leads), _mean(leads), _rate(units), _mean(units),
             )
         )  # fmt: skip
     base = groups[experiment.control.key]
     contrasts = [
-        OutcomeContrast(
+        OutcomeComparison(
             v.key,
             *(
                 part

@@ -22,9 +22,9 @@ from cro_core.analytics.definitions import SEGMENTS
 from cro_core.clock import zone
 from cro_core.domain import Cell, Experiment, Reason
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Cause, DimensionCheck, SliceCheck, SplitReport, SplitStatus, Srm
 from cro_core.statistics import srm
 from cro_core.statistics.arrays import Floats
-from cro_core.statistics.srm import Srm, Status
 
 SLICE_TILTS = (srm.TILT, 0.5)
 """Half the mixture of a slice looks for faults as fine as the total's, half for gross ones: a page can lose half a variant."""
@@ -37,66 +37,6 @@ MOST_ALARMS = 20
 
 LACKING, AT_LEAST, NEARLY_ALL = 0.05, 10, 0.9
 """A variant lacks where less than the first part of at least so many expected units came; see ``_follows``."""
-
-
-@dataclass(frozen=True, slots=True)
-class SliceCheck:
-    """The check of one slice by itself."""
-
-    name: str
-    srm: Srm
-
-
-@dataclass(frozen=True, slots=True)
-class DimensionCheck:
-    """The checks of all slices of one dimension."""
-
-    dimension: str
-    status: Literal["ok", "alarm", "unchecked"]
-    slices: int
-    """Slices with units."""
-    threshold: float | None
-    """The e-value from which on a slice alarms."""
-    alarming: int = 0
-    """Slices that alarm."""
-    alarms: tuple[SliceCheck, ...] = ()
-    """The strongest of them, at most ``MOST_ALARMS``, the strongest first."""
-    reason: str | None = None
-    """Why it is unchecked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """The slice that explains a mismatch best, over all dimensions."""
-
-    dimension: str
-    name: str
-    own: Srm
-    """The check of that slice by itself."""
-    part: float
-    """Its part of the chi-squares of all slices of the dimension, in [0, 1]."""
-    without: Srm
-    """The check of everything but that slice."""
-    localised: bool
-    """Whether "only this slice is broken" explains the counts better than "all slices are tilted alike"."""
-
-
-@dataclass(frozen=True, slots=True)
-class SplitReport:
-    """What the counts say about the planned shares."""
-
-    status: Status
-    """``alarm`` where the total or a day alarms; ``unknown_shares`` and ``no_data``: there is nothing to check."""
-    veto: bool
-    """Whether no winner may be declared: the total or a day alarms."""
-    total: Srm
-    """The check of all units together."""
-    dimensions: tuple[DimensionCheck, ...] = ()
-    """``day`` first, then the segments that were counted."""
-    cause: Cause | None = None
-    """Where the mismatch comes from; ``None`` where nothing alarms or there are no slices to look into."""
-    reasons: tuple[Reason, ...] = ()
-    """The same in words: ``srm_ok``, ``srm``, ``srm_unknown`` or ``srm_no_data``; ``srm_segment``; ``srm_cause``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +61,7 @@ class _Table:
         ]
 
 
-def check_splits(experiment: Experiment, cells: Sequence[Cell], slices: Sequence[Slice] = ()) -> SplitReport:
+def check_split(experiment: Experiment, cells: Sequence[Cell], slices: Sequence[Slice] = ()) -> SplitReport:
     """The check of the total, and of every dimension that was counted.
 
     Days alarm at 100 times the number of planned days (of a finished file: of its days); a segment at 100 times
@@ -283,7 +223,7 @@ def slice_log_e(units: Floats, shares: Floats) -> Floats:
 
 def _own(table: _Table, index: int, shares: Floats) -> Srm:
     plain, log_e = srm.over_epochs(table.units[index], shares, table.threshold), float(table.log_e[index])
-    status: Status = "alarm" if log_e >= math.log(table.threshold) else "ok"
+    status: SplitStatus = "alarm" if log_e >= math.log(table.threshold) else "ok"
     return replace(plain, status=status, log_e=log_e, e_value=math.exp(min(log_e, srm.LARGEST)))
 
 

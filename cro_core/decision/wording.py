@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from cro_core.decision.evidence import Comparison, Look
-from cro_core.domain import Decision, Experiment, Plan, Reason, Verdict
+from cro_core.domain import Experiment, Plan, Reason, Verdict
+from cro_core.evidence import Comparison, Decision, Look
 from cro_core.planning import plans
 
 GATES = {
@@ -63,26 +61,24 @@ def paragraph(experiment: Experiment, decision: Decision) -> str:
         winner=names.get(decision.winner or "", ""), control=experiment.control.name
     )
     counted = "; ".join(
-        f"{t['name']}: {t['conversions']:,} of {t['units']:,} visitors converted ({t['rate']:.2%})"
-        for t in decision.evidence["totals"]
-        if t["units"]
+        f"{t.name}: {t.conversions:,} of {t.units:,} visitors converted ({t.rate:.2%})"
+        for t in decision.evidence.totals
+        if t.units
     )
     level = 1 - experiment.plan.alpha / len(experiment.challengers)
     # An uplift before the last look, or from a broken split, is a number that only misleads.
     telling = decision.final and decision.verdict is not Verdict.INVALID
-    uplifts = " ".join(_uplift_sentence(c, level) for c in decision.evidence["comparisons"] if telling)
+    uplifts = " ".join(_uplift_sentence(c, level) for c in decision.evidence.comparisons if telling)
     reasons = " ".join(r.text for r in decision.reasons)
     parts = (f"{experiment.name}: {headline}", counted and counted + ".", uplifts, reasons)
     return " ".join(part for part in parts if part)
 
 
-def _uplift_sentence(comparison: Mapping[str, Any], level: float) -> str:
-    """The estimate that knows about the looks where there is one, else the one of this look."""
-    kind = "stopped" if comparison["stopped"] is not None else "relative"
-    value, low, high = (comparison[kind + end] for end in ("", "_low", "_high"))
-    if value is None:
+def _uplift_sentence(comparison: Comparison, level: float) -> str:
+    uplift = comparison.uplift
+    if uplift.value is None:
         return ""
-    sentence = f"{comparison['name']} against the control: {value:+.1%}"
-    if low is None or high is None:
+    sentence = f"{comparison.name} against the control: {uplift.value:+.1%}"
+    if uplift.low is None or uplift.high is None:
         return f"{sentence}."
-    return f"{sentence} ({100 * level:.4g} % interval {low:+.1%} to {high:+.1%})."
+    return f"{sentence} ({100 * level:.4g} % interval {uplift.low:+.1%} to {uplift.high:+.1%})."

@@ -20,8 +20,8 @@ from cro_core.statistics.rules import (
     gate_margin,
     holm,
     last_critical,
+    next_boundaries,
     spending_time,
-    take_look,
     used_weights,
 )
 from cro_core.statistics.sequential import State
@@ -87,7 +87,7 @@ def decide(scenario: Scenario, traffic: Traffic) -> Outcomes:
         if hour + 1 < plan.min_hours or not state[0].is_new(information[hour]):
             continue
         looks.append(hour)
-        state, critical[hour] = take_look(plan, state, float(information[hour]), float(times[hour]))
+        state, critical[hour] = next_boundaries(plan, state, float(information[hour]), float(times[hour]))
         rows = np.flatnonzero(alive & record.ready(hour, plan.min_units))
         margin = _margins(plan, record, rows, hour, z[rows, hour], critical[hour])
         ruling = holm(z[rows, hour], active[rows], critical[hour], margin, GATES[plan.gate])

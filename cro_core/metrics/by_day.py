@@ -24,7 +24,7 @@ Levels = tuple[float, float]
 """Of the control and of the challenger."""
 
 Numbers = dict[str, float | str | None]
-"""Fields of :class:`cro_core.metrics.metric.MetricResult`."""
+"""Fields of :class:`cro_core.evidence.MetricResult`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cro_core.domain import Cell, Experiment, GoalCell, Json, Measured, PairCell, Quantity
+from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, Quantity
 from cro_core.errors import InvalidInput
 from cro_core.statistics import means
 from cro_core.statistics.arrays import Floats
@@ -155,13 +155,6 @@ def counted(experiment: Experiment, cells: Sequence[Cell], measured: Measured) -
 def epochs_of(experiment: Experiment, cells: Sequence[Cell]) -> list[int]:
     """Numbers of the epochs: those of the schedule, else those that units were counted in; at least one."""
     return [e.number for e in experiment.epochs] or sorted({c.epoch for c in cells}) or [0]
-
-
-def measured_from_json(data: Json) -> Measured:
-    """The inverse of ``domain.to_json``, so that a stored decision can be computed again."""
-    return Measured(
-        tuple(GoalCell(**cell) for cell in data["goals"]), tuple(PairCell(**cell) for cell in data["pairs"])
-    )
 
 
 def _in_order(variant: str, epochs: Sequence[int], cells: Sequence[Cell]) -> tuple[Cell, ...]:

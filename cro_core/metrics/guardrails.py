@@ -7,48 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, cast
+from dataclasses import replace
+from typing import Protocol, cast
 
 import numpy as np
 
 from cro_core.domain import Cell, Experiment, GoalCell, Guardrail, Measured, Quantity, Reason
+from cro_core.evidence import GuardrailState, GuardrailStatus
 from cro_core.metrics.counted import Counted, counted
 from cro_core.metrics.kinds import Mean, Rate
 from cro_core.metrics.metric import Metric
 from cro_core.statistics import companion
 from cro_core.statistics.combination import Pair
-
-Status = Literal["ok", "broken", "no_data"]
-
-
-@dataclass(frozen=True, slots=True)
-class GuardrailState:
-    """One guardrail of one challenger at this moment."""
-
-    measure: str
-    """As in :class:`cro_core.domain.Guardrail`."""
-    name: str
-    """The guarded metric for people."""
-    variant: str
-    """The challenger."""
-    margin: float
-    """Tolerated relative change."""
-    harm: str
-    """Whether ``less`` or ``more`` is bad."""
-    status: Status
-    broken: bool
-    """Whether the experiment has to end, and everybody to get the control."""
-    relative: float | None
-    """Observed relative difference from the control, standardised over epochs."""
-    e_value: float | None
-    """Evidence that the harm exceeds the margin."""
-    threshold: float
-    """The e-value from which on the guardrail is broken: 100 times the number of guardrails watched."""
-    text: str
-    """All this in a sentence."""
-    reason: str | None = None
-    """Why there is no number; ``None`` where there is one."""
 
 
 class Guarded(Metric, Protocol):
@@ -133,7 +103,7 @@ def _watch(
         variant=challenger.variant,
         margin=rule.margin,
         harm=rule.harm,
-        status="broken" if broken else cast("Status", watch.status),
+        status="broken" if broken else cast("GuardrailStatus", watch.status),
         broken=broken,
         relative=relative if math.isfinite(relative) else None,
         e_value=watch.e_value,

@@ -8,52 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from cro_core.domain import Cell, Experiment, QuantityPair
+from cro_core.evidence import MetricResult
 from cro_core.metrics.by_day import Days
 from cro_core.metrics.counted import Counted
-
-
-@dataclass(frozen=True, slots=True)
-class MetricResult:
-    """One secondary metric of one challenger against the control; ``None`` where it cannot be computed."""
-
-    metric: str
-    """``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
-    name: str
-    """The metric for people."""
-    kind: str
-    """``mean``, ``rate`` or ``ratio``."""
-    variant: str
-    """The challenger."""
-    method: str
-    """``pearson``, ``welch``, ``cuped`` or ``delta``; ending in ``_by_day`` where days are combined."""
-    control: float | None = None
-    """Level of the control in the metric's unit: a fraction for rates; weighted over days if by day."""
-    value: float | None = None
-    """Level of the challenger in the metric's unit."""
-    absolute: float | None = None
-    """Challenger minus control."""
-    low: float | None = None
-    """Lower end of the interval of ``absolute`` at the family's ``level``, not adjusted for the other metrics."""
-    high: float | None = None
-    """Upper end of the interval of ``absolute``."""
-    relative: float | None = None
-    """Uplift; ``None`` where the control's level is not positive."""
-    relative_low: float | None = None
-    """Lower end of the interval of ``relative``; ``None`` where the data set no bound."""
-    relative_high: float | None = None
-    """Upper end of the interval of ``relative``; ``None`` where the data set no bound."""
-    statistic: float | None = None
-    """Pearson's chi-square, Welch's t, or by day the combined z."""
-    p_value: float | None = None
-    """Two-sided, looked at once."""
-    p_adjusted: float | None = None
-    """``p_value`` adjusted over the family."""
-    reduction: float | None = None
-    """Part of the variance that the covariate explains, in [0, 1]; ``None`` where none was used."""
-    covariate: str | None = None
-    """Which covariate was used, or why none; ``None`` for rates and ratios, which take none."""
-    reason: str | None = None
-    """Why a number is missing; ``None`` where all are there."""
 
 
 @dataclass(frozen=True, slots=True)

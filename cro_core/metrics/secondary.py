@@ -8,15 +8,16 @@ ended early was ended by its primary metric, and whatever goes with that looks a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from cro_core.domain import Cell, Experiment, Measured
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Family, MetricResult
 from cro_core.metrics.by_day import Days
 from cro_core.metrics.counted import Counted, counted, epochs_of
 from cro_core.metrics.kinds import metrics_of
-from cro_core.metrics.metric import Metric, MetricResult
+from cro_core.metrics.metric import Metric
 from cro_core.planning.plans import progress
 from cro_core.statistics.combination import reached
 from cro_core.statistics.multiplicity import benjamini_hochberg, holm
@@ -25,17 +26,6 @@ ADJUSTMENTS = {"holm": holm, "benjamini_hochberg": benjamini_hochberg}
 
 Strategy = Callable[[Metric, Counted, Counted], MetricResult]
 """How a metric compares the control with a challenger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """All secondary metrics of all challengers."""
-
-    adjustment: str
-    """``holm`` or ``benjamini_hochberg``."""
-    level: float
-    """Confidence level of each interval."""
-    results: tuple[MetricResult, ...]
 
 
 def secondary(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from cro_core.config import Site
-from cro_core.domain import Decision
+from cro_core.evidence import Decision
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
     Block,
@@ -51,8 +51,7 @@ def looked_at(decisions: Sequence[Decision]) -> Block:
         (
             named(d.experiment_id),
             badge(words.VERDICTS[d.verdict], TONES[d.verdict]),
-            words.count(_look(d).get("counted_units")),
-            words.count(_look(d).get("planned_units")),
+            *_sample(d),
         )
         for d in decisions
     ]
@@ -66,7 +65,7 @@ def looked_at(decisions: Sequence[Decision]) -> Block:
 
 def progress(decisions: Sequence[Decision]) -> Block:
     """A bar for each running experiment: counted of planned visitors."""
-    bars = [_bar(d) for d in decisions if _look(d).get("planned_units")]
+    bars = [bar for d in decisions if (bar := _bar(d)) is not None]
     return Block(grid(bars)) if bars else _nothing("No test has a planned number of visitors.")
 
 
@@ -89,18 +88,22 @@ def verdicts(decisions: Sequence[Decision]) -> Block:
     )
 
 
-def _bar(decision: Decision) -> Html:
-    look = _look(decision)
-    share = min(look["counted_units"] / look["planned_units"], 1.0)
-    text = f"{words.count(look['counted_units'])} of {words.count(look['planned_units'])} visitors ({words.share(share)})"
+def _sample(decision: Decision) -> tuple[str, str]:
+    """Visitors counted and planned."""
+    look = decision.evidence.look
+    counted, planned = (None, None) if look is None else (look.counted_units, look.planned_units)
+    return words.count(counted), words.count(planned)
+
+
+def _bar(decision: Decision) -> Html | None:
+    look = decision.evidence.look
+    if look is None or not look.planned_units:
+        return None
+    share = min(look.counted_units / look.planned_units, 1.0)
+    text = f"{words.count(look.counted_units)} of {words.count(look.planned_units)} visitors ({words.share(share)})"
     return card(
         paragraph(tag("strong", named(decision.experiment_id)), ": ", text), plots.progress(share, text)
     )
-
-
-def _look(decision: Decision) -> Mapping[str, float]:
-    found: Mapping[str, float] = decision.evidence.get("look", {})
-    return found
 
 
 def _nothing(text: str) -> Block:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from cro_core.domain import Decision, Json
+from cro_core.evidence import (
+    AlwaysValid,
+    Comparison,
+    Decision,
+    Evidence,
+    GuardrailState,
+    Look,
+    MetricResult,
+    Outcomes,
+    Step,
+    TotalsWithRate,
+)
 from cro_core.reporting import outcome_rows, words
 
 
@@ -19,97 +29,90 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield words.clean(decision.text)
     yield ""
     yield f"verdict  {decision.verdict}{f', show {decision.winner}' if decision.winner else ''}"
-    yield from _look(evidence.get("look", {}))
-    yield from _split(evidence.get("srm", {}), evidence.get("splits", {}))
-    yield from _totals(evidence.get("totals", ()))
-    beside = {c["variant"]: c for c in evidence.get("companion", ())}
-    for comparison in evidence.get("comparisons", ()):
+    yield from _look(evidence.look)
+    yield from _split(evidence)
+    yield from _totals(evidence.totals)
+    beside = {c.variant: c for c in evidence.companion or ()}
+    for comparison in evidence.comparisons:
         yield from _comparison(comparison)
-        yield from _any_time(beside.get(comparison["variant"]))
-    yield from _guardrails(evidence.get("guardrails") or ())
-    yield from _metrics((evidence.get("metrics") or {}).get("results", ()))
-    yield from _outcomes(evidence.get("outcomes", ()))
-    yield from _waterfall(evidence.get("waterfall", ()))
+        yield from _any_time(beside.get(comparison.variant))
+    yield from _guardrails(evidence.guardrails or ())
+    yield from _metrics(evidence.metrics.results if evidence.metrics else ())
+    yield from _outcomes(evidence.outcomes)
+    yield from _waterfall(evidence.waterfall)
 
 
-def _look(look: Json) -> Iterator[str]:
-    if look:
-        yield f"look     {'due' if look['due'] else 'not due'}: {look['why']}"
+def _look(look: Look | None) -> Iterator[str]:
+    if look is not None:
+        yield f"look     {'due' if look.due else 'not due'}: {look.why}"
 
 
-def _split(srm: Json, splits: Json) -> Iterator[str]:
-    if srm:
-        p = f" ({words.p_value(srm['p_value'])})" if srm.get("p_value") is not None else ""
-        status = str(splits.get("status", srm["status"])).replace("_", " ")
+def _split(evidence: Evidence) -> Iterator[str]:
+    srm = evidence.srm
+    if srm is not None:
+        p = f" ({words.p_value(srm.p_value)})" if srm.p_value is not None else ""
+        status = (evidence.splits or srm).status.replace("_", " ")
         yield f"split    {status}{p}"
 
 
-def _totals(totals: Any) -> Iterator[str]:
+def _totals(totals: Sequence[TotalsWithRate]) -> Iterator[str]:
     if not totals:
         return
     yield ""
     yield f"{'variant':<24}{'visitors':>12}{'converted':>12}{'rate':>10}   interval"
     for t in totals:
-        name = words.clean(t["variant"]) + (" (control)" if t["is_control"] else "")
-        span = f"{words.percent(t.get('rate_low'))} to {words.percent(t.get('rate_high'))}"
-        numbers = f"{words.count(t['units']):>12}{words.count(t['conversions']):>12}{words.percent(t.get('rate')):>10}"
+        name = words.clean(t.variant) + (" (control)" if t.is_control else "")
+        span = f"{words.percent(t.rate_low)} to {words.percent(t.rate_high)}"
+        numbers = f"{words.count(t.units):>12}{words.count(t.conversions):>12}{words.percent(t.rate):>10}"
         yield f"{name:<24}{numbers}   {span}"
 
 
-def _comparison(c: Json) -> Iterator[str]:
+def _comparison(c: Comparison) -> Iterator[str]:
     yield ""
-    yield f"{words.clean(c['variant'])} against the control"
-    if c.get("relative") is not None:
-        yield f"  uplift      {words.signed(c['relative'])} ({words.interval(c['relative_low'], c['relative_high'])})"
-    if c.get("stopped") is not None:
-        span = words.interval(c["stopped_low"], c["stopped_high"])
-        yield f"  at its end  {words.signed(c['stopped'])} ({span}), not flattered by when it stopped"
-    if c.get("z") is not None and c.get("critical_z") is not None:
-        p = (
-            f", {words.p_value(c['p_adjusted'])} under hourly looks"
-            if c.get("p_adjusted") is not None
-            else ""
-        )
-        yield f"  statistic   z = {c['z']:.3f}, decides at {c['critical_z']:.3f}{p}"
-    if c.get("absolute") is not None:
-        yield f"  difference  {c['absolute']:+.5f}" + (
-            f" ({c['low']:+.5f} to {c['high']:+.5f})" if c.get("low") is not None else ""
-        )
-    if c.get("chi_square") is not None:
-        yates = (
-            f"; with Yates' correction {words.p_value(c['p_value_yates'])}"
-            if c.get("p_value_yates") is not None
-            else ""
-        )
-        yield f"  chi-square  {c['chi_square']:.4f}, as if looked at once {words.p_value(c['p_value'])}{yates}"
-    if c.get("reason"):
-        yield f"  {words.clean(c['reason'])}"
+    yield f"{words.clean(c.variant)} against the control"
+    if c.relative is not None:
+        yield f"  uplift      {words.signed(c.relative)} ({words.interval(c.relative_low, c.relative_high)})"
+    if c.stopped is not None:
+        span = words.interval(c.stopped_low, c.stopped_high)
+        yield f"  at its end  {words.signed(c.stopped)} ({span}), not flattered by when it stopped"
+    if c.z is not None and c.critical_z is not None:
+        p = f", {words.p_value(c.p_adjusted)} under hourly looks" if c.p_adjusted is not None else ""
+        yield f"  statistic   z = {c.z:.3f}, decides at {c.critical_z:.3f}{p}"
+    if c.absolute is not None:
+        span = f" ({c.low:+.5f} to {c.high:+.5f})" if c.low is not None else ""
+        yield f"  difference  {c.absolute:+.5f}{span}"
+    if c.chi_square is not None:
+        yates = c.p_value_yates
+        corrected = f"; with Yates' correction {words.p_value(yates)}" if yates is not None else ""
+        yield f"  chi-square  {c.chi_square:.4f}, as if looked at once {words.p_value(c.p_value)}{corrected}"
+    if c.reason:
+        yield f"  {words.clean(c.reason)}"
 
 
-def _guardrails(states: Any) -> Iterator[str]:
+def _guardrails(states: Sequence[GuardrailState]) -> Iterator[str]:
     if states:
         yield ""
     for state in states:
-        yield f"guardrail {state['status']}: {words.clean(state['text'])}"
+        yield f"guardrail {state.status}: {words.clean(state.text)}"
 
 
-def _metrics(results: Any) -> Iterator[str]:
+def _metrics(results: Sequence[MetricResult]) -> Iterator[str]:
     """Secondary metrics: what else moved, with p-values adjusted over all of them and valid for one look."""
     if not results:
         return
     yield ""
     yield f"{'other metrics':<24}{'variant':<16}{'control':>10}{'variant':>10}{'uplift':>10}   adjusted p"
     for r in results:
-        levels = "".join(f"{'-' if v is None else format(v, '.4g'):>10}" for v in (r["control"], r["value"]))
-        p = words.clean(r["reason"] or "") if r["p_adjusted"] is None else words.p_value(r["p_adjusted"])
-        uplift = words.signed(r["relative"]) if r["relative"] is not None else "-"
-        yield f"{words.clean(r['name']):<24.24}{words.clean(r['variant']):<16.16}{levels}{uplift:>10}   {p}"
+        levels = "".join(f"{'-' if v is None else format(v, '.4g'):>10}" for v in (r.control, r.value))
+        p = words.clean(r.reason or "") if r.p_adjusted is None else words.p_value(r.p_adjusted)
+        uplift = words.signed(r.relative) if r.relative is not None else "-"
+        yield f"{words.clean(r.name):<24.24}{words.clean(r.variant):<16.16}{levels}{uplift:>10}   {p}"
     yield "  (p as if looked at once: after an early end it looks a little too good; these metrics never decide)"
 
 
-def _outcomes(found: Any) -> Iterator[str]:
+def _outcomes(outcomes: Sequence[Outcomes]) -> Iterator[str]:
     """What became of the leads later, by variant."""
-    for outcome in found:
+    for outcome in outcomes:
         yield ""
         yield words.clean(outcome_rows.title(outcome))
         for row in (outcome_rows.HEADER, *outcome_rows.rows(outcome)):
@@ -118,15 +121,15 @@ def _outcomes(found: Any) -> Iterator[str]:
             yield f"  {words.clean(line)}"
 
 
-def _any_time(companion: Json | None) -> Iterator[str]:
+def _any_time(companion: AlwaysValid | None) -> Iterator[str]:
     if companion is not None:
-        yield f"  any time    {words.clean(companion['says'])}; it decides nothing"
+        yield f"  any time    {words.clean(companion.says)}; it decides nothing"
 
 
-def _waterfall(steps: Any) -> Iterator[str]:
-    shown: list[Mapping[str, Any]] = [s for s in steps if s["count"] or s["step"] == "received"]
+def _waterfall(steps: Sequence[Step]) -> Iterator[str]:
+    shown = [s for s in steps if s.count or s.step == "received"]
     if shown:
         yield ""
     for s in shown:
-        sign = words.sign(s["step"]).replace("−", "-")
-        yield f"{sign}{words.count(s['count']):>12}  {words.step(s['step'], s.get('text', ''))}"
+        sign = words.sign(s.step).replace("−", "-")
+        yield f"{sign}{words.count(s.count):>12}  {words.step(s.step, s.text)}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.domain import Status, Verdict, to_json
+from cro_core.domain import Status, Verdict
+from cro_core.evidence import Step
 from cro_core.learning.asset_ranking import Ranking
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
@@ -23,7 +24,7 @@ from cro_core.rendering.html import (
     tiles,
 )
 from cro_core.reporting import outcome_rows, summaries, words
-from cro_core.reporting.values import Change, LeadOutcomes, Report, Sheet, Step
+from cro_core.reporting.values import Change, LeadOutcomes, Report, Sheet
 
 TONES: dict[Verdict | None, str] = {
     Verdict.SHIP: "good",
@@ -112,11 +113,10 @@ def numbers(report: Report) -> Block:
 
 def _outcomes(page: LeadOutcomes) -> Html:
     """The outcomes of one experiment's leads."""
-    outcome = to_json(page.outcomes)
-    rows = [(named(row[0]), *row[1:]) for row in outcome_rows.rows(outcome)]
+    rows = [(named(row[0]), *row[1:]) for row in outcome_rows.rows(page.outcomes)]
     header = tuple(words.sentence(name) for name in outcome_rows.HEADER)
-    told = fold("Intervals (95 %)", bullets(outcome_rows.ranges(outcome)))
-    return card(tag("h3", named(page.name)), table(outcome_rows.title(outcome), header, rows), told)
+    told = fold("Intervals (95 %)", bullets(outcome_rows.ranges(page.outcomes)))
+    return card(tag("h3", named(page.name)), table(outcome_rows.title(page.outcomes), header, rows), told)
 
 
 def assets(report: Report) -> Block:
@@ -317,7 +317,7 @@ def _rates_plot(page: Sheet) -> Html:
 def _uplift_plot(page: Sheet) -> Html:
     colours = _colours(page)
     ranges = [
-        plots.Range(c.name, c.relative, c.relative_low, c.relative_high, colours.get(c.variant, 1))
+        plots.Range(c.name, c.uplift.value, c.uplift.low, c.uplift.high, colours.get(c.variant, 1))
         for c in page.contrasts
     ]
     said = "; ".join(
@@ -403,10 +403,10 @@ def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
 
 def _gain(page: Sheet) -> Html:
     best = page.best
-    if best is None or best.relative is None:
+    if best is None or best.uplift.value is None:
         return Html("–")
-    span = words.interval(best.relative_low, best.relative_high)
-    return _over(words.signed(best.relative), span)
+    span = words.interval(best.uplift.low, best.uplift.high)
+    return _over(words.signed(best.uplift.value), span)
 
 
 def _cards(cards: Iterable[Html], empty: str) -> Block:

@@ -75,7 +75,11 @@ def headline(pages: Sequence[Sheet], overview: Overview, start: datetime, end: d
     won = [p for p in ended if p.verdict is Verdict.SHIP]
     if won:
         best = won[0].best
-        gain = f", {words.signed(best.relative)} conversions" if best and best.relative is not None else ""
+        gain = (
+            f", {words.signed(best.uplift.value)} conversions"
+            if best and best.uplift.value is not None
+            else ""
+        )
         others = f" and {words.some(len(won) - 1, 'other winner')}" if len(won) > 1 else ""
         return f"“{won[0].winner}” won “{won[0].name}”{gain}{others}."
     if ended:

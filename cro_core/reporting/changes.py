@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cro_core.domain import Decision, Experiment, Verdict
+from cro_core.domain import Experiment, Verdict
+from cro_core.evidence import Decision
 from cro_core.reporting import summaries, words
 from cro_core.reporting.values import Change
 

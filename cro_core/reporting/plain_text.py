@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from cro_core.domain import to_json
 from cro_core.reporting import outcome_rows, summaries, words
 from cro_core.reporting.values import Report, Sheet
 
@@ -152,21 +151,19 @@ def _winners(pages: Sequence[Sheet]) -> Iterator[str]:
     for page in pages:
         best = page.best
         gain = ""
-        if best is not None and best.relative is not None:
-            gain = (
-                f": {words.signed(best.relative)} ({words.interval(best.relative_low, best.relative_high)})"
-            )
+        if best is not None and best.uplift.value is not None:
+            uplift = best.uplift
+            gain = f": {words.signed(uplift.value)} ({words.interval(uplift.low, uplift.high)})"
         yield from _item(f"{page.winner} in {page.name}{gain}")
 
 
 def _outcomes(report: Report) -> Iterator[str]:
     yield from _wrap(outcome_rows.NOTE, "  ")
     for page in report.outcomes:
-        outcome = to_json(page.outcomes)
-        yield from _item(outcome_rows.title(outcome, page.name))
-        for row in (outcome_rows.HEADER, *outcome_rows.rows(outcome)):
+        yield from _item(outcome_rows.title(page.outcomes, page.name))
+        for row in (outcome_rows.HEADER, *outcome_rows.rows(page.outcomes)):
             yield "    " + _columns(row, OUTCOME_WIDTHS)
-        for line in outcome_rows.ranges(outcome):
+        for line in outcome_rows.ranges(page.outcomes):
             yield from _wrap(line, "    ")
 
 

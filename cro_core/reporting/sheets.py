@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cro_core.domain import Decision, Experiment, Json, Status, Verdict
+from cro_core.domain import Experiment, Status, Verdict
+from cro_core.evidence import Decision, Evidence, Look, Step, TotalsWithRate
 from cro_core.reporting import summaries
-from cro_core.reporting.values import Arm, Asset, Contrast, Progress, Sheet, Step, Worth
+from cro_core.reporting.values import Asset, Contrast, Progress, Sheet, Worth
 
 SPLIT: Mapping[str, str] = {
     "ok": "Visitors were divided between the versions as planned.",
@@ -26,15 +28,15 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
             before the start or where it was ended by hand.
         waterfall: the reconciliation; taken from the decision where that holds it.
     """
-    evidence: Json = decision.evidence if decision else {}
+    evidence = decision.evidence if decision else Evidence()
     names = {v.key: v.name or v.key for v in experiment.variants}
-    contrasts = tuple(_contrast(c, names) for c in evidence.get("comparisons", ()))
-    arms = tuple(_arm(t, names) for t in evidence.get("totals", ()))
-    checked = evidence.get("splits") or evidence.get("srm", {})
-    split = str(checked.get("status", "no_data"))
+    contrasts = tuple(Contrast(c, names.get(c.variant, c.variant)) for c in evidence.comparisons)
+    arms = tuple(replace(t, name=t.name or names.get(t.variant, t.variant)) for t in evidence.totals)
+    checked = evidence.splits or evidence.srm
+    split = checked.status if checked else "no_data"
     winner = decision.winner if decision else experiment.winner
     verdict = decision.verdict if decision else None
-    progress = _progress(experiment, evidence, contrasts) if decision else None
+    progress = _progress(experiment, evidence.look, contrasts) if decision else None
     return Sheet(
         id=experiment.id,
         name=experiment.name or experiment.id,
@@ -62,14 +64,14 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         progress=progress,
         split=split,
         split_text=SPLIT.get(split, split),
-        waterfall=_steps(evidence.get("waterfall", ())) or tuple(waterfall),
+        waterfall=evidence.waterfall or tuple(waterfall),
         worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
     )
 
 
 def assets(pairs: Iterable[tuple[Experiment, Sheet]]) -> tuple[Asset, ...]:
     """Every asset that was shown, best uplift first; those without one, by visitors, last."""
-    shown: dict[str, list[tuple[Arm, Contrast | None]]] = {}
+    shown: dict[str, list[tuple[TotalsWithRate, Contrast | None]]] = {}
     for experiment, page in pairs:
         contrasts = {c.variant: c for c in page.contrasts}
         for arm in page.arms:
@@ -80,70 +82,34 @@ def assets(pairs: Iterable[tuple[Experiment, Sheet]]) -> tuple[Asset, ...]:
     return tuple(sorted(ranked, key=lambda a: (a.uplift is None, -(a.uplift or 0.0), -a.units, a.asset_id)))
 
 
-def _asset(asset_id: str, met: Sequence[tuple[Arm, Contrast | None]]) -> Asset:
+def _asset(asset_id: str, met: Sequence[tuple[TotalsWithRate, Contrast | None]]) -> Asset:
     units = sum(arm.units for arm, _ in met)
     conversions = sum(arm.conversions for arm, _ in met)
-    known = [(arm.units, c.relative) for arm, c in met if c is not None and c.relative is not None]
+    known = [(arm.units, c.uplift.value) for arm, c in met if c is not None and c.uplift.value is not None]
     weight = sum(n for n, _ in known)
     uplift = sum(n * r for n, r in known) / weight if weight else None
     return Asset(asset_id, len(met), units, conversions, conversions / units, uplift)
 
 
-def _arm(total: Json, names: Mapping[str, str]) -> Arm:
-    return Arm(
-        variant=total["variant"],
-        name=total.get("name") or names.get(total["variant"], total["variant"]),
-        is_control=bool(total["is_control"]),
-        units=int(total["units"]),
-        conversions=int(total["conversions"]),
-        rate=total.get("rate"),
-        rate_low=total.get("rate_low"),
-        rate_high=total.get("rate_high"),
-        score_mean=total.get("score_mean"),
-        value_sum=total.get("value_sum"),
-    )
-
-
-def _contrast(comparison: Json, names: Mapping[str, str]) -> Contrast:
-    z = comparison.get("z")  # what the decision looks at; a pooled table misleads where shares moved
-    # Once the test has ended there is an estimate that knows about the looks, which the raw one flatters.
-    kind = "stopped" if comparison.get("stopped") is not None else "relative"
-    return Contrast(
-        variant=comparison["variant"],
-        name=names.get(comparison["variant"], comparison["variant"]),
-        relative=comparison.get(kind),
-        relative_low=comparison.get(f"{kind}_low"),
-        relative_high=comparison.get(f"{kind}_high"),
-        absolute=comparison.get("absolute"),
-        low=comparison.get("low"),
-        high=comparison.get("high"),
-        chi_square=comparison.get("chi_square") if z is None else z * z,
-        p_value=comparison.get("p_adjusted"),
-        reason=comparison.get("reason") or "",
-    )
-
-
-def _progress(experiment: Experiment, evidence: Json, contrasts: Sequence[Contrast]) -> Progress:
-    look: Json = evidence.get("look", {})
+def _progress(experiment: Experiment, look: Look | None, contrasts: Sequence[Contrast]) -> Progress:
     return Progress(
-        counted=int(look.get("counted_units") or 0),
-        planned=look.get("planned_units", experiment.plan.units),
-        days=look.get("days"),
+        counted=look.counted_units if look else 0,
+        planned=look.planned_units if look else experiment.plan.units,
+        days=look.days if look else None,
         horizon_days=experiment.plan.horizon / timedelta(days=1),
         ends_at=experiment.horizon_ends_at,
-        due=bool(look.get("due")),
-        why=look.get("why") or "",
+        due=look.due if look else False,
+        why=look.why if look else "",
         chi_square=max((c.chi_square for c in contrasts if c.chi_square is not None), default=None),
-        critical_chi_square=look.get("critical_chi_square"),
+        critical_chi_square=look.critical_chi_square if look else None,
     )
-
-
-def _steps(rows: Iterable[Json]) -> tuple[Step, ...]:
-    return tuple(Step(row["step"], int(row["count"]), row.get("text", "")) for row in rows)
 
 
 def _worth(
-    contrasts: Sequence[Contrast], arms: Sequence[Arm], winner: str | None, progress: Progress | None
+    contrasts: Sequence[Contrast],
+    arms: Sequence[TotalsWithRate],
+    winner: str | None,
+    progress: Progress | None,
 ) -> Worth | None:
     """What the winner adds to 1,000 visitors, and to a week at the traffic that was counted.
 
@@ -152,13 +118,14 @@ def _worth(
     """
     won = next((c for c in contrasts if c.variant == winner), None)
     base = next((a.rate for a in arms if a.is_control), None)
-    if won is None or won.relative is None or base is None:
+    if won is None or won.uplift.value is None or base is None:
         return None
     weekly = progress.counted / progress.days * 7 if progress and progress.days else None
-    gains = [None if r is None else r * base for r in (won.relative, won.relative_low, won.relative_high)]
+    uplift = won.uplift
+    gains = [None if r is None else r * base for r in (uplift.value, uplift.low, uplift.high)]
     thousand = [None if g is None else g * 1000 for g in gains]
     week = [None if g is None or weekly is None else g * weekly for g in gains]
-    return Worth(won.relative * base * 1000, thousand[1], thousand[2], *week)
+    return Worth(won.uplift.value * base * 1000, thousand[1], thousand[2], *week)
 
 
 def _no_decision(experiment: Experiment) -> str:

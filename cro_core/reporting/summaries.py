@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cro_core.domain import Decision, Experiment, Json, Verdict
+from cro_core.domain import Experiment, Verdict
+from cro_core.evidence import Decision
 from cro_core.reporting import words
 from cro_core.reporting.values import Sheet
 
@@ -44,11 +45,11 @@ def evidence(page: Sheet) -> str:
     best = page.best
     if page.verdict is Verdict.INVALID:
         return f"{words.some(page.units, 'visitor')}, none of which can be used."
-    if best is None or best.relative is None:
+    if best is None or best.uplift.value is None:
         return f"{words.some(page.units, 'visitor')}; {(best.reason if best else '') or 'no comparison is possible'}."
-    span = words.interval(best.relative_low, best.relative_high)
+    span = words.interval(best.uplift.low, best.uplift.high)
     return (
-        f"{words.signed(best.relative)} conversions with “{best.name}” over “{page.control}” "
+        f"{words.signed(best.uplift.value)} conversions with “{best.name}” over “{page.control}” "
         f"({words.level(page.confidence)} interval {span}), {words.some(page.units, 'visitor')}, {words.p_value(best.p_value)}."
     )
 
@@ -71,13 +72,13 @@ def _name(experiment: Experiment, key: str | None) -> str:
 
 
 def _counts(decision: Decision, winner: str | None, control: str) -> str:
-    totals = {t["variant"]: t for t in decision.evidence.get("totals", ())}
+    totals = {t.variant: t for t in decision.evidence.totals}
     if winner not in totals or control not in totals:
         return "see the evidence"
     won, base = totals[winner], totals[control]
     return (
-        f"{words.count(won['conversions'])} of {words.count(won['units'])} visitors converted, "
-        f"against {words.count(base['conversions'])} of {words.count(base['units'])}"
+        f"{words.count(won.conversions)} of {words.count(won.units)} visitors converted, "
+        f"against {words.count(base.conversions)} of {words.count(base.units)}"
     )
 
 
@@ -85,19 +86,19 @@ def _split(decision: Decision) -> str:
     cause = [r.text for r in decision.reasons if r.code == "srm_cause"]
     if cause:
         return f"visitors were not divided between the versions as planned. {cause[0].removesuffix('.')}"
-    srm: Json = decision.evidence.get("srm", {})
-    seen, expected = srm.get("units"), srm.get("expected")
-    if not seen or not expected:
+    srm = decision.evidence.srm
+    if srm is None or not srm.units or not srm.expected:
         return "visitors were not divided between the versions as planned"
-    came, planned = (" and ".join(words.count(n) for n in numbers) for numbers in (seen, expected))
+    came, planned = (" and ".join(words.count(n) for n in numbers) for numbers in (srm.units, srm.expected))
     return f"{came} visitors came to the versions where {planned} were planned, far more than chance explains"
 
 
 def _look(decision: Decision) -> str:
-    look: Json = decision.evidence.get("look", {})
-    counted, planned = look.get("counted_units"), look.get("planned_units")
-    if counted is None:
+    look = decision.evidence.look
+    if look is None:
         return "no visitor is counted yet"
-    if not planned:
-        return f"{words.some(counted, 'visitor is', 'visitors are')} counted so far"
-    return f"{words.count(counted)} of {words.count(planned)} planned visitors are counted"
+    if not look.planned_units:
+        return f"{words.some(look.counted_units, 'visitor is', 'visitors are')} counted so far"
+    return (
+        f"{words.count(look.counted_units)} of {words.count(look.planned_units)} planned visitors are counted"
+    )

@@ -6,66 +6,77 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cro_core.domain import Status, Verdict, to_json
+from cro_core.evidence import Comparison, Estimate, Outcomes, Step, TotalsWithRate
 
 if TYPE_CHECKING:  # they bring the statistics with them, which the service can do without
-    from cro_core.decision.offline_outcomes import Outcomes
     from cro_core.learning.asset_ranking import Ranking
     from cro_core.segments.findings import Claim
+
+ARM = (
+    "variant", "name", "is_control", "units", "conversions", "rate", "rate_low", "rate_high", "score_mean", "value_sum",
+)  # fmt: skip
+"""What the JSON form says of a variant's counted visitors."""
 
 SCHEMA = "cro-report/1"
 """Name and version of the JSON form; the number changes when a key is renamed, removed or changes meaning."""
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """One variant's counted visitors."""
-
-    variant: str
-    name: str
-    is_control: bool
-    units: int
-    conversions: int
-    rate: float | None
-    rate_low: float | None
-    rate_high: float | None
-    score_mean: float | None = None
-    value_sum: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Contrast:
-    """A challenger against the control."""
+    """A challenger against the control as a report shows it: the decision's comparison, told by one uplift."""
 
-    variant: str
+    comparison: Comparison
     name: str
-    relative: float | None
-    """Uplift: challenger's rate over the control's, minus 1, standardised over days; once the test has ended,
-    the median-unbiased estimate, which early stopping does not flatter."""
-    relative_low: float | None
-    relative_high: float | None
-    absolute: float | None
-    """Difference of the rates."""
-    low: float | None
-    high: float | None
-    chi_square: float | None
-    """The test statistic, which a decision compares with the critical value; where shares moved from day to
-    day it is combined over the days and differs from a pooled table's."""
-    p_value: float | None
-    """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` until it has ended."""
-    reason: str = ""
-    """Why something could not be computed; empty where all could."""
+    """Of the challenger, for people."""
 
+    @property
+    def variant(self) -> str:
+        """The challenger's key."""
+        return self.comparison.variant
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How many received events ended up in one place."""
+    @property
+    def uplift(self) -> Estimate:
+        """Challenger's rate over the control's, minus 1, standardised over days; once the test has ended, the
+        median-unbiased estimate, which early stopping does not flatter.
+        """
+        return self.comparison.uplift
 
-    step: str
-    count: int
-    text: str
+    @property
+    def chi_square(self) -> float | None:
+        """The test statistic, which a decision compares with the critical value; where shares moved from day to
+        day it is combined over the days and differs from a pooled table's.
+        """
+        z = self.comparison.z
+        return self.comparison.chi_square if z is None else z * z
+
+    @property
+    def p_value(self) -> float | None:
+        """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` until it has ended."""
+        return self.comparison.p_adjusted
+
+    @property
+    def reason(self) -> str:
+        """Why something could not be computed; empty where all could."""
+        return self.comparison.reason or ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON form says of it."""
+        return {
+            "variant": self.variant,
+            "name": self.name,
+            "relative": self.uplift.value,
+            "relative_low": self.uplift.low,
+            "relative_high": self.uplift.high,
+            "absolute": self.comparison.absolute,
+            "low": self.comparison.low,
+            "high": self.comparison.high,
+            "chi_square": self.chi_square,
+            "p_value": self.p_value,
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +145,8 @@ class Sheet:
     """Level of the challengers' intervals."""
     min_uplift: float
     """Uplift that is worth shipping."""
-    arms: tuple[Arm, ...]
+    arms: tuple[TotalsWithRate, ...]
+    """Each variant's counted visitors."""
     contrasts: tuple[Contrast, ...]
     progress: Progress | None
     split: str
@@ -146,9 +158,9 @@ class Sheet:
     @property
     def best(self) -> Contrast | None:
         """The winning challenger's comparison, else the one with the largest uplift."""
-        known = [c for c in self.contrasts if c.relative is not None]
+        known = [c for c in self.contrasts if c.uplift.value is not None]
         won = [c for c in known if c.variant == self.winner_key]
-        return max(won or known, key=lambda c: c.relative or 0.0, default=None)
+        return max(won or known, key=lambda c: c.uplift.value or 0.0, default=None)
 
     @property
     def control(self) -> str:
@@ -338,5 +350,9 @@ def as_json(report: Report) -> str:
     groups = {
         name: [s.id for s in getattr(report, name)] for name in ("running", "decided", "winners", "unproven")
     }
-    document: Mapping[str, object] = {"schema": SCHEMA, **to_json(report), **groups}
+    data = to_json(report)
+    for page, shown in zip(report.sheets, data["sheets"], strict=True):
+        shown["arms"] = to_json([{key: getattr(arm, key) for key in ARM} for arm in page.arms])
+        shown["contrasts"] = to_json([contrast.as_dict() for contrast in page.contrasts])
+    document: Mapping[str, object] = {"schema": SCHEMA, **data, **groups}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -35,8 +35,8 @@ from cro_core.statistics.rules import (
     gate_margin,
     holm,
     last_critical,
+    next_boundaries,
     spending_time,
-    take_look,
     used_weights,
 )
 from cro_core.statistics.sequential import LEAST_STEP, State
@@ -45,16 +45,16 @@ __all__ = [
     "Aggregates",
     "ChallengerLook",
     "Effect",
-    "EngineState",
     "Gate",
     "LookPlan",
     "LookResult",
-    "evaluate",
+    "LookState",
+    "take_look",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class EngineState:
+class LookState:
     """What one look leaves for the next; JSON through :meth:`as_json`."""
 
     paths: tuple[State, ...]
@@ -67,7 +67,7 @@ class EngineState:
     """Whether a look has ended the experiment."""
 
     @classmethod
-    def start(cls, challengers: int) -> EngineState:
+    def start(cls, challengers: int) -> LookState:
         """Before the first look."""
         return cls((State(),) * challengers, (None,) * challengers)
 
@@ -81,10 +81,10 @@ class EngineState:
         """Day of the last look; -1 before the first."""
         return math.floor(self.hours[-1] / 24) if self.hours else -1
 
-    def rewind(self, hours: float) -> EngineState:
+    def rewind(self, hours: float) -> LookState:
         """The state that a look at ``hours`` of data started from: later looks, and the end, undone."""
         looks = bisect_left(self.hours, hours)
-        return EngineState(
+        return LookState(
             tuple(path.rewind(looks) for path in self.paths),
             tuple(at if at is not None and at < hours else None for at in self.dropped),
             self.hours[:looks],
@@ -100,7 +100,7 @@ class EngineState:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> EngineState:
+    def from_json(cls, data: Mapping[str, Any]) -> LookState:
         """The state that :meth:`as_json` wrote.
 
         Raises:
@@ -190,7 +190,7 @@ class LookResult:
     """Two-sided alpha allowed for up to here, of the whole experiment's."""
     challengers: tuple[ChallengerLook, ...]
     """Each challenger, in order."""
-    state: EngineState
+    state: LookState
     """To be stored and passed to the next look."""
 
     def as_json(self) -> dict[str, Any]:
@@ -201,13 +201,13 @@ class LookResult:
         return shown
 
 
-def evaluate(
+def take_look(
     plan: LookPlan,
     data: Aggregates,
     *,
     elapsed: float,
     hours: float,
-    state: EngineState | None = None,
+    state: LookState | None = None,
     veto: str | None = None,
     names: Sequence[str] | None = None,
 ) -> LookResult:
@@ -232,16 +232,16 @@ def evaluate(
         InvalidInput: data that cannot be, epochs that differ from the plan's, or looks out of order.
         Conflict: an earlier look has ended the experiment.
     """
-    before = state or EngineState.start(data.variants - 1)
+    before = state or LookState.start(data.variants - 1)
     _check_look(plan, data, elapsed, hours, before)
     time = float(spending_time(plan, data.units.sum(), elapsed))
     weights = used_weights(plan, elapsed)
-    found = compare(data, weights)
+    comparisons = compare(data, weights)
     final = elapsed >= 1 or (time >= 1 and hours >= plan.min_hours)
     called = tuple(names or ["the control", *(f"challenger {k}" for k in range(1, data.variants))])
-    moment = _Moment(plan, data, weights, found, before, time, hours, final, veto, called)
-    why = _why_no_look(moment)
-    return _looked(moment) if why is None else _waited(moment, *why)
+    moment = _Moment(plan, data, weights, comparisons, before, time, hours, final, veto, called)
+    obstacle = _obstacle(moment)
+    return _with_look(moment) if obstacle is None else _without_look(moment, *obstacle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +251,8 @@ class _Moment:
     plan: LookPlan
     data: Aggregates
     weights: Floats
-    found: Comparisons
-    before: EngineState
+    comparisons: Comparisons
+    before: LookState
     time: float
     hours: float
     final: bool
@@ -267,37 +267,37 @@ class _Moment:
     @property
     def information(self) -> float:
         """At this look; a last look always counts as one, if need be with a little more than there is."""
-        now = float(self.found.information)
+        now = float(self.comparisons.information)
         return max(now, self.before.paths[0].now * (1 + 2 * LEAST_STEP)) if self.final else now
 
 
-def _why_no_look(m: _Moment) -> tuple[str, str] | None:
+def _obstacle(m: _Moment) -> tuple[str, str] | None:
     """Status and text where no look can be taken."""
     if not m.final and m.hours < m.plan.min_hours:
         return "too_early", f"{m.hours:.0f} of {m.plan.min_hours:.0f} hours of data are in."
     empty = [name for name, units in zip(m.names, m.data.units.sum(0), strict=True) if not units]
     if empty:
         return "no_information", f"No counted visitor yet of: {', '.join(empty)}."
-    if not m.found.information > 0:
+    if not m.comparisons.information > 0:
         return "no_information", "All visitors so far did the same: nothing can be compared."
     if not m.final and not m.before.paths[0].is_new(m.information):
         return "nothing_new", "Nothing new since the last look."
     return None
 
 
-def _waited(m: _Moment, status: str, text: str) -> LookResult:
+def _without_look(m: _Moment, status: str, text: str) -> LookResult:
     """The result where no look was taken."""
     verdict = (Verdict.INVALID if m.veto else Verdict.INCONCLUSIVE) if m.final else Verdict.CONTINUE
     reasons = (
         _veto_reason(m) + [Reason(status, text)] + ([Reason("horizon", "The horizon is reached.")] * m.final)
     )
-    informative = float(m.found.information) > 0
+    informative = float(m.comparisons.information) > 0
     rows = tuple(
         ChallengerLook(
             challenger=k + 1,
             active=m.before.active[k],
             crossed=None,
-            z=_number(m.found.z[k]) if informative else None,
+            z=_number(m.comparisons.z[k]) if informative else None,
             critical=None,
             p_value=None,
             relative=Effect(_number(pair.estimate("relative"))),
@@ -312,25 +312,27 @@ def _waited(m: _Moment, status: str, text: str) -> LookResult:
     return _result(m, verdict, status, reasons, None, None, rows, state)
 
 
-def _looked(m: _Moment) -> LookResult:
+def _with_look(m: _Moment) -> LookResult:
     """The result of a look that was taken."""
-    paths, critical = take_look(m.plan, m.before.paths, m.information, m.time)
+    paths, critical = next_boundaries(m.plan, m.before.paths, m.information, m.time)
     active = np.array(m.before.active)
-    ruling = holm(m.found.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate])
+    ruling = holm(
+        m.comparisons.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate]
+    )
     few = [k for k in range(m.data.variants) if m.data.units[:, k].sum() < m.plan.min_units]
     crossed = bool(ruling.winner >= 0)
     if m.veto or few:
         nothing = np.zeros(active.shape, bool)
         ruling = Ruling(np.asarray(-1), active, np.where(active, m.count, 0), nothing)
     power = _futility(m)
-    verdict, winner, reasons = _judge(m, ruling, few, crossed, power)
+    verdict, winner, reasons = _verdict(m, ruling, few, crossed, power)
     ended = verdict is not Verdict.CONTINUE
     rows = tuple(_row(m, k, ruling, critical, paths, ended, power) for k in range(len(active)))
     dropped = [
         at if at is not None or still else m.hours
         for at, still in zip(m.before.dropped, ruling.active, strict=True)
     ]
-    state = EngineState(paths, tuple(dropped), (*m.before.hours, m.hours), ended)
+    state = LookState(paths, tuple(dropped), (*m.before.hours, m.hours), ended)
     return _result(m, verdict, "look", reasons, winner, float(critical[m.count - 1]), rows, state)
 
 
@@ -341,10 +343,10 @@ def _futility(m: _Moment) -> Floats | None:
     if not due:
         return None
     critical = last_critical(m.plan.spending, m.plan.alpha / m.count)
-    return chance_left(m.plan, m.data, m.weights, m.found, critical, m.time)
+    return chance_left(m.plan, m.data, m.weights, m.comparisons, critical, m.time)
 
 
-def _judge(
+def _verdict(
     m: _Moment, ruling: Ruling, few: Sequence[int], crossed: bool, power: Floats | None
 ) -> tuple[Verdict, int | None, list[Reason]]:
     """Verdict, winner and the argument."""
@@ -393,7 +395,7 @@ def _row(
     power: Floats | None,
 ) -> ChallengerLook:
     """One challenger's numbers at a look that was taken."""
-    pair, z, level = m.data.pair(k + 1), float(m.found.z[k]), int(ruling.level[k])
+    pair, z, level = m.data.pair(k + 1), float(m.comparisons.z[k]), int(ruling.level[k])
     if not level:
         rows = {scale: Effect(_number(pair.estimate(scale))) for scale in ("relative", "absolute")}
         out = "dropped at an earlier look"
@@ -442,9 +444,9 @@ def _result(
     winner: int | None,
     critical: float | None,
     rows: tuple[ChallengerLook, ...],
-    state: EngineState,
+    state: LookState,
 ) -> LookResult:
-    information = float(m.found.information)
+    information = float(m.comparisons.information)
     return LookResult(
         verdict=verdict,
         status=status,
@@ -473,7 +475,7 @@ def _veto_reason(m: _Moment) -> list[Reason]:
     return [Reason("veto", m.veto)] if m.veto else []
 
 
-def _check_look(plan: LookPlan, data: Aggregates, elapsed: float, hours: float, state: EngineState) -> None:
+def _check_look(plan: LookPlan, data: Aggregates, elapsed: float, hours: float, state: LookState) -> None:
     data.check()
     if data.units.shape[:-1] != (len(plan.weights),):
         raise InvalidInput(

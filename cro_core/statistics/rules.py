@@ -164,10 +164,10 @@ class Ruling:
     """Crossed upwards, but the gate held it back."""
 
 
-def take_look(
+def next_boundaries(
     plan: LookPlan, paths: Sequence[State], information: float, time: float
 ) -> tuple[tuple[State, ...], Floats]:
-    """One step of the recursion at every level.
+    """The boundary of one look at every level: one step of each recursion.
 
     Args:
         plan: alpha and its spending.
@@ -251,7 +251,12 @@ def last_critical(spending: Spending, alpha: float) -> float:
 
 
 def chance_left(
-    plan: LookPlan, data: Aggregates, weights: Floats, found: Comparisons, critical: ArrayLike, time: float
+    plan: LookPlan,
+    data: Aggregates,
+    weights: Floats,
+    comparisons: Comparisons,
+    critical: ArrayLike,
+    time: float,
 ) -> Floats:
     """Conditional power of each challenger if the MDE were true, shape ``(..., challengers)``.
 
@@ -262,14 +267,14 @@ def chance_left(
         plan: the MDE.
         data: as in :func:`compare`.
         weights: as in :func:`compare`.
-        found: of :func:`compare` at this look.
+        comparisons: of :func:`compare` at this look.
         critical: of :func:`last_critical`; broadcasts with the result.
         time: spending time at this look, in (0, 1].
     """
-    now = found.information[..., None]
+    now = comparisons.information[..., None]
     z_mde = np.stack([combined_z(pair, weights, plan.mde) for pair in data.pairs()], axis=-1)
-    drift = np.where(now > 0, (found.z - z_mde) / np.sqrt(np.where(now > 0, now, 1)), 0)
-    return conditional_power(found.z * np.sqrt(now), now, now / time, critical, drift)
+    drift = np.where(now > 0, (comparisons.z - z_mde) / np.sqrt(np.where(now > 0, now, 1)), 0)
+    return conditional_power(comparisons.z * np.sqrt(now), now, now / time, critical, drift)
 
 
 def spending_time(plan: LookPlan, units: ArrayLike, elapsed: ArrayLike) -> Floats:

@@ -12,18 +12,15 @@ where none were planned are an alarm whatever their number.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import chdtrc
 
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Srm
 from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_shares, check_units
-
-Status = Literal["ok", "alarm", "unknown_shares", "no_data"]
 
 TILT = 0.1
 """Standard deviation of a challenger's log-odds tilt under the mixture: mismatches of about 10 %."""
@@ -33,37 +30,6 @@ THRESHOLD = 100.0
 
 LARGEST = 700.0
 """e-values are shown up to exp(700); beyond that floats end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Srm:
-    """What the counts say about the planned shares."""
-
-    status: Status
-    """``alarm`` vetoes any winner; ``unknown_shares`` and ``no_data`` mean that there is nothing to check."""
-    units: tuple[int, ...]
-    """Units seen per variant."""
-    expected: tuple[float, ...] | None = None
-    """Units expected per variant from each epoch's own planned shares."""
-    statistic: float | None = None
-    """Chi-square of seen against expected units, over all epochs together."""
-    df: int | None = None
-    """Its degrees of freedom."""
-    p_value: float | None = None
-    """Its p-value, valid for one look only: information, the e-value decides."""
-    e_value: float | None = None
-    """Evidence against the planned shares, valid at every look; capped at exp(``LARGEST``)."""
-    log_e: float | None = None
-    """Natural logarithm of the e-value, without the cap (``LARGEST`` where an impossible unit was seen)."""
-    threshold: float = THRESHOLD
-    """The e-value from which on it is an alarm."""
-    reason: str | None = None
-    """Why there is no check, or no test statistic."""
-
-    @property
-    def alarm(self) -> bool:
-        """Whether the status is ``alarm``."""
-        return self.status == "alarm"
 
 
 def over_epochs(units: ArrayLike, shares: ArrayLike | None, threshold: float = THRESHOLD) -> Srm:
@@ -96,7 +62,16 @@ def over_epochs(units: ArrayLike, shares: ArrayLike | None, threshold: float = T
         return Srm("no_data", seen, expected, threshold=threshold, reason="no units yet")
     if (n[w == 0] > 0).any():
         reason = "units in a variant whose planned share was 0"
-        return Srm("alarm", seen, expected, None, None, 0.0, math.exp(LARGEST), LARGEST, threshold, reason)
+        return Srm(
+            "alarm",
+            seen,
+            expected,
+            p_value=0.0,
+            e_value=math.exp(LARGEST),
+            log_e=LARGEST,
+            threshold=threshold,
+            reason=reason,
+        )
     statistic, df = _goodness_of_fit(n, w)
     log_e = float(log_e_values(n, w))
     return Srm(

@@ -9,9 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from cro_core.clock import parse_time
-from cro_core.domain import Cell, Decision, Reason, Verdict, to_json
+from cro_core.domain import Cell, Reason, Verdict, to_json
 from cro_core.errors import Conflict, NotFound
+from cro_core.evidence import Decision
 from cro_core.storage import schema
+from cro_core.storage.evidence_json import evidence_from_json, evidence_to_json
 from cro_core.storage.experiments import bump_revision
 
 PENDING, APPROVED, REJECTED, WITHDRAWN = "pending", "approved", "rejected", "withdrawn"
@@ -34,7 +36,7 @@ def add(connection: sa.Connection, decision: Decision) -> None:
             experiment_id=decision.experiment_id,
             as_of=decision.as_of,
             verdict=decision.verdict.value,
-            record=to_json(decision),
+            record=to_record(decision),
         )
     )
 
@@ -72,8 +74,13 @@ def latest(
     return [from_record(record) for record in connection.scalars(query)]
 
 
+def to_record(decision: Decision) -> dict[str, Any]:
+    """The decision as JSON: as it is stored, and as people and programs get it."""
+    return {**to_json(decision), "evidence": evidence_to_json(decision.evidence)}
+
+
 def from_record(record: Mapping[str, Any]) -> Decision:
-    """The inverse of ``to_json(decision)``."""
+    """The inverse of :func:`to_record`."""
     return Decision(
         **{
             **record,
@@ -81,6 +88,7 @@ def from_record(record: Mapping[str, Any]) -> Decision:
             "verdict": Verdict(record["verdict"]),
             "reasons": tuple(Reason(**r) for r in record["reasons"]),
             "cells": tuple(Cell(**c) for c in record["cells"]),
+            "evidence": evidence_from_json(record["evidence"]),
         }
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from cro_core.domain import Decision, Json
+from cro_core.domain import Json
+from cro_core.errors import InvalidInput
+from cro_core.evidence import Decision
 from cro_core.storage import schema
 
 
@@ -25,7 +27,9 @@ def add(connection: sa.Connection, decision: Decision, state: Json) -> None:
         decision: what the look said; its evidence holds the numbers.
         state: what the next look goes on from.
     """
-    look = decision.evidence["look"]
+    look = decision.evidence.look
+    if look is None:
+        raise InvalidInput(f"decision {decision.id} holds no look: store only looks that were taken")
     same = (schema.looks.c.experiment_id == decision.experiment_id) & (schema.looks.c.as_of == decision.as_of)
     connection.execute(
         sa.delete(schema.looks).where(same)
@@ -34,12 +38,12 @@ def add(connection: sa.Connection, decision: Decision, state: Json) -> None:
         sa.insert(schema.looks).values(
             experiment_id=decision.experiment_id,
             as_of=decision.as_of,
-            number=look["number"],
-            spending_time=look["spending_time"],
-            alpha_spent=look["alpha_spent"],
-            critical_z=look["critical_z"],
-            z=[comparison["z"] for comparison in decision.evidence["comparisons"]],
-            units=look["counted_units"],
+            number=look.number,
+            spending_time=look.spending_time,
+            alpha_spent=look.alpha_spent,
+            critical_z=look.critical_z,
+            z=[comparison.z for comparison in decision.evidence.comparisons],
+            units=look.counted_units,
         )
     )
     table = schema.engine_states

@@ -8,7 +8,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.analytics import reader
-from cro_core.decision.split_check import check_splits
+from cro_core.decision.split_check import check_split
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.segments import analysis
@@ -56,5 +56,5 @@ def of_experiment(
             cells=cells,
             goals=reading.goal_times(),
             durations=reading.durations(),
-            split_alarms=check_splits(experiment, cells, reading.times()).veto,
+            split_alarms=check_split(experiment, cells, reading.times()).veto,
         )

@@ -74,8 +74,8 @@ def _p_value(connection: sa.Connection, experiment: Experiment) -> float | None:
     decision = next(iter(decisions.latest(connection, experiment.id, limit=1)), None)
     if decision is None or not decision.final or decision.verdict is Verdict.INVALID:
         return None
-    found = (comparison.get("p_adjusted") for comparison in decision.evidence.get("comparisons", ()))
-    return min((p for p in found if p is not None), default=None)
+    p_values = (comparison.p_adjusted for comparison in decision.evidence.comparisons)
+    return min((p for p in p_values if p is not None), default=None)
 
 
 def _not_before(trials: Sequence[Trial], now: datetime) -> float:

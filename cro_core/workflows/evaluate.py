@@ -8,12 +8,13 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.analytics import engines, reader
-from cro_core.decision import Judgement, decide
-from cro_core.decision.split_check import SplitReport, check_splits, segments_due
-from cro_core.domain import Cell, Decision, Experiment, Measured, to_json
+from cro_core.decision.decide import Judgement, decide
+from cro_core.decision.split_check import check_split, segments_due
+from cro_core.domain import Cell, Experiment, Measured
+from cro_core.evidence import Decision, SplitReport, StoreState
 from cro_core.home import Home
 from cro_core.metrics.secondary import secondary
-from cro_core.statistics.looks import EngineState
+from cro_core.statistics.looks import LookState
 from cro_core.storage import events, experiments, look_states
 from cro_core.storage.database import HEAD
 from cro_core.workflows.measure_outcomes import measure_outcomes
@@ -39,17 +40,12 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = e
     """
     with home.db.read() as connection:
         experiment = experiments.get(connection, experiment_id)
-        decision = look(connection, experiment, as_of, whole=True, engine=engine).decision
-        later = to_json(measure_outcomes(connection, experiment, as_of, engine=engine))
-        return replace(decision, evidence={**decision.evidence, "outcomes": later}) if later else decision
+        decision = evaluate_within(connection, experiment, as_of, whole=True, engine=engine).decision
+        outcomes = measure_outcomes(connection, experiment, as_of, engine=engine)
+        return replace(decision, evidence=replace(decision.evidence, outcomes=outcomes))
 
 
-def judge(connection: sa.Connection, experiment: Experiment, as_of: datetime) -> Decision:
-    """What a cycle would decide, inside the caller's transaction."""
-    return look(connection, experiment, as_of).decision
-
-
-def look(
+def evaluate_within(
     connection: sa.Connection,
     experiment: Experiment,
     as_of: datetime,
@@ -57,41 +53,38 @@ def look(
     whole: bool = False,
     engine: str = engines.DUCKDB,
 ) -> Judgement:
-    """The decision, and the state that the next look starts from once somebody stores it.
+    """The decision inside the caller's transaction, and the state that the next look starts from.
 
     Args:
         connection: the store.
         experiment: a started experiment.
         as_of: the moment of the look.
-        whole: False leaves out what costs more than the look itself and cannot change a verdict (segments, the
-            waterfall), unless the decision is final.
+        whole: False leaves out what costs more than the look itself and cannot change a verdict (segments,
+            secondary metrics, the waterfall), unless the decision is final.
         engine: where the events are counted.
     """
-    moment = experiment.judged_at(as_of)
     stored = look_states.state(connection, experiment.id)
-    state = None if stored is None else EngineState.from_json(stored)
+    state = None if stored is None else LookState.from_json(stored)
+    moment = experiment.judged_at(as_of)
     with reader.reading(connection, experiment, moment, engine=engine) as reading:
-        counted = _count(reading, whole=whole)
-        found = judged(experiment, counted, moment, state)
-        if not (whole or found.decision.final):
-            return found
         if not whole:
-            counted = _count(reading, whole=True)
-            found = judged(experiment, counted, moment, state)
-        waterfall = reading.waterfall()
-    cells, measured = counted.cells, counted.measured
-    evidence = {
-        **found.decision.evidence,
-        "metrics": to_json(secondary(experiment, cells, measured, as_of=moment)),
-        "measured": to_json(measured),
-        "waterfall": to_json(waterfall),
-        "store": {"schema": HEAD, "events": events.totals(connection).get("accepted", 0)},
-    }
-    return replace(found, decision=replace(found.decision, evidence=evidence))
+            judgement = decide_on(experiment, count(reading, whole=False), moment, state)
+            if not judgement.decision.final:
+                return judgement
+        counts = count(reading, whole=True)
+        judgement, waterfall = decide_on(experiment, counts, moment, state), reading.waterfall()
+    evidence = replace(
+        judgement.decision.evidence,
+        metrics=secondary(experiment, counts.cells, counts.measured, as_of=moment),
+        measured=counts.measured,
+        waterfall=tuple(waterfall),
+        store=StoreState(schema=HEAD, events=events.totals(connection).get("accepted", 0)),
+    )
+    return replace(judgement, decision=replace(judgement.decision, evidence=evidence))
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class Counts:
     """What one look sees of the visitors."""
 
     cells: tuple[Cell, ...]
@@ -101,30 +94,21 @@ class Counted:
     """What guardrails and, where all was counted, secondary metrics need."""
 
 
-def count(connection: sa.Connection, experiment: Experiment, as_of: datetime, *, whole: bool) -> Counted:
-    """The counted units as of a moment.
+def count(reading: reader.Reading, *, whole: bool) -> Counts:
+    """The counted units as of the moment of a reading, and whether they split as planned.
 
     Args:
-        connection: the store.
-        experiment: a started experiment.
-        as_of: the moment.
+        reading: the experiment's events.
         whole: segments and secondary metrics too; else segments only where they are due.
     """
-    with reader.reading(connection, experiment, as_of) as found:
-        return _count(found, whole=whole)
+    experiment, cells, slices = reading.experiment, reading.cells(), reading.times()
+    split = check_split(experiment, cells, slices)
+    if whole or segments_due(experiment, reading.as_of, split):
+        split = check_split(experiment, cells, slices + reading.segments())
+    return Counts(cells, split, reading.measured(cells, whole=whole))
 
 
-def _count(found: reader.Reading, *, whole: bool) -> Counted:
-    experiment = found.experiment
-    cells, slices = found.cells(), found.times()
-    split = check_splits(experiment, cells, slices)
-    if whole or segments_due(experiment, found.as_of, split):
-        slices += found.segments()
-        split = check_splits(experiment, cells, slices)
-    return Counted(cells, split, found.measured(cells, whole=whole))
-
-
-def judged(experiment: Experiment, counted: Counted, as_of: datetime, state: EngineState | None) -> Judgement:
+def decide_on(experiment: Experiment, counts: Counts, as_of: datetime, state: LookState | None) -> Judgement:
     """What these counts allow, after the looks that left ``state``."""
-    goals = counted.measured.goals
-    return decide(experiment, counted.cells, as_of=as_of, state=state, split=counted.split, goals=goals)
+    goals = counts.measured.goals
+    return decide(experiment, counts.cells, as_of=as_of, state=state, split=counts.split, goals=goals)

@@ -13,6 +13,7 @@ from cro_core.analytics import counts, definitions, reader
 from cro_core.analytics.completeness import Extent, complete_until, extent
 from cro_core.clock import from_micros, iso, to_micros
 from cro_core.domain import Experiment
+from cro_core.evidence import Totals
 from cro_core.home import Home
 from cro_core.reporting import words
 from cro_core.storage import duckdb_connection, experiments
@@ -232,7 +233,7 @@ def _steps(experiment_id: str) -> Iterator[tuple[str, str]]:
             yield step, f"SELECT COUNT(*) FROM explained WHERE step = {_literal(step)}"
 
 
-def _of_variant(total: counts.Totals) -> Iterator[Number]:
+def _of_variant(total: Totals) -> Iterator[Number]:
     counted = f"FROM explained_units WHERE standing = {_literal(definitions.COUNTED)} AND variant = {_literal(total.variant)}"
     key = total.variant
     yield Number(f"units:{key}", total.units, f"visitors counted for {key}", f"SELECT COUNT(*) {counted}")

@@ -20,9 +20,10 @@ import sqlalchemy as sa
 from tqdm import tqdm
 
 from cro_core.analytics import reader
-from cro_core.decision import Judgement, decide
-from cro_core.domain import Decision, Event, Experiment
+from cro_core.decision.decide import Judgement, decide
+from cro_core.domain import Event, Experiment
 from cro_core.errors import Conflict
+from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.importing import ledger
 from cro_core.importing.experiment import HOUR, experiment_of
@@ -217,9 +218,9 @@ def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: 
         judgements = _looks(home, stored, quiet)
         stored = replace(stored, ended_at=judgements[-1].decision.as_of)
         with home.db.write() as connection:
-            for found in judgements:
-                if found.looked:
-                    look_states.add(connection, found.decision, found.state.as_json())
+            for judgement in judgements:
+                if judgement.look_taken:
+                    look_states.add(connection, judgement.decision, judgement.state.as_json())
             experiments.update(connection, stored)
     decision = evaluate(home, stored.id, as_of=stored.ended_at or file_events.ended_at)
     return _replayed(round((decision.as_of - file_events.started_at) / HOUR) - 1, decision)
@@ -227,7 +228,7 @@ def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: 
 
 def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
     """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
-    started_at, found = experiment.started_at, list[Judgement]()
+    started_at, judgements = experiment.started_at, list[Judgement]()
     if started_at is None:  # an experiment starts with its first exposure
         raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
     hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
@@ -239,18 +240,17 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
         for hour in bar:
             as_of = started_at + hour * HOUR
             cells = reading.at(as_of).cells()
-            state = found[-1].state if found else None
-            found.append(decide(experiment, cells, as_of=as_of, state=state))
-            if found[-1].decision.final:
+            state = judgements[-1].state if judgements else None
+            judgements.append(decide(experiment, cells, as_of=as_of, state=state))
+            if judgements[-1].decision.final:
                 break
-    return found
+    return judgements
 
 
 def _replayed(hour: int, decision: Decision) -> Replay:
-    counted = tuple(
-        {key: t[key] for key in ("variant", "units", "conversions")} for t in decision.evidence["totals"]
-    )
-    planned = decision.evidence["look"]["planned_units"]
+    look, totals = decision.evidence.look, decision.evidence.totals
+    counted = tuple({"variant": t.variant, "units": t.units, "conversions": t.conversions} for t in totals)
+    planned = None if look is None else look.planned_units
     return Replay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
 
 

@@ -10,8 +10,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from cro_core.domain import Decision, Experiment, Status, Verdict
+from cro_core.domain import Experiment, Status, Verdict
 from cro_core.errors import Conflict, InvalidInput
+from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans

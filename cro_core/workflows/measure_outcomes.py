@@ -7,8 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.analytics import engines, reader
-from cro_core.decision.offline_outcomes import Outcomes, outcomes
+from cro_core.decision.offline_outcomes import outcomes
 from cro_core.domain import Experiment, Status
+from cro_core.evidence import Outcomes
 from cro_core.storage.outcome_store import goals
 
 

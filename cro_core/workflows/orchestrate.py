@@ -13,14 +13,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from cro_core.assignment.allocation import next_shares
-from cro_core.decision import Judgement, aggregates
-from cro_core.domain import Decision, Experiment, Status, to_json
+from cro_core.decision.decide import Judgement
+from cro_core.decision.inputs import aggregates
+from cro_core.domain import Experiment, Status, to_json
 from cro_core.errors import Busy
+from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.storage import decisions, experiments, look_states
 from cro_core.workflows import feasibility, lifecycle, open_backlog, proposals
-from cro_core.workflows.evaluate import judge, look
+from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.seal import seal
 from cro_core.workflows.transaction import AUTOPILOT, Transaction, begin
 
@@ -91,7 +93,8 @@ def foresee(home: Home, *, now: datetime) -> list[Decision]:
     """The final decisions that a cycle would take now; changes nothing."""
     with home.db.read() as connection:
         running = experiments.with_status(connection, Status.RUNNING)
-        return [d for d in (judge(connection, e, now) for e in running) if d.final]
+        judgements = [evaluate_within(connection, experiment, now) for experiment in running]
+    return [judgement.decision for judgement in judgements if judgement.decision.final]
 
 
 class _Cycle:
@@ -127,26 +130,26 @@ class _Cycle:
                 transaction.log("cycle.failure", subject, after=failure)
 
     def advance(self, experiment_id: str) -> list[str]:
-        """Judges one experiment, and ends it or plans its shares."""
+        """Evaluates one experiment, and ends it or plans its shares."""
         with self.home.db.read() as connection:  # counting takes a while, and events must come in meanwhile
-            found = look(connection, experiments.get(connection, experiment_id), self.now)
-        decision = found.decision
+            judgement = evaluate_within(connection, experiments.get(connection, experiment_id), self.now)
+        decision = judgement.decision
         self.decisions.append(decision)
         with self.begin() as transaction:
             connection = transaction.connection
             experiment = experiments.get(connection, experiment_id)
             if experiment.status is not Status.RUNNING:
                 return []  # a person ended it in between
-            if found.looked and (self.conclude or not decision.final):
-                look_states.add(connection, decision, found.state.as_json())
+            if judgement.look_taken and (self.conclude or not decision.final):
+                look_states.add(connection, decision, judgement.state.as_json())
             if not decision.final:
-                return self.refresh_allocation(transaction, experiment, found)
+                return self.refresh_allocation(transaction, experiment, judgement)
             if not self.conclude:
                 return []
             return lifecycle.conclude(transaction, experiment, decision)
 
     def refresh_allocation(
-        self, transaction: Transaction, experiment: Experiment, found: Judgement
+        self, transaction: Transaction, experiment: Experiment, judgement: Judgement
     ) -> list[str]:
         """In a day's last hour, gives the days to come the shares that the mature units speak for.
 
@@ -157,7 +160,7 @@ class _Cycle:
             return []
         if current.ends_at - self.now > PLAN_AHEAD:
             return []
-        shares = _next_shares(experiment, found, current.number + 1)
+        shares = _next_shares(experiment, judgement, current.number + 1)
         before = dict(experiment.epochs[current.number + 1].shares)
         if not experiments.set_future_shares(transaction.connection, experiment, shares, self.now):
             return []

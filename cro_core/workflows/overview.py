@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from cro_core.analytics import counts, reader
 from cro_core.clock import iso
-from cro_core.domain import Decision, Epoch, Experiment, Status, Verdict, to_json
+from cro_core.domain import Epoch, Experiment, Status, Verdict, to_json
+from cro_core.evidence import Comparison, Decision, Totals
 from cro_core.home import Home
 from cro_core.storage import decisions, events, journal
 from cro_core.workflows.catalog import catalog
@@ -75,7 +76,7 @@ class ProvenWinner:
     decided_at: datetime
     decision: str
     """Id of the decision."""
-    comparison: Mapping[str, Any] | None
+    comparison: Comparison | None
     """The variant against the control, as the decision holds it; ``None`` where it holds none."""
     text: str
     """The decision in one paragraph."""
@@ -188,7 +189,6 @@ def _by_status(experiments: Iterable[Experiment]) -> dict[Status, int]:
 
 
 def _winner(experiment: Experiment, decision: Decision) -> ProvenWinner:
-    comparisons = decision.evidence["comparisons"]
     return ProvenWinner(
         experiment.id,
         experiment.name,
@@ -196,7 +196,7 @@ def _winner(experiment: Experiment, decision: Decision) -> ProvenWinner:
         str(decision.winner),
         decision.as_of,
         decision.id,
-        next((c for c in comparisons if c["variant"] == decision.winner), None),
+        next((c for c in decision.evidence.comparisons if c.variant == decision.winner), None),
         decision.text,
     )
 
@@ -221,7 +221,7 @@ def _count(connection: sa.Connection, experiment: Experiment, now: datetime) -> 
     )
 
 
-def _so_far(total: counts.Totals, epoch: Epoch | None) -> VariantSoFar:
+def _so_far(total: Totals, epoch: Epoch | None) -> VariantSoFar:
     return VariantSoFar(
         total.variant,
         total.name,

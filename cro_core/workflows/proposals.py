@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cro_core.clock import iso
-from cro_core.domain import Decision, Experiment
+from cro_core.domain import Experiment
+from cro_core.evidence import Decision
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.storage import decisions
 from cro_core.workflows.feasibility import Patience

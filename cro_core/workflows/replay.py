@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cro_core.decision import fingerprint, state_of
-from cro_core.decision.split_check import check_splits
-from cro_core.domain import Cell, Decision, Experiment, GoalCell, Measured, PairCell, Reason, to_json
+from cro_core.analytics import reader
+from cro_core.decision.inputs import fingerprint, state_of
+from cro_core.decision.split_check import check_split
+from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, to_json
+from cro_core.evidence import Decision
 from cro_core.home import Home
-from cro_core.metrics.counted import measured_from_json
 from cro_core.metrics.secondary import secondary
 from cro_core.storage import decisions, experiments
-from cro_core.workflows.evaluate import Counted, count, judged
+from cro_core.workflows.evaluate import Counts, count, decide_on
 
 TOLERANCE = 1e-9
 """Relative difference up to which two numbers are the same: other processors round otherwise."""
@@ -59,11 +60,12 @@ def replay(home: Home, decision_id: str) -> Replay:
     with home.db.read() as connection:
         stored = decisions.get(connection, decision_id)
         experiment = experiments.get(connection, stored.experiment_id)
-        now = count(connection, experiment, stored.as_of, whole=True)
+        with reader.reading(connection, experiment, stored.as_of) as reading:
+            now = count(reading, whole=True)
     then = _then(experiment, stored)
-    again = [*_tampered(stored), *_differences(stored, _judged(experiment, stored, then))]
+    again = [*_tampered(stored), *_differences(stored, _decided_again(experiment, stored, then))]
     moved = tuple(_moved(stored, then, now))
-    fresh = _differences(stored, _judged(experiment, stored, now)) if moved else ()
+    fresh = _differences(stored, _decided_again(experiment, stored, now)) if moved else ()
     return Replay(
         decision=stored.id,
         verdict=stored.verdict.value,
@@ -75,36 +77,35 @@ def replay(home: Home, decision_id: str) -> Replay:
     )
 
 
-def _then(experiment: Experiment, stored: Decision) -> Counted:
+def _then(experiment: Experiment, stored: Decision) -> Counts:
     """What the decision saw; what days and segments said of the split is taken from the record."""
-    split = check_splits(experiment, stored.cells)
-    if then := stored.evidence.get("splits"):
-        reasons = tuple(Reason(**reason) for reason in then["reasons"])
-        split = replace(split, status=then["status"], veto=then["veto"], reasons=reasons)
-    measured = stored.evidence.get("measured")
-    return Counted(stored.cells, split, measured_from_json(measured) if measured else Measured())
+    split, then = check_split(experiment, stored.cells), stored.evidence.splits
+    if then is not None:
+        split = replace(split, status=then.status, veto=then.veto, reasons=then.reasons)
+    return Counts(stored.cells, split, stored.evidence.measured or Measured())
 
 
-def _judged(experiment: Experiment, stored: Decision, counted: Counted) -> Decision:
-    taken = stored.evidence.get("looks")
-    state = state_of(taken) if taken else None
-    found = judged(experiment, counted, stored.as_of, state).decision
-    if "measured" not in stored.evidence:
-        return found
-    family = secondary(experiment, counted.cells, counted.measured, as_of=stored.as_of)
-    return replace(found, evidence={**found.evidence, "metrics": to_json(family)})
+def _decided_again(experiment: Experiment, stored: Decision, counts: Counts) -> Decision:
+    taken = stored.evidence.looks
+    state = None if taken is None else state_of(taken)
+    again = decide_on(experiment, counts, stored.as_of, state).decision
+    if stored.evidence.measured is None:
+        return again
+    family = secondary(experiment, counts.cells, counts.measured, as_of=stored.as_of)
+    return replace(again, evidence=replace(again.evidence, metrics=family))
 
 
-def _differences(stored: Decision, found: Decision) -> list[str]:
+def _differences(stored: Decision, again: Decision) -> list[str]:
     """What is not the same, named by its place in the record."""
     pairs: list[tuple[str, Any, Any]] = [
-        (name, getattr(stored, name), getattr(found, name)) for name in ("verdict", "winner", "unproven")
+        (name, getattr(stored, name), getattr(again, name)) for name in ("verdict", "winner", "unproven")
     ]
-    pairs.append(("reasons", [r.code for r in stored.reasons], [r.code for r in found.reasons]))
-    pairs += [(name, stored.evidence.get(name), found.evidence.get(name)) for name in COMPARED]
+    pairs.append(("reasons", [r.code for r in stored.reasons], [r.code for r in again.reasons]))
+    parts = ((name, *(getattr(d.evidence, name) for d in (stored, again))) for name in COMPARED)
+    pairs += [(name, to_json(old), to_json(new)) for name, old, new in parts]
     lines = [line for name, old, new in pairs for line in _unequal(name, old, new)]
-    versions = f"versions were {dict(stored.versions)}, now {dict(found.versions)}"
-    return [*lines, versions] if lines and stored.versions != found.versions else lines
+    versions = f"versions were {dict(stored.versions)}, now {dict(again.versions)}"
+    return [*lines, versions] if lines and stored.versions != again.versions else lines
 
 
 def _unequal(place: str, old: Any, new: Any) -> Iterator[str]:
@@ -126,17 +127,17 @@ def _same(old: Any, new: Any) -> bool:
 
 def _tampered(stored: Decision) -> Iterator[str]:
     """That the stored counts are not those that were judged."""
-    if (found := fingerprint(stored.cells)) != stored.fingerprint:
-        yield f"fingerprint was {stored.fingerprint}, is {found}"
+    if (now := fingerprint(stored.cells)) != stored.fingerprint:
+        yield f"fingerprint was {stored.fingerprint}, is {now}"
 
 
-def _moved(stored: Decision, then: Counted, now: Counted) -> Iterator[str]:
+def _moved(stored: Decision, then: Counts, now: Counts) -> Iterator[str]:
     """Counts that are no longer what they were: cells, what is measured beside them, and the slices of the split."""
     yield from _moved_cells(then.cells, now.cells)
-    if "measured" in stored.evidence:
+    if stored.evidence.measured is not None:
         yield from _unequal("measured", _by_place(then.measured), _by_place(now.measured))
-    if "splits" in stored.evidence:
-        yield from _unequal("splits", stored.evidence["splits"], to_json(now.split))
+    if stored.evidence.splits is not None:
+        yield from _unequal("splits", to_json(stored.evidence.splits), to_json(now.split))
 
 
 def _moved_cells(old: Sequence[Cell], new: Sequence[Cell]) -> Iterator[str]:

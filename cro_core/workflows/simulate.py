@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from cro_core import lab
 from cro_core.config import Config
-from cro_core.decision import look_plan
+from cro_core.decision.inputs import look_plan
 from cro_core.domain import Experiment, Plan, Variant
 from cro_core.errors import InvalidInput
 from cro_core.lab import targets as promises

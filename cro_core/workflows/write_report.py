@@ -12,16 +12,17 @@ import sqlalchemy as sa
 
 from cro_core import reporting
 from cro_core.analytics import reader
-from cro_core.domain import Decision, Experiment, Status, Verdict
+from cro_core.domain import Experiment, Status, Verdict
+from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.jupyter.export import write_whole
 from cro_core.reporting import build, sheets
 from cro_core.reporting.changes import changes
-from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown, Step
+from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown
 from cro_core.storage import decisions, events, experiments, journal
 from cro_core.storage.outcome_store import goals
 from cro_core.workflows.analyse_segments import of_experiment as of_whom
-from cro_core.workflows.evaluate import judge
+from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.measure_outcomes import measure_outcomes
 from cro_core.workflows.rank_assets import asset_ranking
 
@@ -168,8 +169,8 @@ def _told_again(decision: Decision | None) -> bool:
 
 def _running(connection: sa.Connection, experiment: Experiment, now: datetime) -> Sheet:
     with reader.reading(connection, experiment, now) as reading:
-        steps = [Step(s.step, s.count, s.text) for s in reading.waterfall()]
-    return sheets.sheet(experiment, judge(connection, experiment, now), steps)
+        waterfall = reading.waterfall()
+    return sheets.sheet(experiment, evaluate_within(connection, experiment, now).decision, waterfall)
 
 
 def _shown(connection: sa.Connection, known: Mapping[str, Experiment]) -> Iterator[Shown]:

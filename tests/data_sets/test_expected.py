@@ -22,8 +22,9 @@ from cro_core.home import Home, create_home
 from cro_core.importing.import_report import ImportReport
 from cro_core.statistics import proportions
 from cro_core.storage import experiments, schema
+from cro_core.storage.evidence_json import evidence_to_json
 from cro_core.workflows import analyse_segments
-from cro_core.workflows.evaluate import evaluate, judge
+from cro_core.workflows.evaluate import evaluate, evaluate_within
 from cro_core.workflows.import_file import import_file
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -91,10 +92,15 @@ def imported(home: Home, file: str, mapping: str, experiment_id: str, **changes:
 def judged(home: Home, experiment_id: str) -> Mapping[str, Any]:
     """The evidence of the decision, with its verdict."""
     decision = evaluate(home, experiment_id, as_of=NOW)
-    steps = {s["step"]: s["count"] for s in decision.evidence["waterfall"]}
+    steps = {s.step: s.count for s in decision.evidence.waterfall}
     assert steps.pop("received") == sum(steps.values())
     reasons = [reason.code for reason in decision.reasons]
-    return {**decision.evidence, "verdict": decision.verdict, "steps": steps, "reasons": reasons}
+    return {
+        **evidence_to_json(decision.evidence),
+        "verdict": decision.verdict,
+        "steps": steps,
+        "reasons": reasons,
+    }
 
 
 def stored(home: Home) -> list[int]:
@@ -284,7 +290,7 @@ def test_hillstrom_conversion(home: Home, hillstrom: Mapping[str, Any]) -> None:
     with home.db.read() as connection:
         stored = experiments.get(connection, "hillstrom")
         sales = replace(stored, plan=replace(stored.plan, goals=(Goal("conversion", primary=True),)))
-        evidence = judge(connection, sales, NOW).evidence
+        evidence = evidence_to_json(evaluate_within(connection, sales, NOW).decision.evidence)
     assert counts(evidence)[:2] == [(21_306, 122), (21_307, 267)]
     assert figures(evidence["comparisons"][0]) == (54.5399, 0.681, 118.84)
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.real_data import DATA, REAL
 
 from cro_core.domain import Verdict
-from cro_core.statistics.looks import Aggregates, LookPlan, evaluate
+from cro_core.statistics.looks import Aggregates, LookPlan, take_look
 from cro_core.statistics.proportions import difference
 from cro_core.statistics.rules import compare
 from cro_core.statistics.sample_size import plan_size
@@ -90,7 +90,7 @@ def verdict(plan, stream):
     """Snapshot by snapshot through the engine, until a look ends the experiment."""
     time, state = stream["time_since_start"].to_numpy(), None
     for day, *sums in zip(time, *moments(stream), strict=True):
-        look = evaluate(plan, Aggregates.of(*sums), elapsed=day / time[-1], hours=24 * day, state=state)
+        look = take_look(plan, Aggregates.of(*sums), elapsed=day / time[-1], hours=24 * day, state=state)
         state = look.state
         if look.final:
             return look.verdict
@@ -135,7 +135,7 @@ def run(plan, n, x, horizon):
     state, hour = None, 0
     while True:
         hour += 1
-        result = evaluate(
+        result = take_look(
             plan, Aggregates.of(n[[hour]], x[[hour]]), elapsed=hour / horizon, hours=hour, state=state
         )
         state = result.state

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 from cro_core import cli
 from cro_core.clock import iso
 from cro_core.config import Config
-from cro_core.decision import decide
-from cro_core.domain import Cell, Decision, Experiment, Goal, Plan, Variant, Verdict, to_json
+from cro_core.decision.decide import decide
+from cro_core.domain import Cell, Experiment, Goal, Plan, Variant, Verdict
+from cro_core.evidence import Decision
 from cro_core.home import create_home, open_home, set_clock
 from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
 from cro_core.statistics.companion import companion
-from cro_core.storage.decisions import from_record
+from cro_core.storage.decisions import from_record, to_record
 from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
@@ -49,20 +50,20 @@ def judged(experiment: Experiment, found: Sequence[Cell], as_of: datetime) -> De
 
 def without(decision: Decision) -> dict[str, Any]:
     """All of a decision but the companion, and that the plan asked for one."""
-    record = to_json(decision)
+    record = to_record(decision)
     assert (
         record["evidence"].pop("companion", None) is not None or not record["evidence"]["plan"]["companion"]
     )
     record["evidence"]["plan"].pop("companion")
-    return record  # type: ignore[no-any-return]
+    return record
 
 
 def test_overwhelming_evidence_before_a_day_of_data_changes_nothing() -> None:
     counts, moment = cells((2_000, 40), (2_000, 400)), START + 47 * HOUR  # 23 hours of mature visitors
     plain, accompanied = (judged(running(plan), counts, moment) for plan in (OFF, ON))
-    (said,) = accompanied.evidence["companion"]
-    assert (said["shown"], said["leader"]) == (True, "variant")
-    assert said["log_e"] > 100
+    (said,) = accompanied.evidence.companion
+    assert (said.shown, said.leader) == (True, "variant")
+    assert said.log_e > 100
     assert (accompanied.verdict, accompanied.winner, accompanied.final) == (Verdict.CONTINUE, None, False)
     assert [reason.code for reason in accompanied.reasons] == [reason.code for reason in plain.reasons]
     assert without(accompanied) == without(plain)
@@ -79,7 +80,7 @@ def test_no_decision_depends_on_it() -> None:
         )
         moment = START + float(rng.choice([1.5, 4, 14])) * DAY
         plain, accompanied = (judged(running(plan, "abcd"[:arms]), counts, moment) for plan in (OFF, ON))
-        assert len(accompanied.evidence["companion"]) == arms - 1
+        assert len(accompanied.evidence.companion) == arms - 1
         assert without(accompanied) == without(plain)
         verdicts.add(plain.verdict)
     assert {Verdict.SHIP, Verdict.CONTINUE, Verdict.INCONCLUSIVE} <= verdicts
@@ -87,7 +88,7 @@ def test_no_decision_depends_on_it() -> None:
 
 def test_off_there_is_no_trace_of_it() -> None:
     found = judged(running(OFF), cells((5_000, 150), (5_000, 220)), START + 14 * DAY)
-    assert "companion" not in found.evidence
+    assert found.evidence.companion is None
     assert "any time" not in decision_text(found)
 
 
@@ -95,18 +96,18 @@ def test_epochs_are_its_bins_and_the_control_comes_first() -> None:
     """Simpson's paradox: no day shows a difference, the pooled counts show a large one."""
     experiment = running(replace(ON, adaptive=True), ("b", "a"))
     found = cells((500, 250), (2_000, 1_000)) + cells((2_000, 60), (500, 15), epoch=1)
-    (said,) = judged(experiment, found, START + 4 * DAY).evidence["companion"]
+    (said,) = judged(experiment, found, START + 4 * DAY).evidence.companion
     by_day = companion([[500, 2_000], [2_000, 500]], [[250, 1_000], [60, 15]], ON.mde)
-    assert said["log_e"] == pytest.approx(by_day.log_e, abs=1e-12)
-    assert (said["variant"], said["shown"], said["leader"]) == ("b", False, None)
+    assert said.log_e == pytest.approx(by_day.log_e, abs=1e-12)
+    assert (said.variant, said.shown, said.leader) == ("b", False, None)
     pooled = companion([[2_500, 2_500]], [[310, 1_015]], ON.mde)
     assert pooled.log_e is not None
     assert pooled.log_e > 50
 
     worse = cells((1_000, 300), (1_000, 100))
-    (said,) = judged(experiment, worse, START + 4 * DAY).evidence["companion"]
-    assert (said["shown"], said["leader"]) == (True, "control")
-    assert "B converts worse than the control" in said["says"]
+    (said,) = judged(experiment, worse, START + 4 * DAY).evidence.companion
+    assert (said.shown, said.leader) == (True, "control")
+    assert "B converts worse than the control" in said.says
 
 
 @pytest.mark.parametrize(("alpha", "arms", "needed"), [(0.05, 2, 20), (0.05, 4, 60), (0.01, 2, 100)])
@@ -118,21 +119,21 @@ def test_what_is_needed_is_the_plans_error_rate_over_all_challengers(
     while high - low > 1:
         middle = (low + high) // 2
         counts = cells(*((5_000, 150 + middle * (key == "b")) for key in "abcd"[:arms]))
-        row = judged(experiment, counts, START + 14 * DAY).evidence["companion"][0]
-        assert row["needed"] == pytest.approx(needed)
-        assert row["shown"] == (row["log_e"] >= math.log(needed))
-        low, high = (low, middle) if row["shown"] else (middle, high)
+        row = judged(experiment, counts, START + 14 * DAY).evidence.companion[0]
+        assert row.needed == pytest.approx(needed)
+        assert row.shown == (row.log_e >= math.log(needed))
+        low, high = (low, middle) if row.shown else (middle, high)
     assert 0 < high < 400
 
 
 def test_without_conversions_it_says_why() -> None:
     found = judged(running(ON), cells((2_000, 0), (2_000, 0)), START + 4 * DAY)
-    (said,) = found.evidence["companion"]
-    assert (said["e_value"], said["p_value"], said["shown"]) == (None, None, False)
-    assert said["reason"] == "nobody converted"
+    (said,) = found.evidence.companion
+    assert (said.e_value, said.p_value, said.shown) == (None, None, False)
+    assert said.reason == "nobody converted"
     assert "nothing can be said yet" in decision_text(found)
-    (said,) = judged(running(ON), [], START + HOUR).evidence["companion"]
-    assert said["reason"] == "nobody converted"
+    (said,) = judged(running(ON), [], START + HOUR).evidence.companion
+    assert said.reason == "nobody converted"
 
 
 def test_the_setting_reaches_the_plan() -> None:
@@ -171,11 +172,11 @@ def test_evaluate_prints_one_line_of_it_on_a_real_home(tmp_path: Path, on: bool)
     assert replay(home, decided.id).identical
     lines = printed(START + 40 * HOUR)
     if not on:
-        assert (lines, early.evidence.get("companion")) == ([], None)
+        assert (lines, early.evidence.companion) == ([], None)
         return
-    (said,) = early.evidence["companion"]
-    assert said["shown"]  # long before the schedule lets anything be decided
-    assert lines == [f"  any time    {said['says']}; it decides nothing"]
-    assert said["says"].startswith("Film converts better than the control (e-value ")
-    assert from_record(to_json(early)) == early
+    (said,) = early.evidence.companion
+    assert said.shown  # long before the schedule lets anything be decided
+    assert lines == [f"  any time    {said.says}; it decides nothing"]
+    assert said.says.startswith("Film converts better than the control (e-value ")
+    assert from_record(to_record(early)) == early
     home.db.close()

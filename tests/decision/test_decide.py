@@ -9,10 +9,12 @@ import pytest
 from numpy.random import default_rng
 from scipy.stats import chi2_contingency, norm
 
-from cro_core.decision import decide, fingerprint, state_of
-from cro_core.domain import Cell, Decision, Experiment, Goal, Plan, Status, Variant, Verdict, to_json
+from cro_core.decision.decide import decide
+from cro_core.decision.inputs import fingerprint, state_of
+from cro_core.domain import Cell, Experiment, Goal, Plan, Status, Variant, Verdict
+from cro_core.evidence import Decision
 from cro_core.planning import plans
-from cro_core.storage.decisions import from_record
+from cro_core.storage.decisions import from_record, to_record
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 END = START + timedelta(days=14)
@@ -37,11 +39,11 @@ def codes(decision: Decision) -> list[str]:
 
 
 def test_published_table_is_reproduced() -> None:
-    found = judged((10_000, 300), (10_000, 360)).evidence["comparisons"][0]
-    assert found["chi_square"] == pytest.approx(5.64069, abs=5e-6)
-    assert found["p_value"] == pytest.approx(0.017548, abs=5e-7)
-    assert found["p_value_yates"] == pytest.approx(0.019521, abs=5e-7)
-    assert found["relative"] == pytest.approx(0.20)
+    found = judged((10_000, 300), (10_000, 360)).evidence.comparisons[0]
+    assert found.chi_square == pytest.approx(5.64069, abs=5e-6)
+    assert found.p_value == pytest.approx(0.017548, abs=5e-7)
+    assert found.p_value_yates == pytest.approx(0.019521, abs=5e-7)
+    assert found.relative == pytest.approx(0.20)
 
 
 def test_agrees_with_scipy_and_pingouin() -> None:
@@ -49,16 +51,16 @@ def test_agrees_with_scipy_and_pingouin() -> None:
     for _ in range(20):
         n0, n1 = rng.integers(200, 900, 2)
         x0, x1 = rng.integers(20, 180, 2)
-        found = judged((int(n0), int(x0)), (int(n1), int(x1))).evidence["comparisons"][0]
+        found = judged((int(n0), int(x0)), (int(n1), int(x1))).evidence.comparisons[0]
         table = [[x0, n0 - x0], [x1, n1 - x1]]
-        assert found["chi_square"] == pytest.approx(chi2_contingency(table, correction=False)[0], rel=1e-9)
+        assert found.chi_square == pytest.approx(chi2_contingency(table, correction=False)[0], rel=1e-9)
     frame = pg.read_dataset("chi2_independence")
     counts = frame.groupby("sex")["target"].agg(["size", "sum"])
     theirs = (
         pg.chi2_independence(frame, "sex", "target", correction=False)[2].set_index("test").loc["pearson"]
     )
-    ours = judged(*((int(n), int(x)) for n, x in counts.itertuples(index=False))).evidence["comparisons"][0]
-    assert ours["p_value"] == pytest.approx(theirs["pval"], rel=1e-6)
+    ours = judged(*((int(n), int(x)) for n, x in counts.itertuples(index=False))).evidence.comparisons[0]
+    assert ours.p_value == pytest.approx(theirs["pval"], rel=1e-6)
 
 
 def test_winner_at_the_planned_sample() -> None:
@@ -72,22 +74,22 @@ def test_early_numbers_must_be_more_extreme() -> None:
     """p = .008 wins at the end, and is not enough at a third of the way."""
     early = judged((1_500, 60), (1_500, 93), as_of=START + timedelta(days=4))
     assert (early.verdict, early.winner, early.final) == (Verdict.CONTINUE, None, False)
-    assert early.evidence["comparisons"][0]["p_value"] < 0.01
-    assert early.evidence["look"]["critical_chi_square"] > 8
+    assert early.evidence.comparisons[0].p_value < 0.01
+    assert early.evidence.look.critical_chi_square > 8
     assert "B against the control" not in early.text  # an early uplift only misleads
     assert judged((1_500, 60), (1_500, 93)).verdict is Verdict.SHIP
 
 
 def test_overwhelming_numbers_win_early() -> None:
     found = judged((2_500, 75), (2_500, 175), as_of=START + timedelta(days=5))
-    assert (found.verdict, found.evidence["look"]["due"]) == (Verdict.SHIP, False)
-    assert found.evidence["look"]["spending_time"] == pytest.approx(0.5)  # of 10,000 planned visitors
+    assert (found.verdict, found.evidence.look.due) == (Verdict.SHIP, False)
+    assert found.evidence.look.spending_time == pytest.approx(0.5)  # of 10,000 planned visitors
 
 
 def test_a_day_of_data_comes_first() -> None:
     counts = ((2_500, 75), (2_500, 175))
     before = judged(*counts, as_of=START + timedelta(hours=47.9))  # the window of 24 hours must have passed
-    assert (before.verdict, before.evidence["look"]["status"]) == (Verdict.CONTINUE, "too_early")
+    assert (before.verdict, before.evidence.look.status) == (Verdict.CONTINUE, "too_early")
     assert judged(*counts, as_of=START + timedelta(hours=48)).verdict is Verdict.SHIP
 
 
@@ -114,7 +116,7 @@ def test_spending_moves_early_boundaries() -> None:
     def critical(**change: object) -> float:
         plan = replace(PLAN, **change)  # type: ignore[arg-type]
         found = judged((1_500, 60), (1_500, 80), plan=plan, as_of=START + timedelta(days=4))
-        return float(found.evidence["look"]["critical_z"])
+        return float(found.evidence.look.critical_z)
 
     default = critical()
     assert critical(spending="pocock") < default < critical(spending="obrien_fleming")
@@ -128,15 +130,15 @@ def test_looks_carry_over() -> None:
     first = decide(experiment, cells((1_500, 60), (1_500, 70)), as_of=START + timedelta(days=4))
     second = decide(experiment, cells((2_500, 100), (2_500, 120)), as_of=later, state=first.state)
     alone = decide(experiment, cells((2_500, 100), (2_500, 120)), as_of=later)
-    assert [j.decision.evidence["look"]["number"] for j in (first, second, alone)] == [1, 2, 1]
-    assert second.decision.evidence["look"]["critical_z"] > alone.decision.evidence["look"]["critical_z"]
-    rebuilt = state_of(first.decision.evidence["looks"])
+    assert [j.decision.evidence.look.number for j in (first, second, alone)] == [1, 2, 1]
+    assert second.decision.evidence.look.critical_z > alone.decision.evidence.look.critical_z
+    rebuilt = state_of(first.decision.evidence.looks)
     again = decide(experiment, cells((2_500, 100), (2_500, 120)), as_of=later, state=rebuilt)
-    assert again.decision.evidence["look"]["critical_z"] == pytest.approx(
-        second.decision.evidence["look"]["critical_z"], rel=1e-9
+    assert again.decision.evidence.look.critical_z == pytest.approx(
+        second.decision.evidence.look.critical_z, rel=1e-9
     )
     repeated = decide(experiment, cells((2_500, 100), (2_500, 120)), as_of=later, state=second.state)
-    assert repeated.decision.evidence["look"] == second.decision.evidence["look"]
+    assert repeated.decision.evidence.look == second.decision.evidence.look
 
 
 def test_control_wins_when_the_challenger_is_worse() -> None:
@@ -196,7 +198,7 @@ def test_unknown_shares_are_a_state_not_an_alarm() -> None:
     found = judged((8_000, 200), (2_000, 90), plan=replace(PLAN, shares_known=False))
     assert found.verdict is Verdict.SHIP
     assert codes(found)[0] == "srm_unknown"
-    assert found.evidence["srm"]["status"] == "unknown_shares"
+    assert found.evidence.srm.status == "unknown_shares"
 
 
 def test_too_few_visitors_decide_nothing() -> None:
@@ -208,13 +210,13 @@ def test_too_few_visitors_decide_nothing() -> None:
 
 def test_cannot_be_computed_has_a_reason_and_no_p_value() -> None:
     found = judged((5_000, 0), (5_000, 0))
-    comparison = found.evidence["comparisons"][0]
-    assert (found.verdict, comparison["p_value"], comparison["relative"]) == (
+    comparison = found.evidence.comparisons[0]
+    assert (found.verdict, comparison.p_value, comparison.relative) == (
         Verdict.INCONCLUSIVE,
         None,
         None,
     )
-    assert comparison["reason"]
+    assert comparison.reason
     assert "no_information" in codes(found)
 
 
@@ -241,20 +243,19 @@ def test_moving_shares_are_judged_day_by_day() -> None:
     moved = tuple(replace(e, shares=s) for e, s in zip(experiment.epochs, shares, strict=False))
     epochs = moved + experiment.epochs[2:]
     found = decide(replace(experiment, epochs=epochs), days, as_of=START + timedelta(days=3)).decision
-    comparison = found.evidence["comparisons"][0]
+    comparison = found.evidence.comparisons[0]
     pooled = (340 / 2800) / (208 / 1200) - 1
-    assert pooled < 0 < comparison["relative"]
-    assert comparison["relative"] == pytest.approx(0.25, abs=0.005)  # Mantel-Haenszel risk ratio 1.25
-    assert comparison["z"] > norm.ppf(0.975)
+    assert pooled < 0 < comparison.relative
+    assert comparison.relative == pytest.approx(0.25, abs=0.005)  # Mantel-Haenszel risk ratio 1.25
+    assert comparison.z > norm.ppf(0.975)
     assert (found.verdict, found.winner) == (Verdict.SHIP, "b")
 
 
 def test_record_survives_json_and_carries_every_input() -> None:
     found = decide(running(), cells((5_000, 150), (5_000, 220)), as_of=END).decision
-    assert from_record(json.loads(json.dumps(to_json(found), allow_nan=False))) == replace(
-        found, evidence=json.loads(json.dumps(found.evidence))
-    )
-    assert {"plan", "epochs", "look", "totals", "comparisons", "srm", "looks"} <= set(found.evidence)
+    record = json.loads(json.dumps(to_record(found), allow_nan=False))
+    assert from_record(record) == found
+    assert {"plan", "epochs", "look", "totals", "comparisons", "srm", "looks"} <= set(record["evidence"])
     assert found.versions["cro"]
 
 

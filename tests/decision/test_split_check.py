@@ -21,9 +21,10 @@ from cro_core.analytics.counts import Slice
 from cro_core.analytics.definitions import OTHER, UNKNOWN
 from cro_core.clock import from_micros, to_micros, zone
 from cro_core.decision import split_check
-from cro_core.decision.split_check import SplitReport, check_splits, segments_due
+from cro_core.decision.split_check import check_split, segments_due
 from cro_core.domain import Cell, Experiment, to_json
 from cro_core.errors import InvalidInput
+from cro_core.evidence import SplitReport
 from cro_core.home import create_home
 from cro_core.statistics import srm
 from cro_core.storage import events, experiments, schema
@@ -88,7 +89,7 @@ class Visitors:
         return cells, found
 
     def check(self) -> SplitReport:
-        return check_splits(self.experiment, *self.counts())
+        return check_split(self.experiment, *self.counts())
 
     def _grouped(self, epoch: NDArray[np.int64], *more: Any) -> list[tuple[Any, int]]:
         keys = list(zip(epoch.tolist(), self.variant.tolist(), *(m.tolist() for m in more), strict=True))
@@ -200,7 +201,7 @@ def test_opposite_faults_that_cancel_out_are_seen_by_day() -> None:
     assert (
         "In total the visitors split as planned, but on 2 of 14 days they did not" in report.reasons[0].text
     )
-    assert check_splits(made.experiment, made.counts()[0]).dimensions == ()
+    assert check_split(made.experiment, made.counts()[0]).dimensions == ()
 
 
 # ---------------------------------------------------------------- shares
@@ -251,7 +252,7 @@ def test_unknown_shares_are_a_state_and_no_alarm() -> None:
 
 
 def test_no_visitors_are_a_state() -> None:
-    report = check_splits(running(), ())
+    report = check_split(running(), ())
     assert (report.status, report.veto, codes(report)) == ("no_data", False, ["srm_no_data"])
 
 
@@ -321,7 +322,7 @@ def test_a_report_is_small_json() -> None:
     broken = running(finished=True)
     cells = [Cell(0, "a", 100 * 90, 0), Cell(0, "b", 100 * 10, 0)]
     days = [Slice("day", f"day {i:03}", 0, v, n) for i in range(100) for v, n in (("a", 90), ("b", 10))]
-    report = check_splits(broken, cells, days)
+    report = check_split(broken, cells, days)
     day = report.dimensions[0]
     assert (day.alarming, len(day.alarms)) == (100, split_check.MOST_ALARMS)
     text = json.dumps(to_json(report), allow_nan=False)
@@ -350,7 +351,7 @@ def test_counts_that_contradict_each_other_are_refused(
     cells: Sequence[Cell], slices: Sequence[Slice], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
-        check_splits(running(), cells, slices)
+        check_split(running(), cells, slices)
 
 
 def test_segments_are_counted_once_a_day_at_the_end_and_to_find_a_cause() -> None:
@@ -490,7 +491,7 @@ def test_segments_of_the_first_exposure(database: Database, crowd: Experiment) -
     assert sizes["page"] == {f"https://site.example/{i}": 60 for i in range(4)}
     assert sizes["asset"] == {"a": 120, "b": 120}
     assert sizes["city"]["city 00"] == 80
-    report = check_splits(crowd, cells, times + found)
+    report = check_split(crowd, cells, times + found)
     assert (report.status, statuses(report)) == (
         "ok",
         {
@@ -549,8 +550,8 @@ def test_a_lost_redirect_is_named_from_events(database: Database) -> None:
     with database.read() as connection:
         reading = reader.reading(connection, experiment, LATE)
         cells, times = reading.cells(), reading.times()
-        assert segments_due(experiment, LATE, check_splits(experiment, cells, times))
-        report = check_splits(
+        assert segments_due(experiment, LATE, check_split(experiment, cells, times))
+        report = check_split(
             experiment, cells, times + reader.reading(connection, experiment, LATE).segments()
         )
     assert report.veto
@@ -574,7 +575,7 @@ def published(tmp_path: Path) -> Iterator[Callable[[str, Mapping[str, Any] | str
             experiment = experiments.get(connection, name)
             reading = reader.reading(connection, experiment, now)
             cells, times = reading.cells(), reading.times()
-            return check_splits(
+            return check_split(
                 experiment, cells, times + reader.reading(connection, experiment, now).segments()
             )
 

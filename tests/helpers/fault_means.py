@@ -403,7 +403,7 @@ def accounted(home: Home, ledger: Ledger, *, named: bool = True) -> None:
     assert 0 <= surplus <= ledger.unknown, f"receipts {receipts}, answered {ledger.answered}"
 
     evidence = evaluate(home, "hero-cta", as_of=home.clock() + timedelta(days=1)).evidence
-    waterfall = {line["step"]: line["count"] for line in evidence["waterfall"]}
+    waterfall = {line.step: line.count for line in evidence.waterfall}
     assert "unexplained" not in waterfall, waterfall
     received = waterfall.pop("received")
     assert received == sum(waterfall.values())

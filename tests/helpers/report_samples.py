@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,8 @@ import nbformat
 import numpy as np
 
 from cro_core.decision.offline_outcomes import outcomes
-from cro_core.domain import Cell, Decision, Experiment, Goal, Plan, Reason, Status, Variant, Verdict
+from cro_core.domain import Cell, Experiment, Goal, Plan, Reason, Status, Variant, Verdict
+from cro_core.evidence import Comparison, Decision, Evidence, Look, Srm, Step, TotalsWithRate
 from cro_core.home import Home, open_home
 from cro_core.jupyter.export import page
 from cro_core.jupyter.runner import notebook_path
@@ -66,29 +68,29 @@ def experiment(key: str, name: str, status: Status = Status.RUNNING, **more: Any
 
 def decision(of: Experiment, verdict: Verdict, counts: list[tuple[int, int]], **more: Any) -> Decision:
     """Counts are (units, conversions) of each variant; the intervals are only plausible."""
-    totals = [_total(v, *c) for v, c in zip(of.variants, counts, strict=True)]
-    base = totals[0]["rate"]
-    compared = [_comparison(t, base) for t in totals[1:]]
+    totals = tuple(_total(v, *c) for v, c in zip(of.variants, counts, strict=True))
+    compared = tuple(_comparison(t, totals[0].rate) for t in totals[1:])
     counted = sum(units for units, _ in counts)
     critical = 3.3 if verdict is Verdict.CONTINUE else 2.0
-    evidence = {
-        "look": {
-            "number": 1, "due": verdict is not Verdict.CONTINUE, "why": "the planned sample is reached",
-            "counted_units": counted, "planned_units": of.plan.units, "days": 10.0,
-            "horizon_ends_at": "2026-03-18T08:00:00Z", "critical_z": critical, "critical_chi_square": critical**2,
-        },
-        "totals": totals,
-        "comparisons": compared,
-        "srm": {"status": "alarm" if verdict is Verdict.INVALID else "ok"},
-        "waterfall": [
-            {"step": "received", "count": counted * 3, "text": ""},
-            {"step": "duplicate", "count": counted // 30, "text": ""},
-            {"step": "bot", "count": counted // 90, "text": ""},
-            {"step": "repeat_exposure", "count": counted - counted // 30 - counted // 90, "text": ""},
-            {"step": "counted_exposure", "count": counted, "text": ""},
-            {"step": "counted_goal", "count": counted, "text": ""},
-        ],
-    }  # fmt: skip
+    evidence = Evidence(
+        look=Look(
+            due=verdict is not Verdict.CONTINUE, status="look", why="the planned sample is reached", number=1,
+            counted_units=counted, planned_units=of.plan.units, days=10.0,
+            horizon_ends_at=datetime(2026, 3, 18, 8, tzinfo=UTC), spending_time=1.0, alpha_spent=0.05,
+            critical_z=critical, critical_chi_square=critical**2,
+        ),
+        totals=totals,
+        comparisons=compared,
+        srm=Srm("alarm" if verdict is Verdict.INVALID else "ok", (), threshold=100.0),
+        waterfall=(
+            Step("received", counted * 3, ""),
+            Step("duplicate", counted // 30, ""),
+            Step("bot", counted // 90, ""),
+            Step("repeat_exposure", counted - counted // 30 - counted // 90, ""),
+            Step("counted_exposure", counted, ""),
+            Step("counted_goal", counted, ""),
+        ),
+    )  # fmt: skip
     given: dict[str, Any] = {
         "text": f"The verdict is {verdict.value}.",
         "winner": None,
@@ -107,25 +109,31 @@ def decision(of: Experiment, verdict: Verdict, counts: list[tuple[int, int]], **
     )
 
 
-def _total(variant: Variant, units: int, conversions: int) -> dict[str, Any]:
+def compared(decision: Decision, **numbers: float) -> Decision:
+    """The decision with other numbers in its first comparison."""
+    first, *others = decision.evidence.comparisons
+    comparisons = (replace(first, **numbers), *others)
+    return replace(decision, evidence=replace(decision.evidence, comparisons=comparisons))
+
+
+def _total(variant: Variant, units: int, conversions: int) -> TotalsWithRate:
     rate = conversions / units if units else None
     spread = 2 * (rate * (1 - rate) / units) ** 0.5 if rate is not None else 0
-    return {
-        "variant": variant.key, "name": variant.name, "is_control": variant.is_control, "units": units,
-        "conversions": conversions, "rate": rate, "rate_low": None if rate is None else max(rate - spread, 0),
-        "rate_high": None if rate is None else rate + spread, "score_mean": 3.2, "value_sum": 0.0,
-    }  # fmt: skip
+    return TotalsWithRate(
+        variant.key, variant.name, variant.is_control, units, conversions, 0.0, 0.0, 0.0, 0.0, rate,
+        None if rate is None else max(rate - spread, 0), None if rate is None else rate + spread, 3.2,
+    )  # fmt: skip
 
 
-def _comparison(total: dict[str, Any], base: float | None) -> dict[str, Any]:
-    if not base or total["rate"] is None:
-        return {"variant": total["variant"], "reason": "nobody has met the control yet"}
-    relative = total["rate"] / base - 1
-    return {
-        "variant": total["variant"], "chi_square": 9.4, "p_value": 0.0022, "p_value_yates": 0.0031, "p_adjusted": 0.0029,
-        "absolute": total["rate"] - base, "low": (relative - 0.15) * base, "high": (relative + 0.15) * base,
-        "relative": relative, "relative_low": relative - 0.15, "relative_high": relative + 0.15, "reason": None,
-    }  # fmt: skip
+def _comparison(total: TotalsWithRate, base: float | None) -> Comparison:
+    if not base or total.rate is None:
+        return Comparison(total.variant, total.name, True, reason="nobody has met the control yet")
+    relative = total.rate / base - 1
+    return Comparison(
+        total.variant, total.name, True, chi_square=9.4, p_value=0.0022, p_value_yates=0.0031, p_adjusted=0.0029,
+        absolute=total.rate - base, low=(relative - 0.15) * base, high=(relative + 0.15) * base,
+        relative=relative, relative_low=relative - 0.15, relative_high=relative + 0.15,
+    )  # fmt: skip
 
 
 def report(

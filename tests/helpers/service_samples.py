@@ -24,7 +24,7 @@ from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.storage import experiments, schema
 from cro_core.workflows import lifecycle
 from cro_core.workflows.create_experiment import create_experiment
-from cro_core.workflows.evaluate import judge
+from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.transaction import begin
 
@@ -94,7 +94,7 @@ def conclude(home: Home, experiment_id: str = "hero-cta") -> None:
     with begin(home, now=now, actor="autopilot") as transaction:
         experiment = experiments.get(transaction.connection, experiment_id)
         assert experiment.status is Status.RUNNING
-        decision = judge(transaction.connection, experiment, now)
+        decision = evaluate_within(transaction.connection, experiment, now).decision
         lifecycle.conclude(transaction, experiment, decision)
     set_clock(home, now)
 

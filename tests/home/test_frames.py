@@ -18,12 +18,13 @@ from helpers.store_samples import DAY, HOUR, START, TICK, event, exposure, rows,
 from cro_core import frames
 from cro_core.analytics import free_sql as door_module
 from cro_core.clock import to_micros
-from cro_core.domain import Decision, Status, Verdict, to_json
+from cro_core.domain import Status, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput, NotFound, StoreError
+from cro_core.evidence import Comparison, Decision, Evidence
 from cro_core.home import Home
 from cro_core.storage import decisions, events, experiments, journal, schema
 from cro_core.workflows import overview
-from cro_core.workflows.evaluate import evaluate, judge
+from cro_core.workflows.evaluate import evaluate, evaluate_within
 from cro_core.workflows.seal import seal
 
 LATE = START + 15 * DAY
@@ -150,7 +151,10 @@ class TestFrames:
         assert frames.decisions(busy).empty
         for moment in (LATE, LATE - DAY):
             with busy.db.write() as connection:
-                decisions.add(connection, judge(connection, experiments.get(connection, "hero"), moment))
+                decisions.add(
+                    connection,
+                    evaluate_within(connection, experiments.get(connection, "hero"), moment).decision,
+                )
         frame = frames.decisions(busy)
         assert list(frame["as_of"]) == [pd.Timestamp(LATE - DAY), pd.Timestamp(LATE)]
         assert list(frame["units"]) == [2, 2]
@@ -165,7 +169,9 @@ class TestFrames:
         make, columns = EVERY[name]
         stored(late.db, running("quiet"))
         with late.db.write() as connection:
-            decisions.add(connection, judge(connection, experiments.get(connection, "hero"), LATE))
+            decisions.add(
+                connection, evaluate_within(connection, experiments.get(connection, "hero"), LATE).decision
+            )
         empty, full = make(late, "quiet"), make(late, "hero")
         assert (len(empty), len(full) > 0) == (0, True)
         assert {n: str(kind) for n, kind in empty.dtypes.items()} == columns
@@ -205,7 +211,9 @@ class TestFrames:
         with late.db.write() as connection:
             posted = [exposure("u9", "a", START, properties={"referrer": "https://x.org/", "n": 1})]
             events.record(connection, posted, (), START)
-            decisions.add(connection, judge(connection, experiments.get(connection, "hero"), LATE))
+            decisions.add(
+                connection, evaluate_within(connection, experiments.get(connection, "hero"), LATE).decision
+            )
         frame = EVERY[name][0](late, "hero")
         file = frames.to_parquet(frame, tmp_path / "table.parquet")
         again = pq.read_table(file)
@@ -231,7 +239,9 @@ class TestFrames:
 class TestDoor:
     def test_it_shows_the_store(self, busy: Home) -> None:
         with busy.db.write() as connection:
-            decisions.add(connection, judge(connection, experiments.get(connection, "hero"), LATE))
+            decisions.add(
+                connection, evaluate_within(connection, experiments.get(connection, "hero"), LATE).decision
+            )
         with frames.connect(busy) as door:
             assert door.execute("SELECT COUNT(*) FROM events").fetchone() == (7,)
             assert door.execute("SELECT sealed, unsealed FROM snapshot").fetchall() == [(0, 7)]
@@ -328,9 +338,9 @@ class TestEvaluate:
         early, final = (evaluate(busy, "hero", as_of=moment) for moment in (START + 2 * DAY, LATE))
         assert (early.final, final.final) == (False, True)
         for decision in (early, final):
-            steps = {s["step"]: s["count"] for s in decision.evidence["waterfall"]}
+            steps = {s.step: s.count for s in decision.evidence.waterfall}
             assert steps["received"] == sum(steps.values()) - steps["received"] > 0
-        assert {s["step"]: s["count"] for s in final.evidence["waterfall"]}["received"] == 6
+        assert {s.step: s.count for s in final.evidence.waterfall}["received"] == 6
 
     def test_what_cannot_be_evaluated_says_so(self, busy: Home) -> None:
         with pytest.raises(NotFound):
@@ -394,7 +404,7 @@ class TestOverview:
         self, home: Home, name: str, minute: int, verdict: Verdict = Verdict.SHIP, winner: str = "b"
     ) -> None:
         as_of = START + timedelta(minutes=minute)
-        evidence = {"comparisons": [{"variant": "b", "relative": 0.2}]}
+        evidence = Evidence(comparisons=(Comparison("b", "B", True, relative=0.2),))
         decision = Decision(
             name, as_of, verdict, (), (), winner=winner, evidence=evidence, id=f"{name}:{minute}", text="t"
         )
@@ -412,7 +422,7 @@ class TestOverview:
         self._ship(site, "back", 3)
         found = overview.recent_winners(site)
         assert [(w.experiment_id, w.variant) for w in found] == [("two", "b"), ("one", "b")]
-        assert found[0].comparison == {"variant": "b", "relative": 0.2}
+        assert found[0].comparison == Comparison("b", "B", True, relative=0.2)
         assert found[0].decided_at == START + timedelta(minutes=2)
         assert [w.experiment_id for w in overview.recent_winners(site, limit=1)] == ["two"]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cro_core.config import Config, validate
-from cro_core.domain import Decision, Reason, Status, Variant, Verdict
+from cro_core.domain import Reason, Status, Variant, Verdict
 from cro_core.errors import InvalidInput, NotFound
+from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
 from cro_core.hypotheses.backlog import WORDINGS, Asset, Champion, Priority, generate
 from cro_core.hypotheses.media_manifest import MANIFEST
@@ -136,9 +137,7 @@ def backlog(home: Home) -> list[str]:
 def conclude(home: Home, experiment_id: str, verdict: Verdict, winner: str) -> None:
     at = NOW + timedelta(days=14)
     reasons = (Reason("test", "as the test wants it"),)
-    decision = Decision(
-        experiment_id, at, verdict, reasons, (), winner=winner, evidence={}, id=f"d:{experiment_id}"
-    )
+    decision = Decision(experiment_id, at, verdict, reasons, (), winner=winner, id=f"d:{experiment_id}")
     with begin(home, now=at, actor="autopilot") as transaction:
         experiment = experiments.get(transaction.connection, experiment_id)
         lifecycle.conclude(transaction, experiment, decision)

@@ -122,7 +122,7 @@ def placed(file: Path, mapping: Mapping[str, Any]) -> FileEvents:
 
 def waterfall(home: Home, experiment_id: str = "shop") -> dict[str, int]:
     evidence = evaluate(home, experiment_id, as_of=NOW).evidence
-    steps = {s["step"]: s["count"] for s in evidence["waterfall"]}
+    steps = {s.step: s.count for s in evidence.waterfall}
     assert steps.pop("received") == sum(steps.values())
     return {step: count for step, count in steps.items() if count}
 
@@ -560,8 +560,8 @@ def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path, size:
     assert reports[0]["accepted"] + stored == reports[1]["accepted"] == events
     now = datetime(2026, 3, 10, tzinfo=UTC)
     told = [evaluate(home, "shop", as_of=now).evidence for home in (killed, whole)]
-    assert told[0]["totals"] == told[1]["totals"]
-    assert told[0]["waterfall"] == told[1]["waterfall"]
+    assert told[0].totals == told[1].totals
+    assert told[0].waterfall == told[1].waterfall
 
 
 # ---- the rules, a column at a time
@@ -971,7 +971,7 @@ def test_the_mapping_of_udacity_homepage_on_a_few_rows(home: Home, csv: Callable
         "2016-09-24 19:19:05,434745,control,click",
     ]
     import_file(home, csv(rows, "timestamp,id,group,action"), "udacity_homepage", now=NOW)
-    totals = evaluate(home, "udacity_homepage", as_of=NOW).evidence["totals"]
+    totals = evaluate(home, "udacity_homepage", as_of=NOW).evidence.totals
     assert [(t["units"], t["conversions"]) for t in totals] == [(1, 1), (1, 0)]
 
 
@@ -1161,7 +1161,7 @@ def test_as_live_needs_a_window_shorter_than_the_horizon(home: Home, csv: Callab
 def test_unknown_shares_are_a_state_not_an_alarm(home: Home, csv: Callable[..., Path]) -> None:
     lopsided = [f"w{n},2026-03-01T09:00:00Z,A,old,{n % 2},1" for n in range(900)] + ROWS
     import_file(home, csv(lopsided), changed("plan.shares", "unknown"), now=NOW)
-    assert evaluate(home, "shop", as_of=NOW).evidence["srm"]["status"] == "unknown_shares"
+    assert evaluate(home, "shop", as_of=NOW).evidence.srm.status == "unknown_shares"
     import_file(
         home, csv(lopsided), changed("plan.shares", {"old": 0.6, "new": 0.4}), now=NOW, replace_former=True
     )
@@ -1173,7 +1173,7 @@ def test_unknown_shares_are_a_state_not_an_alarm(home: Home, csv: Callable[..., 
         now=NOW,
         replace_former=True,
     )
-    assert evaluate(home, "shop", as_of=NOW).evidence["srm"]["status"] == "ok"
+    assert evaluate(home, "shop", as_of=NOW).evidence.srm.status == "ok"
 
 
 def test_the_plan_takes_the_mappings_word_over_the_settings(home: Home, csv: Callable[..., Path]) -> None:
@@ -1222,10 +1222,8 @@ def test_the_documented_outcomes_run_as_they_stand(written: Path) -> None:
         command = shlex.split(line.replace("cro", f"{sys.executable} -m cro_core.cli", 1))
         done = subprocess.run(command, cwd=written, capture_output=True, text=True, check=True)
     assert done.stdout == doc_parts()["bookings.txt"]
-    told = evaluate(open_home(written / "my-site", environ={}), "newsletter", as_of=LATER).evidence[
-        "outcomes"
-    ]
-    assert [(a["leads"], a["outcomes"], a["value"]) for a in told[0]["arms"]] == [
+    told = evaluate(open_home(written / "my-site", environ={}), "newsletter", as_of=LATER).evidence.outcomes
+    assert [(a.leads, a.outcomes, a.value) for a in told[0].arms] == [
         (1, 1, 800.0),
         (1, 1, 1200.0),
     ]
@@ -1234,9 +1232,9 @@ def test_the_documented_outcomes_run_as_they_stand(written: Path) -> None:
 def test_the_example_with_several_files_counts_what_it_says(home: Home, written: Path) -> None:
     import_file(home, written / "leaflets", written / "leaflet.toml", now=NOW)
     evidence = evaluate(home, "leaflet", as_of=NOW).evidence
-    totals = [(t["variant"], t["units"], t["conversions"], t["value_sum"]) for t in evidence["totals"]]
+    totals = [(t.variant, t.units, t.conversions, t.value_sum) for t in evidence.totals]
     assert totals == [("none", 2, 1, 20.0), ("red", 2, 1, 75.5), ("blue", 2, 1, 12.0)]
-    assert evidence["totals"][1]["score_sum"] == 1 + 3
+    assert evidence.totals[1].score_sum == 1 + 3
     assert {e["country"] for e in rows_of(home, schema.exposures)} == {"CH", "AT"}
 
 

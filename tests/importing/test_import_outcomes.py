@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,9 @@ from typer.testing import CliRunner
 
 from cro_core import reporting
 from cro_core.cli import app
-from cro_core.decision.offline_outcomes import Estimate
 from cro_core.domain import Event
 from cro_core.errors import Conflict, MappingError
+from cro_core.evidence import Estimate, Outcomes
 from cro_core.home import Home, create_home
 from cro_core.ingest.pseudonym import pseudonym
 from cro_core.rendering import sections
@@ -76,14 +77,14 @@ def record(home: Home, found: list[Event]) -> None:
         events.record(connection, found, [], START)
 
 
-def outcomes(home: Home, as_of: datetime = LATER) -> Mapping[str, Any]:
-    (found,) = evaluate(home, "hero", as_of=as_of).evidence["outcomes"]
-    assert isinstance(found, Mapping)
+def outcomes(home: Home, as_of: datetime = LATER) -> Outcomes:
+    (found,) = evaluate(home, "hero", as_of=as_of).evidence.outcomes
+    assert isinstance(found, Outcomes)
     return found
 
 
 def arms(home: Home, *names: str) -> list[tuple[Any, ...]]:
-    return [tuple(arm[name] for name in names) for arm in outcomes(home)["arms"]]
+    return [tuple(getattr(arm, name) for name in names) for arm in outcomes(home).arms]
 
 
 BOOKINGS = (
@@ -104,19 +105,19 @@ def test_bookings_are_reported_against_the_leads_and_the_visitors(
         ("a", 40, 10, 2, 2, 400.0),
         ("b", 40, 20, 3, 3, 200.0),
     ]
-    a, b = outcomes(shop)["arms"]
-    assert (a["per_lead"]["value"], b["per_lead"]["value"]) == (2 / 10, 2 / 20)
-    assert (a["per_unit"]["value"], b["per_unit"]["value"]) == (2 / 40, 2 / 40)
-    assert (a["value_per_lead"]["value"], a["value_per_unit"]["value"]) == (40.0, 10.0)
+    a, b = outcomes(shop).arms
+    assert (a.per_lead.value, b.per_lead.value) == (2 / 10, 2 / 20)
+    assert (a.per_unit.value, b.per_unit.value) == (2 / 40, 2 / 40)
+    assert (a.value_per_lead.value, a.value_per_unit.value) == (40.0, 10.0)
     wilson = stats.binomtest(2, 10).proportion_ci(method="wilson")
-    assert (a["per_lead"]["low"], a["per_lead"]["high"]) == pytest.approx((wilson.low, wilson.high))
+    assert (a.per_lead.low, a.per_lead.high) == pytest.approx((wilson.low, wilson.high))
     amounts = [100.0, 300.0] + [0.0] * 8
     half = stats.t.ppf(0.975, 9) * stats.sem(amounts)
-    assert (a["value_per_lead"]["low"], a["value_per_lead"]["high"]) == pytest.approx((40 - half, 40 + half))
-    (contrast,) = outcomes(shop)["contrasts"]
-    assert contrast["per_lead"]["value"] == pytest.approx(-0.5)
-    assert contrast["value_per_unit"]["value"] == pytest.approx(5 / 10 - 1)
-    assert contrast["per_lead"]["low"] < -0.5 < contrast["per_lead"]["high"]
+    assert (a.value_per_lead.low, a.value_per_lead.high) == pytest.approx((40 - half, 40 + half))
+    (contrast,) = outcomes(shop).contrasts
+    assert contrast.per_lead.value == pytest.approx(-0.5)
+    assert contrast.value_per_unit.value == pytest.approx(5 / 10 - 1)
+    assert contrast.per_lead.low < -0.5 < contrast.per_lead.high
 
 
 def test_visitors_are_known_by_their_own_ids(shop: Home, table: Callable[..., Path]) -> None:
@@ -129,7 +130,7 @@ def test_visitors_are_known_by_their_own_ids(shop: Home, table: Callable[..., Pa
     assert (report.stored, report.unplaced) == (2, {"the visitor is not known here": 1})
     # a39 booked without having been a lead: it shows per visitor only.
     assert arms(shop, "outcomes", "of_leads", "value") == [(2, 1, 160.0), (0, 0, 0.0)]
-    assert outcomes(shop)["arms"][0]["value_per_lead"]["value"] == 10.0
+    assert outcomes(shop).arms[0].value_per_lead.value == 10.0
     kept = [row["payload"] for row in rows(shop.db, schema.quarantine)]
     assert len(kept) == 1
     assert "nobody" not in kept[0]
@@ -142,15 +143,9 @@ def test_outcomes_change_no_decision(shop: Home, table: Callable[..., Path]) -> 
     assert (after.verdict, after.fingerprint, after.text, after.cells) == (
         before.verdict, before.fingerprint, before.text, before.cells,
     )  # fmt: skip
-    own = {
-        name: value
-        for name, value in after.evidence.items()
-        if name not in ("outcomes", "store", "waterfall")
-    }
-    assert own == {
-        name: value for name, value in before.evidence.items() if name not in ("store", "waterfall")
-    }
-    steps = {s["step"]: s["count"] for s in after.evidence["waterfall"]}
+    new = {"outcomes": (), "store": before.evidence.store, "waterfall": before.evidence.waterfall}
+    assert replace(after.evidence, **new) == before.evidence
+    steps = {s.step: s.count for s in after.evidence.waterfall}
     assert steps.pop("received") == sum(steps.values())
 
 
@@ -207,8 +202,8 @@ def test_leads_are_found_in_the_sealed_days(shop: Home, table: Callable[..., Pat
     assert rows(shop.db, schema.events) == []
     report = import_outcomes(shop, rest, BY_LEAD, now=LATER + 30 * DAY)
     assert (report.stored, report.known, report.unplaced) == (3, 2, {})
-    found = evaluate(shop, "hero", as_of=LATER + 30 * DAY).evidence["outcomes"][0]["arms"]
-    assert [(arm["outcomes"], arm["value"]) for arm in found] == [(2, 400.0), (3, 200.0)]
+    found = evaluate(shop, "hero", as_of=LATER + 30 * DAY).evidence.outcomes[0].arms
+    assert [(arm.outcomes, arm.value) for arm in found] == [(2, 400.0), (3, 200.0)]
 
 
 def test_outcomes_without_an_id_are_told_by_their_content(shop: Home, table: Callable[..., Path]) -> None:
@@ -229,10 +224,10 @@ def test_only_what_came_after_the_visit_and_before_the_moment_counts(
 ) -> None:
     lines = ("B1,lead a0,2026-01-01T00:00:00Z,7", "B2,lead a0,2026-04-20T10:00:00Z,100")
     import_outcomes(shop, table(HEAD_LEAD, *lines), BY_LEAD, now=LATER)
-    assert outcomes(shop)["before"] == 1
+    assert outcomes(shop).before == 1
     assert arms(shop, "outcomes", "value") == [(1, 100.0), (0, 0.0)]
     early = outcomes(shop, datetime(2026, 4, 20, 10, tzinfo=UTC))
-    assert [arm["outcomes"] for arm in early["arms"]] == [0, 0]
+    assert [arm.outcomes for arm in early.arms] == [0, 0]
 
 
 def test_a_goal_that_decides_is_no_outcome(shop: Home, table: Callable[..., Path]) -> None:
@@ -302,7 +297,7 @@ def test_the_decision_and_the_report_show_them(shop: Home, table: Callable[..., 
 
 
 def test_without_outcomes_nothing_is_shown(shop: Home) -> None:
-    assert "outcomes" not in evaluate(shop, "hero", as_of=LATER).evidence
+    assert evaluate(shop, "hero", as_of=LATER).evidence.outcomes == ()
     assert weekly_report(shop, now=LATER).outcomes == ()
 
 
@@ -330,8 +325,8 @@ def test_the_command_line(tmp_path: Path, table: Callable[..., Path]) -> None:
     with home.db.read() as connection:
         at = connection.scalar(sa.select(schema.events.c.occurred_at).where(schema.events.c.type == "booked"))
     assert at == datetime(2026, 5, 1, 10, tzinfo=UTC)
-    (found,) = evaluate(home, "shop", as_of=datetime(2026, 6, 1, tzinfo=UTC)).evidence["outcomes"]
-    assert [(arm["leads"], arm["outcomes"], arm["value"]) for arm in found["arms"]] == [
+    (found,) = evaluate(home, "shop", as_of=datetime(2026, 6, 1, tzinfo=UTC)).evidence.outcomes
+    assert [(arm.leads, arm.outcomes, arm.value) for arm in found.arms] == [
         (1, 1, 80.0),
         (0, 0, 0.0),
     ]
@@ -393,6 +388,6 @@ def test_an_import_that_is_killed_is_ended_by_the_next(
 
     assert (reports[0]["stored"], reports[0]["known"]) == (size - before, before)
     assert (reports[1]["stored"], reports[1]["known"]) == (size, 0)
-    told = [outcomes(home)["arms"] for home in (killed, whole)]
+    told = [outcomes(home).arms for home in (killed, whole)]
     assert told[0] == told[1]
-    assert sum(arm["outcomes"] for arm in told[0]) == size
+    assert sum(arm.outcomes for arm in told[0]) == size

@@ -13,7 +13,7 @@ from cro_core.errors import InvalidInput
 from cro_core.lab import Flaw, Scenario
 from cro_core.lab.targets import Line, document, markdown, table
 from cro_core.statistics.combination import Counts, combined_z
-from cro_core.statistics.looks import Aggregates, LookPlan, evaluate
+from cro_core.statistics.looks import Aggregates, LookPlan, take_look
 from cro_core.statistics.sample_size import sample_size
 from cro_core.statistics.sequential import boundaries, exits
 from cro_core.statistics.srm import log_e_values
@@ -52,7 +52,7 @@ def test_the_lab_decides_as_the_live_engine_does(scenario):
         plan, result, state = scenario.look_plan(), None, None
         for hour in range(1, scenario.hours + 1):
             data = so_far(scenario, traffic, hour)
-            result = evaluate(plan, data, elapsed=hour / scenario.hours, hours=hour, state=state)
+            result = take_look(plan, data, elapsed=hour / scenario.hours, hours=hour, state=state)
             state = result.state
             if result.final:
                 break

@@ -14,8 +14,9 @@ from scipy import optimize, stats
 from typer.testing import CliRunner
 
 from cro_core.cli import app
-from cro_core.domain import Cell, Decision, Event, Experiment, Plan, Reason, Status, Variant, Verdict
+from cro_core.domain import Cell, Event, Experiment, Plan, Reason, Status, Variant, Verdict
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
 from cro_core.hypotheses.media_manifest import MANIFEST
 from cro_core.learning.asset_ranking import HALF_LIFE, Appearance, Ranking, rank

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from cro_core.domain import Cell, Decision, Experiment, Plan, Status, Variant, Verdict
+from cro_core.domain import Cell, Experiment, Plan, Status, Variant, Verdict
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
 from cro_core.hypotheses.backlog import Asset
 from cro_core.learning import prediction

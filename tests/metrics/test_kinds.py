@@ -26,17 +26,18 @@ from cro_core.domain import (
     Ratio,
 )
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Family, MetricResult
 from cro_core.metrics import kinds
 from cro_core.metrics.by_day import Days, mean_levels, moments, without_covariate
 from cro_core.metrics.counted import Counted, PairSums, UnitSums, counted, epochs_of
 from cro_core.metrics.guardrails import guarded
 from cro_core.metrics.kinds import AdjustedMean, Mean, Rate, RatioOfSums, metrics_of
-from cro_core.metrics.metric import Metric, MetricResult, Needs, result
-from cro_core.metrics.secondary import Family, secondary, strategy
+from cro_core.metrics.metric import Metric, Needs, result
+from cro_core.metrics.secondary import secondary, strategy
 from cro_core.statistics import means
 from cro_core.storage import events
 from cro_core.storage.database import Database
-from cro_core.workflows.evaluate import look
+from cro_core.workflows.evaluate import evaluate_within
 
 LATE = START + 15 * DAY
 GOALS = (Goal("lead", 100.0, True), Goal("play", 20.0))
@@ -134,9 +135,9 @@ def test_a_new_kind_is_stored_with_the_decision(database: Database) -> None:
     experiment = stored(database, running(goals=GOALS))
     play(database, experiment)
     with database.read() as connection:
-        evidence = look(connection, experiment, LATE).decision.evidence
-    assert evidence["metrics"]["results"][-1]["metric"] == "times:play"
-    assert {pair["metric"] for pair in evidence["measured"]["pairs"]} == {"engagement", "times:play"}
+        evidence = evaluate_within(connection, experiment, LATE).decision.evidence
+    assert evidence.metrics.results[-1].metric == "times:play"
+    assert {pair.metric for pair in evidence.measured.pairs} == {"engagement", "times:play"}
 
 
 def test_without_its_entry_it_is_not_there(database: Database) -> None:

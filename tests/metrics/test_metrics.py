@@ -36,17 +36,17 @@ from cro_core.domain import (
     to_json,
 )
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Evidence, Family, MetricResult
 from cro_core.home import Home
 from cro_core.metrics import kinds
-from cro_core.metrics.counted import measured_from_json
 from cro_core.metrics.guardrails import breach, guardrails
-from cro_core.metrics.metric import MetricResult
-from cro_core.metrics.secondary import Family, secondary
+from cro_core.metrics.secondary import secondary
 from cro_core.planning import plans
 from cro_core.statistics import companion
 from cro_core.statistics.proportions import wilson
 from cro_core.storage import events, experiments
 from cro_core.storage.database import Database
+from cro_core.storage.evidence_json import evidence_from_json, evidence_to_json
 from cro_core.workflows.import_file import import_file
 
 with warnings.catch_warnings():  # our warnings are errors, theirs are theirs
@@ -667,7 +667,8 @@ def test_only_what_the_guardrails_watch_is_counted_every_hour(database: Database
         whole = reader.reading(connection, experiment, LATE).measured(cells)
     assert {g.goal for g in whole.goals} == {"lead", "call", "play"}
     assert {p.metric for p in whole.pairs} == {"engagement", "revenue"}
-    assert measured_from_json(json.loads(json.dumps(to_json(whole)))) == whole
+    record = json.loads(json.dumps(evidence_to_json(Evidence(measured=whole))))
+    assert evidence_from_json(record).measured == whole
 
 
 LOOKS = 168

@@ -110,7 +110,7 @@ def begun(home: Home, key: str) -> dict[str, Any]:
 def final(home: Home, key: str) -> tuple[Verdict, float | None]:
     with home.db.read() as connection:
         (decision,) = decisions.latest(connection, key)
-    return decision.verdict, decision.evidence["comparisons"][0]["p_adjusted"]
+    return decision.verdict, decision.evidence.comparisons[0].p_adjusted
 
 
 def granted(home: Home) -> float:

@@ -20,7 +20,13 @@ import cro_core
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 LAYERS = {
-    "words": {"cro_core.domain", "cro_core.clock", "cro_core.config", "cro_core.errors"},
+    "words": {
+        "cro_core.clock",
+        "cro_core.config",
+        "cro_core.domain",
+        "cro_core.errors",
+        "cro_core.evidence",
+    },
     "pure": {
         "cro_core.analytics",
         "cro_core.assignment",

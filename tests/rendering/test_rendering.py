@@ -18,13 +18,13 @@ from helpers import report_samples as samples
 
 from cro_core.config import Site
 from cro_core.domain import Status, Verdict
+from cro_core.evidence import Step
 from cro_core.jupyter.export import export, page, write_whole
 from cro_core.jupyter.runner import record
 from cro_core.rendering import charts, cycles, plots, sections, widgets
 from cro_core.rendering.decision_text import decision_text
 from cro_core.rendering.html import Html, badge, css, join, named, safe, table, tag, theme
 from cro_core.reporting import sheets, words
-from cro_core.reporting.values import Step
 
 NASTY = '<script>alert(1)</script> 🎬 فيلم \u202e" onmouseover="alert(2)'
 

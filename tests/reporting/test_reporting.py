@@ -186,8 +186,7 @@ class TestSheets:
         """Where shares moved, a pooled table's statistic is not what the decision compares."""
         of = samples.experiment("hero", "Hero")
         made = samples.decision(of, Verdict.CONTINUE, [(500, 40), (500, 60)])
-        made.evidence["comparisons"][0] |= {"z": 1.5, "chi_square": 9.9}
-        (contrast,) = sheets.sheet(of, made).contrasts
+        (contrast,) = sheets.sheet(of, samples.compared(made, z=1.5, chi_square=9.9)).contrasts
         assert contrast.chi_square == pytest.approx(2.25)
         assert contrast.p_value == 0.0029  # the one that knows of the looks
 
@@ -195,10 +194,10 @@ class TestSheets:
         of = samples.experiment("hero", "Hero")
         made = samples.decision(of, Verdict.SHIP, [(5000, 400), (5000, 500)], winner="b")
         (raw,) = sheets.sheet(of, made).contrasts
-        made.evidence["comparisons"][0] |= {"stopped": 0.19, "stopped_low": 0.05, "stopped_high": 0.33}
-        (adjusted,) = sheets.sheet(of, made).contrasts
-        assert (raw.relative, adjusted.relative) == (pytest.approx(0.25), 0.19)
-        assert (adjusted.relative_low, adjusted.relative_high) == (0.05, 0.33)
+        ended = samples.compared(made, stopped=0.19, stopped_low=0.05, stopped_high=0.33)
+        (adjusted,) = sheets.sheet(of, ended).contrasts
+        assert (raw.uplift.value, adjusted.uplift.value) == (pytest.approx(0.25), 0.19)
+        assert (adjusted.uplift.low, adjusted.uplift.high) == (0.05, 0.33)
 
     def test_intervals_share_the_error_between_challengers(self) -> None:
         of = samples.experiment("hero", "Hero")
@@ -269,7 +268,8 @@ class TestSummaries:
     def test_a_broken_split_says_the_numbers(self) -> None:
         of = samples.experiment("hero", "Hero")
         made = samples.decision(of, Verdict.INVALID, [(4400, 1), (5600, 1)])
-        made.evidence["srm"] |= {"units": [4400, 5600], "expected": [5000.0, 5000.0]}
+        srm = replace(made.evidence.srm, units=(4400, 5600), expected=(5000.0, 5000.0))
+        made = replace(made, evidence=replace(made.evidence, srm=srm))
         assert (
             "4,400 and 5,600 visitors came to the versions where 5,000 and 5,000 were planned"
             in summaries.summary(of, made)

@@ -8,7 +8,7 @@ import pytest
 from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
-from cro_core.statistics.looks import Aggregates, EngineState, LookPlan, evaluate
+from cro_core.statistics.looks import Aggregates, LookPlan, LookState, take_look
 from cro_core.statistics.rules import holm, spending_time
 from cro_core.statistics.sequential import Spending, boundaries
 
@@ -21,7 +21,7 @@ def table(*variants):
 
 
 def look(plan, hours, *variants, state=None, **more):
-    return evaluate(plan, table(*variants), elapsed=hours / HORIZON, hours=hours, state=state, **more)
+    return take_look(plan, table(*variants), elapsed=hours / HORIZON, hours=hours, state=state, **more)
 
 
 def codes(result):
@@ -236,10 +236,10 @@ def hourly(plan, until, rng, *, store=False):
     for hour in range(1, until + 1):
         n += 80
         x += rng.binomial(80, 0.05, 2)
-        result = evaluate(plan, Aggregates.of(n, x), elapsed=hour / HORIZON, hours=hour, state=state)
+        result = take_look(plan, Aggregates.of(n, x), elapsed=hour / HORIZON, hours=hour, state=state)
         state, _ = result.state, found.append(result)
         if store:
-            state = EngineState.from_json(json.loads(json.dumps(state.as_json())))
+            state = LookState.from_json(json.loads(json.dumps(state.as_json())))
     return found
 
 
@@ -266,14 +266,14 @@ def test_a_look_is_repeated_from_the_rewound_state():
     again = state.rewind(30.0)
     assert again.hours == tuple(float(h) for h in range(24, 30))
     assert again.paths[0].mass == pytest.approx(found[28].state.paths[0].mass, rel=1e-9)
-    assert state.rewind(24.0) == EngineState.start(1)
+    assert state.rewind(24.0) == LookState.start(1)
     ended = replace(state, ended=True, dropped=(48.0,))
     assert ended.rewind(48.0).active == (True,)
     assert not ended.rewind(48.0).ended
     n = np.full((1, 2), 80.0 * 48)
     totals = Aggregates.of(n, [[190, 200]])
     once, twice = (
-        evaluate(PLAN, totals, elapsed=48 / HORIZON, hours=48, state=s)
+        take_look(PLAN, totals, elapsed=48 / HORIZON, hours=48, state=s)
         for s in (found[-2].state, state.rewind(48.0))
     )
     assert once.critical == pytest.approx(twice.critical, abs=1e-9)
@@ -311,7 +311,7 @@ def test_days_are_combined_with_their_planned_weights():
     plan = LookPlan(weights=(0.25, 0.5, 0.25))
     units = [[1000, 1000], [3000, 1000], [0, 0]]
     total = [[100, 130], [90, 50], [0, 0]]
-    found = evaluate(plan, Aggregates.of(units, total), elapsed=0.5, hours=36)
+    found = take_look(plan, Aggregates.of(units, total), elapsed=0.5, hours=36)
     z = [
         math.sqrt(proportions.chi_square(n, x).statistic * (sum(n) - 1) / sum(n))
         for n, x in zip(units[:2], total[:2], strict=True)
@@ -321,7 +321,7 @@ def test_days_are_combined_with_their_planned_weights():
     assert (found.information, found.spending_time) == (0.5, 0.5)
     judge = proportions.mantel_haenszel([1000, 3000], [100, 90], [1000, 1000], [130, 50])
     assert found.challengers[0].relative.estimate == pytest.approx(judge.risk_ratio - 1)
-    uneven = evaluate(
+    uneven = take_look(
         replace(plan, weights=(0.4, 0.2, 0.4)), Aggregates.of(units, total), elapsed=0.5, hours=36
     )
     assert uneven.challengers[0].z != pytest.approx(found.challengers[0].z, abs=1e-3)
@@ -330,9 +330,9 @@ def test_days_are_combined_with_their_planned_weights():
 def test_simpson_is_not_fooled():
     """The pooled table says that A loses; day by day it wins."""
     data = Aggregates.of([[1000, 1000], [200, 1800]], [[200, 250], [8, 90]])
-    found = evaluate(LookPlan(weights=(0.5, 0.5)), data, elapsed=1, hours=336)
+    found = take_look(LookPlan(weights=(0.5, 0.5)), data, elapsed=1, hours=336)
     assert (found.verdict, found.winner) == (Verdict.SHIP, 1)
-    pooled = evaluate(LookPlan(), Aggregates.of([[1200, 2800]], [[208, 340]]), elapsed=1, hours=336)
+    pooled = take_look(LookPlan(), Aggregates.of([[1200, 2800]], [[208, 340]]), elapsed=1, hours=336)
     assert pooled.verdict is Verdict.KEEP_CONTROL
 
 
@@ -340,7 +340,7 @@ def test_a_mean_metric():
     rng = np.random.default_rng(5)
     control, variant = rng.gamma(1, 10, 8000), rng.gamma(1, 11, 8000)
     sums = [[[f(v) for v in (control, variant)]] for f in (len, np.sum, lambda v: np.sum(v**2))]
-    found = evaluate(LookPlan(), Aggregates.of(*sums), elapsed=0.5, hours=168)
+    found = take_look(LookPlan(), Aggregates.of(*sums), elapsed=0.5, hours=168)
     row = found.challengers[0]
     assert (found.verdict, found.winner) == (Verdict.SHIP, 1)
     assert row.absolute.estimate == pytest.approx(variant.mean() - control.mean())
@@ -428,22 +428,22 @@ def test_every_part_of_the_plan_changes_an_answer(field):
         (lambda: Aggregates.of([[10, 10]], [[9, 9]], [[-1, 9]]), "squares has a negative"),
         (lambda: look(PLAN, 400.0, (10, 1), (10, 1)), "elapsed is 1.19"),
         (lambda: look(PLAN, -5.0, (10, 1), (10, 1)), "elapsed is -0.0"),
-        (lambda: evaluate(PLAN, table((10, 1), (10, 1)), elapsed=0.5, hours=math.nan), "hours is nan"),
+        (lambda: take_look(PLAN, table((10, 1), (10, 1)), elapsed=0.5, hours=math.nan), "hours is nan"),
         (
             lambda: look(LookPlan(weights=(0.5, 0.5)), 48.0, (10, 1), (10, 1)),
             "one row for each of the plan's 2",
         ),
         (
-            lambda: look(PLAN, 48.0, (10, 1), (10, 1), (10, 1), state=EngineState.start(1)),
+            lambda: look(PLAN, 48.0, (10, 1), (10, 1), (10, 1), state=LookState.start(1)),
             "state is of 1 challenger",
         ),
         (
             lambda: look(PLAN, 47.0, (900, 9), (900, 9), state=look(PLAN, 48.0, (900, 9), (900, 9)).state),
             "hours is 47 after 48: give looks in order, or rewind",
         ),
-        (lambda: EngineState.from_json({"paths": []}), "stored state cannot be read"),
+        (lambda: LookState.from_json({"paths": []}), "stored state cannot be read"),
         (
-            lambda: EngineState.from_json({**EngineState.start(1).as_json(), "hours": [24]}),
+            lambda: LookState.from_json({**LookState.start(1).as_json(), "hours": [24]}),
             "stored state is inconsistent",
         ),
     ],

@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 from helpers.store_samples import DAY, HOUR, START, event, exposure, rows, running, stored, with_shares
 
-from cro_core.domain import Cell, Decision, Event, Reason, Status, Verdict
+from cro_core.domain import Cell, Event, Reason, Status, Verdict
 from cro_core.errors import Conflict, InvalidInput, NotFound
+from cro_core.evidence import Comparison, Decision, Evidence
 from cro_core.ingest.cleaning import Rejection
 from cro_core.storage import decisions, events, experiments, journal, schema
 from cro_core.storage.database import Database
@@ -289,7 +290,7 @@ def decision(minute: int = 0, verdict: Verdict = Verdict.SHIP, **fields: Any) ->
     cells = (Cell(0, "a", 10, 1, 0.1, 0.2), Cell(0, "b", 11, 2, 0.3, 0.4, 5.0, 6.25))
     known = {
         "winner": "b",
-        "evidence": {"p": 0.04, "nothing": None},
+        "evidence": Evidence(comparisons=(Comparison("b", "B", True, p_value=0.04),), guardrails=()),
         "fingerprint": "f",
         "text": "é",
         **fields,

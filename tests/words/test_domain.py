@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cro_core.domain import (
-    Decision,
     Experiment,
     Goal,
     Plan,
@@ -25,6 +24,7 @@ from cro_core.domain import (
     to_json,
 )
 from cro_core.errors import InvalidInput
+from cro_core.evidence import Comparison, Decision, Evidence
 from cro_core.storage.experiments import plan_from_json, plan_to_json
 
 
@@ -144,10 +144,12 @@ def test_json_has_null_and_never_nan() -> None:
 
 
 def test_decisions_become_json_with_everything_they_rest_on() -> None:
+    evidence = Evidence(comparisons=(Comparison("b", "B", True, z=float("nan")),))
     decision = Decision(
-        "hero", START, Verdict.KEEP_CONTROL, (Reason("srm", "tilted"),), (), evidence={"p": float("nan")}
+        "hero", START, Verdict.KEEP_CONTROL, (Reason("srm", "tilted"),), (), evidence=evidence
     )
-    assert json.loads(json.dumps(to_json(decision), allow_nan=False))["evidence"] == {"p": None}
+    record = json.loads(json.dumps(to_json(decision), allow_nan=False))
+    assert record["evidence"]["comparisons"][0]["z"] is None
     assert to_json(decision)["verdict"] == "keep_control"
     assert decision.final
     assert not replace(decision, verdict=Verdict.CONTINUE).final

@@ -95,11 +95,11 @@ def test_the_sample_has_everything_that_can_happen(lived: Home) -> None:
 def test_the_numbers_are_those_of_the_decision(lived: Home) -> None:
     for as_of in MOMENTS:
         found, evidence = look(lived, as_of), evaluate(lived, "hero", as_of=as_of).evidence
-        waterfall = {s["step"]: (s["count"], s["text"]) for s in evidence["waterfall"]}
+        waterfall = {s.step: (s.count, s.text) for s in evidence.waterfall}
         assert {n.name: (n.count, n.text) for n in found.steps} == waterfall
         steps = {n.name: n.count for n in found.steps}
         assert steps["received"] == sum(steps.values()) - steps["received"]
-        totals = {t["variant"]: (t["units"], t["conversions"]) for t in evidence["totals"]}
+        totals = {t.variant: (t.units, t.conversions) for t in evidence.totals}
         numbers = {n.name: n.count for n in found.variants}
         assert {v: (numbers[f"units:{v}"], numbers[f"conversions:{v}"]) for v in totals} == totals
         assert steps["counted_exposure"] == sum(units for units, _ in totals.values()) > 0
@@ -108,7 +108,7 @@ def test_the_numbers_are_those_of_the_decision(lived: Home) -> None:
 def test_the_tables_agree_with_the_decision(lived: Home) -> None:
     for as_of in MOMENTS:
         evidence = evaluate(lived, "hero", as_of=as_of).evidence
-        totals = {t["variant"]: (t["units"], t["conversions"]) for t in evidence["totals"]}
+        totals = {t.variant: (t.units, t.conversions) for t in evidence.totals}
         units, daily = frames.units(lived, "hero", as_of), frames.daily(lived, "hero", as_of)
         assert {v: (len(g), g["converted"].sum()) for v, g in units.groupby("variant")} == totals
         for table in (daily, *_dimensions(frames.segments(lived, "hero", as_of, by=["device", "hour"]))):
@@ -116,9 +116,9 @@ def test_the_tables_agree_with_the_decision(lived: Home) -> None:
             assert {v: (row["units"], row["conversions"]) for v, row in sums.iterrows()} == totals
         for table, columns in ((units, ["score", "value"]), (daily, ["score_sum", "value_sum"])):
             sums = table.groupby("variant")[columns].sum()
-            for total in evidence["totals"]:
-                wanted = [total["score_sum"], total["value_sum"]]
-                assert sums.loc[total["variant"]].tolist() == pytest.approx(wanted, rel=1e-12)
+            for total in evidence.totals:
+                wanted = [total.score_sum, total.value_sum]
+                assert sums.loc[total.variant].tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def _dimensions(segments: Any) -> list[Any]:

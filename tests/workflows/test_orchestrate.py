@@ -12,7 +12,7 @@ from helpers.store_samples import rows
 from numpy.random import default_rng
 
 from cro_core.clock import iso
-from cro_core.domain import Experiment, Status, Variant, to_json
+from cro_core.domain import Experiment, Status, Variant
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.planning import plans
@@ -115,7 +115,7 @@ def test_decision_is_stored_with_its_waterfall(home: Home) -> None:
     orchestrate(home, now=won(home))
     with home.db.read() as connection:
         (stored,) = decisions.latest(connection)
-    steps = {s["step"]: s["count"] for s in stored.evidence["waterfall"]}
+    steps = {s.step: s.count for s in stored.evidence.waterfall}
     assert steps["received"] == 800 + 200 == steps["counted_exposure"] + steps["counted_goal"]
     assert evaluate(home, "hero", as_of=stored.as_of).fingerprint == stored.fingerprint
 
@@ -486,7 +486,7 @@ class TestLooks:
         before = evaluate(home, "hero", as_of=then)
         visit(home, "hero", [("photo", 30, 5), ("film", 30, 9)], START + timedelta(hours=40))
         orchestrate(home, now=START + timedelta(hours=70))
-        assert evaluate(home, "hero", as_of=then).evidence["look"] == before.evidence["look"]
+        assert evaluate(home, "hero", as_of=then).evidence.look == before.evidence.look
 
     def test_replay_is_identical_until_rows_are_gone(self, home: Home) -> None:
         orchestrate(home, now=won(home))
@@ -506,7 +506,7 @@ class TestLooks:
         orchestrate(home, now=won(home))
         with home.db.write() as connection:
             (stored,) = decisions.latest(connection)
-            record = to_json(stored)
+            record = decisions.to_record(stored)
             record["evidence"]["comparisons"][0]["z"] += 0.01
             connection.execute(sa.update(schema.decisions).values(record=record))
         (line,) = replay(home, stored.id).from_counts
@@ -539,7 +539,7 @@ class TestLooks:
         with accompanied.db.write() as connection:
             (stored,) = decisions.latest(connection)
             assert replay(accompanied, stored.id).identical
-            record = to_json(stored)
+            record = decisions.to_record(stored)
             *path, last = place
             part = record
             for step in path:
@@ -619,7 +619,7 @@ class TestGuardrails:
         (decision,) = report.decisions
         assert (decision.verdict, decision.winner) == ("keep_control", "photo")
         assert decision.reasons[0].code == "guardrail"
-        assert decision.evidence["guardrails"][0]["broken"] is True
+        assert decision.evidence.guardrails[0].broken is True
         assert get(guarded, "hero").status is Status.ARCHIVED
         assert assignments(guarded, "anybody", now=START + 2 * DAY).experiments == ()
         assert replay(guarded, decision.id).identical
@@ -628,8 +628,8 @@ class TestGuardrails:
         self.calls(guarded, {"photo": 60, "film": 62})
         (decision,) = orchestrate(guarded, now=START + 2 * DAY).decisions
         assert (decision.verdict, decision.winner) == ("ship", "film")
-        assert decision.evidence["guardrails"][0]["status"] == "ok"
-        measured = {r["metric"] for r in decision.evidence["metrics"]["results"]}
+        assert decision.evidence.guardrails[0].status == "ok"
+        measured = {r.metric for r in decision.evidence.metrics.results}
         assert "goal:phone_click" in measured
         assert "p as if looked at once" in decision_text(decision)
         assert "these metrics never decide" in decision_text(decision)
