@@ -60,7 +60,7 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
-class Champion:
+class Incumbent:
     """What a slot shows now, and the experiment that put it there."""
 
     experiment_id: str
@@ -172,19 +172,19 @@ SITE_WORDS = Variant("site-words", "The site's own words", is_control=True, feat
 
 def generate(
     assets: Sequence[Asset],
-    champions: Mapping[str, Champion] | None = None,
+    incumbents: Mapping[str, Incumbent] | None = None,
     tried: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Hypothesis, ...]:
     """What could be tested, the most promising first. Without any media there is nothing to propose.
 
     Args:
         assets: the site's media.
-        champions: slot -> what it shows now, where an experiment put it there; it becomes the control.
+        incumbents: slot -> what it shows now, where an experiment put it there; it becomes the control.
         tried: slot -> asset ids and texts that experiments have shown there; they are not proposed again.
     """
     if not assets:
         return ()
-    shown, known = champions or {}, tried or {}
+    shown, known = incumbents or {}, tried or {}
     found = [
         *_hero(assets, shown.get(HERO), set(known.get(HERO, ()))),
         *_cta(shown.get(CTA), {text.casefold() for text in known.get(CTA, ())}),
@@ -210,14 +210,14 @@ def text_features(text: str) -> dict[str, float | str | None]:
     return {"kind": TEXT, "words": float(len(text.split()))}
 
 
-def _hero(assets: Sequence[Asset], champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
+def _hero(assets: Sequence[Asset], incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
     candidates = [a for a in assets if a.place == HERO]
-    control = _control(champion) if champion else _default_hero(candidates)
+    control = _control(incumbent) if incumbent else _default_hero(candidates)
     if control is None:
         return
     for asset in candidates:
         if asset.id not in tried | {control.asset_id, control.key}:
-            yield _hero_hypothesis(control, asset, champion)
+            yield _hero_hypothesis(control, asset, incumbent)
 
 
 def _default_hero(candidates: Sequence[Asset]) -> Variant | None:
@@ -226,7 +226,7 @@ def _default_hero(candidates: Sequence[Asset]) -> Variant | None:
     return asset_variant(ordered[0], is_control=True) if ordered else None
 
 
-def _hero_hypothesis(control: Variant, asset: Asset, champion: Champion | None) -> Hypothesis:
+def _hero_hypothesis(control: Variant, asset: Asset, incumbent: Incumbent | None) -> Hypothesis:
     before = str(_feature(control, "kind") or IMAGE)
     statement, reasoning, contrast = _hero_case(before, asset, _feature(control, "occasion"))
     return Hypothesis(
@@ -239,7 +239,7 @@ def _hero_hypothesis(control: Variant, asset: Asset, champion: Champion | None) 
         priority=Priority(reach=1.0, contrast=contrast, ease=0.8 if asset.kind == VIDEO else 1.0),
         variants=(control, asset_variant(asset)),
         occasion=asset.occasion,
-        parent_id=champion.experiment_id if champion else None,
+        parent_id=incumbent.experiment_id if incumbent else None,
     )
 
 
@@ -271,8 +271,8 @@ def _hero_case(before: str, asset: Asset, occasion: object) -> tuple[str, str, f
     )
 
 
-def _cta(champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
-    control = _control(champion) if champion else SITE_WORDS
+def _cta(incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
+    control = _control(incumbent) if incumbent else SITE_WORDS
     shown = str(control.config.get("text", "")).casefold()
     for wording in WORDINGS:
         if wording.text.casefold() not in tried | {shown} and wording.key != control.key:
@@ -285,7 +285,7 @@ def _cta(champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
                 reasoning=wording.reasoning,
                 priority=Priority(reach=0.9, contrast=wording.contrast, ease=1.0),
                 variants=(control, _wording_variant(wording)),
-                parent_id=champion.experiment_id if champion else None,
+                parent_id=incumbent.experiment_id if incumbent else None,
             )
 
 
@@ -293,8 +293,8 @@ def _wording_variant(wording: Wording) -> Variant:
     return Variant(wording.key, wording.text, {"text": wording.text}, features=text_features(wording.text))
 
 
-def _control(champion: Champion) -> Variant:
-    return replace(champion.variant, is_control=True)
+def _control(incumbent: Incumbent) -> Variant:
+    return replace(incumbent.variant, is_control=True)
 
 
 def _feature(variant: Variant, name: str) -> object:
