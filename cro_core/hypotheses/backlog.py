@@ -22,7 +22,7 @@ IMAGE, VIDEO, TEXT = "image", "video", "text"
 
 
 @dataclass(frozen=True, slots=True)
-class Asset:
+class MediaAsset:
     """A picture or clip of the site."""
 
     id: str
@@ -171,7 +171,7 @@ SITE_WORDS = Variant("site-words", "The site's own words", is_control=True, feat
 
 
 def generate(
-    assets: Sequence[Asset],
+    assets: Sequence[MediaAsset],
     incumbents: Mapping[str, Incumbent] | None = None,
     tried: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Hypothesis, ...]:
@@ -192,7 +192,7 @@ def generate(
     return tuple(sorted(found, key=lambda h: (-h.priority.value, h.id)))
 
 
-def asset_variant(asset: Asset, *, is_control: bool = False) -> Variant:
+def asset_variant(asset: MediaAsset, *, is_control: bool = False) -> Variant:
     """The asset as a variant of the hero."""
     config: dict[str, object] = {
         "kind": asset.kind,
@@ -210,7 +210,7 @@ def text_features(text: str) -> dict[str, float | str | None]:
     return {"kind": TEXT, "words": float(len(text.split()))}
 
 
-def _hero(assets: Sequence[Asset], incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
+def _hero(assets: Sequence[MediaAsset], incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
     candidates = [a for a in assets if a.place == HERO]
     control = _control(incumbent) if incumbent else _default_hero(candidates)
     if control is None:
@@ -220,13 +220,13 @@ def _hero(assets: Sequence[Asset], incumbent: Incumbent | None, tried: set[str])
             yield _hero_hypothesis(control, asset, incumbent)
 
 
-def _default_hero(candidates: Sequence[Asset]) -> Variant | None:
+def _default_hero(candidates: Sequence[MediaAsset]) -> Variant | None:
     """What the site shows before any test: its first hero picture, or clip where there are only clips."""
     ordered = sorted(candidates, key=lambda a: a.kind != IMAGE)
     return asset_variant(ordered[0], is_control=True) if ordered else None
 
 
-def _hero_hypothesis(control: Variant, asset: Asset, incumbent: Incumbent | None) -> Hypothesis:
+def _hero_hypothesis(control: Variant, asset: MediaAsset, incumbent: Incumbent | None) -> Hypothesis:
     before = str(_feature(control, "kind") or IMAGE)
     statement, reasoning, contrast = _hero_case(before, asset, _feature(control, "occasion"))
     return Hypothesis(
@@ -243,7 +243,7 @@ def _hero_hypothesis(control: Variant, asset: Asset, incumbent: Incumbent | None
     )
 
 
-def _hero_case(before: str, asset: Asset, occasion: object) -> tuple[str, str, float]:
+def _hero_case(before: str, asset: MediaAsset, occasion: object) -> tuple[str, str, float]:
     """Statement, reasoning and contrast of putting the asset where something of kind ``before`` is."""
     if before == IMAGE and asset.kind == VIDEO:
         return (
@@ -301,11 +301,11 @@ def _feature(variant: Variant, name: str) -> object:
     return variant.features.get(name, variant.config.get(name))
 
 
-def _title(asset: Asset) -> str:
+def _title(asset: MediaAsset) -> str:
     return asset.alt or asset.id
 
 
-def _of(asset: Asset) -> str:
+def _of(asset: MediaAsset) -> str:
     return {None: "", "wedding": " of a wedding", "party": " of a party"}.get(
         asset.occasion, f" of a {asset.occasion} event"
     )

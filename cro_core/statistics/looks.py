@@ -33,9 +33,9 @@ from cro_core.statistics.rules import (
     chance_left,
     compare,
     gate_margin,
-    holm,
     last_critical,
     spending_time,
+    step_down,
     take_look,
     used_weights,
 )
@@ -316,7 +316,9 @@ def _looked(m: _Moment) -> LookResult:
     """The result of a look that was taken."""
     paths, critical = take_look(m.plan, m.before.paths, m.information, m.time)
     active = np.array(m.before.active)
-    ruling = holm(m.found.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate])
+    ruling = step_down(
+        m.found.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate]
+    )
     few = [k for k in range(m.data.variants) if m.data.units[:, k].sum() < m.plan.min_units]
     crossed = bool(ruling.winner >= 0)
     if m.veto or few:

@@ -14,7 +14,7 @@ from cro_core.config import Config, validate
 from cro_core.domain import Decision, Reason, Status, Variant, Verdict
 from cro_core.errors import InvalidInput, NotFound
 from cro_core.home import Home, create_home
-from cro_core.hypotheses.backlog import WORDINGS, Asset, Incumbent, Priority, generate
+from cro_core.hypotheses.backlog import WORDINGS, Incumbent, MediaAsset, Priority, generate
 from cro_core.hypotheses.media_manifest import MANIFEST
 from cro_core.storage import decisions, experiments
 from cro_core.workflows import approval, lifecycle
@@ -23,12 +23,12 @@ from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.transaction import begin
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
-HALL = Asset("hall", "image", "hero", ("hall.jpg",), "Hall", 1600, 900, occasion="wedding")
-DANCE = Asset(
+HALL = MediaAsset("hall", "image", "hero", ("hall.jpg",), "Hall", 1600, 900, occasion="wedding")
+DANCE = MediaAsset(
     "dance", "video", "hero", ("dance.webm", "dance.mp4"), "Dance", 1280, 720, 12.0, occasion="party"
 )
-TOAST = Asset("toast", "image", "hero", ("toast.jpg",), "Toast", occasion="wedding")
-ALBUM = Asset("album", "image", "gallery", ("album.jpg",))
+TOAST = MediaAsset("toast", "image", "hero", ("toast.jpg",), "Toast", occasion="wedding")
+ALBUM = MediaAsset("album", "image", "gallery", ("album.jpg",))
 LIBRARY = (HALL, DANCE, TOAST, ALBUM)
 
 
