@@ -36,10 +36,11 @@ from flask import Flask, jsonify
 from sqlalchemy import func, make_url, select
 
 from cro_core.clock import system_clock
+from cro_core.domain import Variant
 from cro_core.home import create_home, open_home
 from cro_core.storage import schema
 from cro_core.storage.events import Posted
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.ingest import save_alone
 from service import logs
 from service.app import create_app
@@ -52,12 +53,9 @@ MODES = (HELLO, "no store", "group commit", "transaction a request", "JSON file"
 CONNECTIONS = 64
 THREADS = 64
 BATCH = 50
-EXPERIMENT = {
-    "test_id": "hero",
-    "name": "Hero",
-    "slot": "hero",
-    "variants": [{"variant_id": "control", "name": "A"}, {"variant_id": "b", "name": "B"}],
-}
+EXPERIMENT = NewExperiment(
+    "hero", (Variant("control", "A", is_control=True), Variant("b", "B")), name="Hero", slot="hero"
+)
 AGENT = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 
 

@@ -53,9 +53,9 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One arm of an experiment.
+    """One of the versions that an experiment compares.
 
-    ``config`` is what the website applies (hero asset, CTA text ...); ``features`` describe the arm to
+    ``config`` is what the website applies (hero asset, CTA text ...); ``features`` describe the variant to
     the prediction model and never reach the website.
     """
 

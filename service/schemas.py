@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from cro_core.domain import KEY, Status, Verdict
-from cro_core.workflows.create_experiment import ExperimentIn
+from cro_core.domain import KEY, Status, Variant, Verdict
+from cro_core.workflows.create_experiment import NewExperiment
 
 SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 
@@ -428,7 +428,19 @@ class DecideAnswer(BaseModel):
     done: str = Field(description="In words.")
 
 
-class ExperimentBody(ExperimentIn):
+class VariantIn(BaseModel):
+    """A variant as a person or program describes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variant_id: Key
+    name: str = Field(default="", max_length=200)
+    config: Object = Field(default_factory=dict, description="What the website applies.")
+    asset_id: str | None = Field(default=None, max_length=100)
+    is_control: bool | None = Field(default=None, description="Default: the first variant is the control.")
+
+
+class ExperimentBody(BaseModel):
     """A new experiment; what is left out comes from the settings."""
 
     model_config = ConfigDict(
@@ -449,6 +461,12 @@ class ExperimentBody(ExperimentIn):
         },
     )
 
+    test_id: Key
+    name: str = Field(default="", max_length=200)
+    slot: Key | None = Field(default=None, description="Page region; default: the test_id itself.")
+    hypothesis: str = Field(default="", max_length=2000)
+    occasion: str | None = Field(default=None, max_length=60)
+    variants: list[VariantIn] = Field(min_length=2, max_length=20)
     primary_goals: list[Key] | None = Field(
         default=None, min_length=1, max_length=50, description="Any of these makes a visitor converted."
     )
@@ -459,6 +477,33 @@ class ExperimentBody(ExperimentIn):
     minimum_detectable_uplift: float | None = Field(
         default=None, ge=0.001, le=10, description="Relative uplift the plan is to detect."
     )
+    start: bool = Field(default=True, description="False leaves a draft that the next cycle may start.")
+
+    def wanted(self) -> NewExperiment:
+        """Describes the experiment in the words of the workflow that creates it."""
+        marked = any(v.is_control is not None for v in self.variants)
+        variants = (
+            Variant(
+                v.variant_id,
+                v.name,
+                v.config,
+                v.asset_id,
+                is_control=bool(v.is_control) if marked else place == 0,
+            )
+            for place, v in enumerate(self.variants)
+        )
+        return NewExperiment(
+            self.test_id,
+            tuple(variants),
+            self.name,
+            self.slot,
+            self.hypothesis,
+            self.occasion,
+            None if self.primary_goals is None else tuple(self.primary_goals),
+            self.base_rate,
+            self.minimum_detectable_uplift,
+            self.start,
+        )
 
 
 class EndBody(BaseModel):

@@ -22,7 +22,7 @@ IMAGE, VIDEO, TEXT = "image", "video", "text"
 
 
 @dataclass(frozen=True, slots=True)
-class Asset:
+class MediaAsset:
     """A picture or clip of the site."""
 
     id: str
@@ -60,7 +60,7 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True)
-class Champion:
+class Incumbent:
     """What a slot shows now, and the experiment that put it there."""
 
     experiment_id: str
@@ -171,20 +171,20 @@ SITE_WORDS = Variant("site-words", "The site's own words", is_control=True, feat
 
 
 def generate(
-    assets: Sequence[Asset],
-    champions: Mapping[str, Champion] | None = None,
+    assets: Sequence[MediaAsset],
+    incumbents: Mapping[str, Incumbent] | None = None,
     tried: Mapping[str, Collection[str]] | None = None,
 ) -> tuple[Hypothesis, ...]:
     """What could be tested, the most promising first. Without any media there is nothing to propose.
 
     Args:
         assets: the site's media.
-        champions: slot -> what it shows now, where an experiment put it there; it becomes the control.
+        incumbents: slot -> what it shows now, where an experiment put it there; it becomes the control.
         tried: slot -> asset ids and texts that experiments have shown there; they are not proposed again.
     """
     if not assets:
         return ()
-    shown, known = champions or {}, tried or {}
+    shown, known = incumbents or {}, tried or {}
     found = [
         *_hero(assets, shown.get(HERO), set(known.get(HERO, ()))),
         *_cta(shown.get(CTA), {text.casefold() for text in known.get(CTA, ())}),
@@ -192,7 +192,7 @@ def generate(
     return tuple(sorted(found, key=lambda h: (-h.priority.value, h.id)))
 
 
-def asset_variant(asset: Asset, *, is_control: bool = False) -> Variant:
+def asset_variant(asset: MediaAsset, *, is_control: bool = False) -> Variant:
     """The asset as a variant of the hero."""
     config: dict[str, object] = {
         "kind": asset.kind,
@@ -210,23 +210,23 @@ def text_features(text: str) -> dict[str, float | str | None]:
     return {"kind": TEXT, "words": float(len(text.split()))}
 
 
-def _hero(assets: Sequence[Asset], champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
+def _hero(assets: Sequence[MediaAsset], incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
     candidates = [a for a in assets if a.place == HERO]
-    control = _control(champion) if champion else _default_hero(candidates)
+    control = _control(incumbent) if incumbent else _default_hero(candidates)
     if control is None:
         return
     for asset in candidates:
         if asset.id not in tried | {control.asset_id, control.key}:
-            yield _hero_hypothesis(control, asset, champion)
+            yield _hero_hypothesis(control, asset, incumbent)
 
 
-def _default_hero(candidates: Sequence[Asset]) -> Variant | None:
+def _default_hero(candidates: Sequence[MediaAsset]) -> Variant | None:
     """What the site shows before any test: its first hero picture, or clip where there are only clips."""
     ordered = sorted(candidates, key=lambda a: a.kind != IMAGE)
     return asset_variant(ordered[0], is_control=True) if ordered else None
 
 
-def _hero_hypothesis(control: Variant, asset: Asset, champion: Champion | None) -> Hypothesis:
+def _hero_hypothesis(control: Variant, asset: MediaAsset, incumbent: Incumbent | None) -> Hypothesis:
     before = str(_feature(control, "kind") or IMAGE)
     statement, reasoning, contrast = _hero_case(before, asset, _feature(control, "occasion"))
     return Hypothesis(
@@ -239,11 +239,11 @@ def _hero_hypothesis(control: Variant, asset: Asset, champion: Champion | None) 
         priority=Priority(reach=1.0, contrast=contrast, ease=0.8 if asset.kind == VIDEO else 1.0),
         variants=(control, asset_variant(asset)),
         occasion=asset.occasion,
-        parent_id=champion.experiment_id if champion else None,
+        parent_id=incumbent.experiment_id if incumbent else None,
     )
 
 
-def _hero_case(before: str, asset: Asset, occasion: object) -> tuple[str, str, float]:
+def _hero_case(before: str, asset: MediaAsset, occasion: object) -> tuple[str, str, float]:
     """Statement, reasoning and contrast of putting the asset where something of kind ``before`` is."""
     if before == IMAGE and asset.kind == VIDEO:
         return (
@@ -271,8 +271,8 @@ def _hero_case(before: str, asset: Asset, occasion: object) -> tuple[str, str, f
     )
 
 
-def _cta(champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
-    control = _control(champion) if champion else SITE_WORDS
+def _cta(incumbent: Incumbent | None, tried: set[str]) -> Iterator[Hypothesis]:
+    control = _control(incumbent) if incumbent else SITE_WORDS
     shown = str(control.config.get("text", "")).casefold()
     for wording in WORDINGS:
         if wording.text.casefold() not in tried | {shown} and wording.key != control.key:
@@ -285,7 +285,7 @@ def _cta(champion: Champion | None, tried: set[str]) -> Iterator[Hypothesis]:
                 reasoning=wording.reasoning,
                 priority=Priority(reach=0.9, contrast=wording.contrast, ease=1.0),
                 variants=(control, _wording_variant(wording)),
-                parent_id=champion.experiment_id if champion else None,
+                parent_id=incumbent.experiment_id if incumbent else None,
             )
 
 
@@ -293,19 +293,19 @@ def _wording_variant(wording: Wording) -> Variant:
     return Variant(wording.key, wording.text, {"text": wording.text}, features=text_features(wording.text))
 
 
-def _control(champion: Champion) -> Variant:
-    return replace(champion.variant, is_control=True)
+def _control(incumbent: Incumbent) -> Variant:
+    return replace(incumbent.variant, is_control=True)
 
 
 def _feature(variant: Variant, name: str) -> object:
     return variant.features.get(name, variant.config.get(name))
 
 
-def _title(asset: Asset) -> str:
+def _title(asset: MediaAsset) -> str:
     return asset.alt or asset.id
 
 
-def _of(asset: Asset) -> str:
+def _of(asset: MediaAsset) -> str:
     return {None: "", "wedding": " of a wedding", "party": " of a party"}.get(
         asset.occasion, f" of a {asset.occasion} event"
     )

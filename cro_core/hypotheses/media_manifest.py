@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cro_core.errors import InvalidInput
-from cro_core.hypotheses.backlog import HERO, IMAGE, VIDEO, Asset
+from cro_core.hypotheses.backlog import HERO, IMAGE, VIDEO, MediaAsset
 
 MANIFEST = "media-manifest.json"
 GALLERY = "gallery"
@@ -77,7 +77,7 @@ class _Entry:
     data: Any
 
 
-def read_manifest(folder: Path) -> tuple[Asset, ...]:
+def read_manifest(folder: Path) -> tuple[MediaAsset, ...]:
     """The assets of a media folder, in the manifest's order; none where there is no manifest.
 
     Raises:
@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> tuple[Asset, ...]:
         return ()
     except (UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{MANIFEST} cannot be read ({error}): write it as UTF-8 text") from None
-    assets: dict[str, Asset] = {}
+    assets: dict[str, MediaAsset] = {}
     for entry in _entries(_parse(text)):
         asset = _asset(entry, folder)
         if asset.id in assets:
@@ -142,13 +142,13 @@ def _items(items: Any, where: str, kind: str, place: str, group: str) -> Iterato
         raise _refused(where, f"is {_shape(items)}: it must be an item or a list of items")
 
 
-def _asset(entry: _Entry, folder: Path) -> Asset:
+def _asset(entry: _Entry, folder: Path) -> MediaAsset:
     item = _item(entry)
     where = f"{entry.where} ({item.id})"
     for path in item.files:
         _check_file(path, folder, where)
     size = item.dimensions
-    return Asset(
+    return MediaAsset(
         id=item.id,
         kind=entry.kind,
         place=entry.place,

@@ -12,7 +12,7 @@ from cro_core.domain import to_json
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class HourlyReplay:
     """How an imported experiment would have ended, had it been watched hour by hour."""
 
     hour: int
@@ -61,7 +61,7 @@ class ImportReport:
     resumed_at: int | None = None
     """Row from which on an import that was cut off was taken up, where that is so."""
     notes: tuple[str, ...] = ()
-    replay: Replay | None = None
+    replay: HourlyReplay | None = None
     refused: Mapping[str, int] = field(default_factory=dict)
     """Events that the ingestion did not accept, by reason; in quarantine too."""
 
@@ -109,7 +109,7 @@ def _lines(report: ImportReport) -> list[str]:
     return lines
 
 
-def _replay_lines(replay: Replay) -> list[str]:
+def _replay_lines(replay: HourlyReplay) -> list[str]:
     counts = " v ".join(
         f"{variant['variant']} {variant['units']:,}/{variant['conversions']:,}" for variant in replay.variants
     )

@@ -26,7 +26,7 @@ from cro_core.lab.measures import (
     srm_alarms,
 )
 from cro_core.lab.scenario import PROFILES, Flaw, Scenario, planned
-from cro_core.lab.simulated_looks import Outcomes, decide, naive_rule
+from cro_core.lab.simulated_looks import SimulatedOutcomes, decide, naive_rule
 from cro_core.lab.simulated_traffic import Traffic, simulate, simulate_together
 
 __all__ = [
@@ -35,10 +35,10 @@ __all__ = [
     "Discoveries",
     "FalsePositives",
     "Flaw",
-    "Outcomes",
     "Power",
     "Scenario",
     "Share",
+    "SimulatedOutcomes",
     "Traffic",
     "coverage",
     "decide",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from cro_core.errors import InvalidInput
 from cro_core.lab.scenario import Scenario
-from cro_core.lab.simulated_looks import Outcomes, decide
+from cro_core.lab.simulated_looks import SimulatedOutcomes, decide
 from cro_core.lab.simulated_traffic import simulate
 from cro_core.statistics import srm, stagewise
 from cro_core.statistics.arrays import Bools, Floats
@@ -198,7 +198,7 @@ def share(values: ArrayLike) -> Share:
     return Share(float(numbers.mean()), float(numbers.std() / math.sqrt(max(len(numbers), 1))))
 
 
-def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Outcomes:
+def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> SimulatedOutcomes:
     """Simulates programmes from the first visitor to the last look, all at once.
 
     Memory grows with ``programmes``; the measures work in batches of ``BATCH``.
@@ -206,7 +206,7 @@ def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Outcom
     return decide(scenario, simulate(scenario, programmes, rng))
 
 
-def _estimates(scenario: Scenario, outcomes: Outcomes) -> dict[str, Floats]:
+def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Floats]:
     """Estimates the first challenger's uplift with its intervals, by programme."""
     pair = outcomes.stopped.pair(1)
     z, places = outcomes.z[:, 0], np.searchsorted(outcomes.looks, outcomes.look)
@@ -239,5 +239,5 @@ def _sizes(scenario: Scenario, programmes: int) -> list[int]:
 
 def _batches(
     scenario: Scenario, programmes: int, rng: np.random.Generator, progress: Progress
-) -> list[Outcomes]:
+) -> list[SimulatedOutcomes]:
     return [run(scenario, size, rng) for size in progress(_sizes(scenario, programmes))]

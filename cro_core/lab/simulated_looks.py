@@ -18,10 +18,10 @@ from cro_core.statistics.rules import (
     LookPlan,
     chance_left,
     gate_margin,
-    holm,
     last_critical,
     next_boundaries,
     spending_time,
+    step_down,
     used_weights,
 )
 from cro_core.statistics.sequential import State
@@ -31,7 +31,7 @@ NAIVE_CHI_SQUARE = 3.841458820694124
 
 
 @dataclass(frozen=True, slots=True)
-class Outcomes:
+class SimulatedOutcomes:
     """What became of each programme; arrays of shape ``(programmes,)`` unless said otherwise."""
 
     winner: NDArray[np.intp]
@@ -62,7 +62,7 @@ class Outcomes:
     """Counts at the horizon, had nothing stopped it, by day."""
 
 
-def decide(scenario: Scenario, traffic: Traffic) -> Outcomes:
+def decide(scenario: Scenario, traffic: Traffic) -> SimulatedOutcomes:
     """Decides every programme by hourly looks, as a live experiment is decided.
 
     Args:
@@ -90,7 +90,7 @@ def decide(scenario: Scenario, traffic: Traffic) -> Outcomes:
         state, critical[hour] = next_boundaries(plan, state, float(information[hour]), float(times[hour]))
         rows = np.flatnonzero(alive & record.ready(hour, plan.min_units))
         margin = _margins(plan, record, rows, hour, z[rows, hour], critical[hour])
-        ruling = holm(z[rows, hour], active[rows], critical[hour], margin, GATES[plan.gate])
+        ruling = step_down(z[rows, hour], active[rows], critical[hour], margin, GATES[plan.gate])
         active[rows], winner[rows] = ruling.active, ruling.winner
         control_won[rows] = ~ruling.active.any(-1)
         if plan.futility and hour < last and (hour + 1) % 24 == 0 and hour + 1 >= 24 * plan.futility_from_day:
@@ -100,7 +100,7 @@ def decide(scenario: Scenario, traffic: Traffic) -> Outcomes:
             futile &= (winner < 0) & ~control_won
         stopped = alive & ((winner >= 0) | control_won | futile)
         look[stopped], alive = hour, alive & ~stopped
-    return Outcomes(
+    return SimulatedOutcomes(
         winner=winner,
         control_won=control_won,
         futile=futile,

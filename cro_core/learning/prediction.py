@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cro_core.domain import Cell, Experiment, Json
-from cro_core.hypotheses.backlog import Asset, text_features
+from cro_core.hypotheses.backlog import MediaAsset, text_features
 from cro_core.statistics.arrays import Bools, Floats
 
 NUMBERS: Mapping[str, tuple[str, str]] = {
@@ -143,7 +143,9 @@ class Prediction:
         return self.probability > 0.5
 
 
-def variant_features(config: Json, stated: Json, asset: Asset | None = None) -> dict[str, float | str | None]:
+def variant_features(
+    config: Json, stated: Json, asset: MediaAsset | None = None
+) -> dict[str, float | str | None]:
     """Collects the features of a variant; what it states of itself outdoes what its parts tell.
 
     Args:
@@ -161,7 +163,7 @@ def variant_features(config: Json, stated: Json, asset: Asset | None = None) -> 
 
 
 def examples_of(
-    experiment: Experiment, cells: Sequence[Cell], assets: Mapping[str, Asset]
+    experiment: Experiment, cells: Sequence[Cell], assets: Mapping[str, MediaAsset]
 ) -> tuple[Example, ...]:
     """Makes examples of one finished experiment; none where it is too small or its variants look the same.
 

@@ -15,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from cro_core.metrics.counted import PairSums, UnitSums
 from cro_core.statistics.arrays import Floats
-from cro_core.statistics.combination import Moments, Pair, Scale, Score, combined_z, effect_at
+from cro_core.statistics.combination import Moments, Pair, Scale, ScoreStatistic, combined_z, effect_at
 
 FLAT = 1e-12
 """A sum of squares about the mean below this part of the raw sum of squares is rounding."""
@@ -99,7 +99,7 @@ class RatioPair:
     zero: PairSums
     """Sums of the control."""
 
-    def score(self) -> Score:
+    def score(self) -> ScoreStatistic:
         """Mean and variance of the challenger's residuals under re-labelling."""
         return self._score(self.zero)
 
@@ -133,7 +133,7 @@ class RatioPair:
         """The ratios of control and challenger, standardised over epochs; NaN where there is no denominator."""
         return standardised(self.zero.y, self.zero.x, self.one.y, self.one.x)
 
-    def _score(self, zero: PairSums) -> Score:
+    def _score(self, zero: PairSums) -> ScoreStatistic:
         one, both = self.one, self.one + zero
         n = np.maximum(both.n, 2)
         common = _divided(both.y, both.x)
@@ -141,7 +141,7 @@ class RatioPair:
         residual = np.where(residual > FLAT * (both.yy + common**2 * both.xx), residual, 0.0)
         surplus = one.y - common * one.x
         variance = np.where(both.x > 0, one.n * zero.n * residual / (n * (n - 1)), 0.0)
-        return Score(surplus, variance, _divided(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, _divided(surplus, np.sqrt(variance)))
 
 
 def moments(control: UnitSums, challenger: UnitSums) -> Moments:

@@ -29,7 +29,7 @@ class Guarded(Metric, Protocol):
 
     def watch(
         self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
-    ) -> companion.Guardrail:
+    ) -> companion.GuardrailCheck:
         """Whether the challenger is worse by more than a margin; arguments as of :func:`companion.guardrail`."""
 
 

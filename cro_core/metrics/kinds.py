@@ -77,7 +77,7 @@ class Mean:
 
     def watch(
         self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
-    ) -> companion.Guardrail:
+    ) -> companion.GuardrailCheck:
         """Whether the mean is worse by more than a margin; see :func:`companion.guardrail_mean`."""
         zero, one = (side.sums(self.quantity).epochs() for side in (control, challenger))
         return companion.guardrail_mean(zero, one, margin, harm, number)
@@ -224,7 +224,7 @@ class Rate:
 
     def watch(
         self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
-    ) -> companion.Guardrail:
+    ) -> companion.GuardrailCheck:
         """Whether the rate is worse by more than a margin; see :func:`companion.guardrail`."""
         sums = [side.sums(self.quantity) for side in (control, challenger)]
         units = np.stack([s.n for s in sums], axis=1)

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from cro_core.learning.asset_ranking import AssetRank, Ranking
 from cro_core.reporting import words
-from cro_core.segments.findings import Rate, SegmentAnalysis, TimeToConvert
+from cro_core.segments.findings import ConversionRate, SegmentAnalysis, TimeToConvert
 
 MOST_VALUES = 12
 """Most values of a dimension that are printed, those with the most visitors; ``--json`` has all."""
@@ -109,7 +109,7 @@ def _columns(name: str) -> str:
     return f"{name:<32}{'visitors':>12}{'converted':>12}{'rate':>10}   interval"
 
 
-def _row(name: str, rate: Rate) -> str:
+def _row(name: str, rate: ConversionRate) -> str:
     span = f"{words.percent(rate.low)} to {words.percent(rate.high)}"
     numbers = (
         f"{words.count(rate.units):>12}{words.count(rate.conversions):>12}{words.percent(rate.rate):>10}"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cro_core.hypotheses.backlog import HERO, Asset
+from cro_core.hypotheses.backlog import HERO, MediaAsset
 from cro_core.hypotheses.media_manifest import GALLERY, MANIFEST, read_manifest
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ CLIP_SIZE = (480, 270)
 CLIP_FRAMES, CLIP_FRAME_MS = 24, 125
 
 
-def draw_sample_media(folder: Path, rng: np.random.Generator) -> tuple[Asset, ...]:
+def draw_sample_media(folder: Path, rng: np.random.Generator) -> tuple[MediaAsset, ...]:
     """Draws sample pictures and a clip of celebrations into ``folder``, with their manifest; returns the assets.
 
     The pictures are JPEG files, the clip is an animated WebP that runs in a loop.

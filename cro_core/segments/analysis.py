@@ -28,7 +28,7 @@ from cro_core.errors import InvalidInput
 from cro_core.segments import behaviour
 from cro_core.segments.claims import claims_of, summary
 from cro_core.segments.findings import DIMENSIONS, PAIRS, SegmentAnalysis
-from cro_core.segments.tables import Table, adjusted
+from cro_core.segments.tables import SegmentTable, adjusted
 
 SURE = "Everything here is as if looked at once; while a test runs, looking again and again finds what is not there."
 TOGETHER = (
@@ -67,7 +67,7 @@ def analyse(
     for facet in facets:
         facets_by[facet.by].append(facet)
     groupings = [(name,) for name in names] + list(pairs_of(names))
-    tables = [Table(experiment, by, facets_by[by], effects=not split_alarms) for by in groupings]
+    tables = [SegmentTable(experiment, by, facets_by[by], effects=not split_alarms) for by in groupings]
     tested = adjusted([(test, table) for table in tables for test in table.tests()])
     alpha = experiment.plan.alpha
     claims = claims_of(tested, alpha)
@@ -109,7 +109,7 @@ def pairs_of(dimensions: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple(pair for pair in PAIRS if names.issuperset(pair))
 
 
-def _notes(tables: Sequence[Table], *, running: bool, split_alarms: bool) -> tuple[str, ...]:
+def _notes(tables: Sequence[SegmentTable], *, running: bool, split_alarms: bool) -> tuple[str, ...]:
     unrecorded = [table.by[0] for table in tables if len(table.by) == 1 and not table.has_values]
     notes = [SURE] if running else []
     notes.append(TOGETHER)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from cro_core.domain import Cell, Experiment
-from cro_core.segments.findings import GoalRate, Rate, Score, TimeToConvert, rate_of
+from cro_core.segments.findings import ConversionRate, EngagementScore, GoalRate, TimeToConvert, rate_of
 from cro_core.statistics.survival import Curve, kaplan_meier, quantiles
 
 MOST_POINTS = 200
@@ -20,7 +20,7 @@ MOST_POINTS = 200
 NO_CURVE = Curve((), (), (), (), (), (), ())
 
 
-def totals(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, Rate]:
+def totals(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, ConversionRate]:
     """Counts visitors and conversions of each variant, the control first."""
     level = 1 - experiment.plan.alpha
     return {variant.key: rate_of(_sum(cells, variant.key, "units"), _sum(cells, variant.key, "conversions"), level)
@@ -42,12 +42,14 @@ def goal_rates(
     return tuple(rates)
 
 
-def scores(experiment: Experiment, cells: Sequence[Cell]) -> tuple[Score, ...]:
+def scores(experiment: Experiment, cells: Sequence[Cell]) -> tuple[EngagementScore, ...]:
     """Computes the mean engagement score of each variant."""
     scores = []
     for variant in experiment.ordered:
         n, total, squares = (_sum(cells, variant.key, name) for name in ("units", "score_sum", "score_sumsq"))
-        scores.append(Score(variant.key, int(n), *_mean(n, total, squares, 1 - experiment.plan.alpha)))
+        scores.append(
+            EngagementScore(variant.key, int(n), *_mean(n, total, squares, 1 - experiment.plan.alpha))
+        )
     return tuple(scores)
 
 

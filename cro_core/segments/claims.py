@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from cro_core.segments.findings import Claim, Test
-from cro_core.segments.tables import Design, Group, Table, merged
+from cro_core.segments.tables import Group, LogisticDesign, SegmentTable, merged
 from cro_core.statistics.logistic import log_odds
 from cro_core.statistics.proportions import difference, mantel_haenszel, quantile
 
@@ -22,7 +22,7 @@ MOST_NAMED = 4
 """Most values that the sentence on a whole dimension names."""
 
 
-def claims_of(tests: Sequence[tuple[Test, Table]], alpha: float) -> tuple[Claim, ...]:
+def claims_of(tests: Sequence[tuple[Test, SegmentTable]], alpha: float) -> tuple[Claim, ...]:
     """Makes a claim of each test that survived its correction, the surest first.
 
     A combination of two dimensions is claimed only where the two as a whole survived: single combinations may be
@@ -59,7 +59,7 @@ def _survived(test: Test, alpha: float) -> bool:
     return test.p_adjusted is not None and test.p_adjusted <= alpha
 
 
-def _matters(test: Test, table: Table, level: float) -> tuple[str, Size]:
+def _matters(test: Test, table: SegmentTable, level: float) -> tuple[str, Size]:
     ordered = sorted(table.groups, key=_rate)
     low, high = ordered[0], ordered[-1]
     size = _relative(table, low, high, _any_pair(level, len(ordered)))
@@ -67,7 +67,7 @@ def _matters(test: Test, table: Table, level: float) -> tuple[str, Size]:
     return f"Conversion differs by {test.by[0]}: {rates}.", size
 
 
-def _stands_out(test: Test, table: Table, level: float) -> tuple[str, Size]:
+def _stands_out(test: Test, table: SegmentTable, level: float) -> tuple[str, Size]:
     tested = next(group for group in table.groups if group.name == test.values)
     rest = table.others(tested)
     size = _relative(table, rest, tested, level)
@@ -75,7 +75,7 @@ def _stands_out(test: Test, table: Table, level: float) -> tuple[str, Size]:
     return f"{_sentence(test)} converts {_more(size[0])}: {rates}.", size
 
 
-def _effect(test: Test, table: Table, level: float) -> tuple[str, Size]:
+def _effect(test: Test, table: SegmentTable, level: float) -> tuple[str, Size]:
     challenger = test.variant or ""
     variant = table.experiment.variant(challenger)
     name = (variant.name if variant else "") or challenger
@@ -98,7 +98,7 @@ def _effect(test: Test, table: Table, level: float) -> tuple[str, Size]:
     return f"What “{name}” does differs by {test.by[0]}: {by_group}.", size
 
 
-def _together(test: Test, table: Table, level: float) -> tuple[str, Size]:
+def _together(test: Test, table: SegmentTable, level: float) -> tuple[str, Size]:
     design, (first, second) = table.combinations, test.by
     if design is None or not test.values:
         return f"{first.capitalize()} and {second} work together: one changes what the other does.", NO_SIZE
@@ -118,7 +118,7 @@ def _together(test: Test, table: Table, level: float) -> tuple[str, Size]:
 WORDINGS = {"matters": _matters, "stands_out": _stands_out, "effect": _effect, "together": _together}
 
 
-def _relative(table: Table, base: Group, group: Group, level: float) -> Size:
+def _relative(table: SegmentTable, base: Group, group: Group, level: float) -> Size:
     """The rate of a group relative to another's, minus 1."""
     n0, x0, n1, x1 = (column.astype(int).tolist() for side in (base, group) for column in table.strata(side))
     if len(n0) == 1:
@@ -131,7 +131,7 @@ def _relative(table: Table, base: Group, group: Group, level: float) -> Size:
     return ratio, low, high
 
 
-def _uplift(table: Table, group: Group, challenger: str) -> float | None:
+def _uplift(table: SegmentTable, group: Group, challenger: str) -> float | None:
     """What a challenger does in a group: over all days, each compared in itself."""
     pair = [0, table.variants.index(challenger)]
     n, x = group.units[:, pair], group.conversions[:, pair]
@@ -142,7 +142,7 @@ def _uplift(table: Table, group: Group, challenger: str) -> float | None:
     return None if ratio is None else ratio - 1
 
 
-def _between(table: Table, challenger: str, low: Group, high: Group, level: float) -> Size:
+def _between(table: SegmentTable, challenger: str, low: Group, high: Group, level: float) -> Size:
     """The challenger's odds ratio in one group relative to that in another."""
     design = table.treatment(challenger)
     if design is None:
@@ -166,7 +166,7 @@ def _any_pair(level: float, groups: int) -> float:
     return 1 - (1 - level) / len(list(combinations(range(groups), 2)))
 
 
-def _among(design: Design, belongs: Callable[[str, str], bool]) -> float:
+def _among(design: LogisticDesign, belongs: Callable[[str, str], bool]) -> float:
     """The conversion rate of the combinations that are chosen."""
     rows = sum(
         (column for (a, b), column in design.columns.items() if belongs(a, b)), np.zeros(len(design.units))

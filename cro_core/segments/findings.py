@@ -30,7 +30,7 @@ PAIRS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Rate:
+class ConversionRate:
     """The conversion rate of some visitors, with Wilson's interval."""
 
     units: int
@@ -44,13 +44,13 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class SegmentSlice:
     """The visitors who share a value of a dimension."""
 
     dimension: str
     value: str
-    total: Rate
-    variants: Mapping[str, Rate]
+    total: ConversionRate
+    variants: Mapping[str, ConversionRate]
     """Variant key -> the rate of those visitors of the value who met it."""
     enough: bool
     """Whether the value has enough visitors to be compared by itself; else only together with the other small ones."""
@@ -105,7 +105,7 @@ class GoalRate:
 
     goal: str
     variant: str
-    reached: Rate
+    reached: ConversionRate
     """The share of visitors who reached the goal."""
     per_visitor: float | None
     """How often a visitor reaches the goal on average; a visitor may do it several times."""
@@ -116,7 +116,7 @@ class GoalRate:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class EngagementScore:
     """The engagement score of a variant, per visitor."""
 
     variant: str
@@ -156,13 +156,13 @@ class SegmentAnalysis:
     """Allowed chance of any false claim in the whole analysis."""
     dimensions: tuple[str, ...]
     """What visitors were told apart by; everything among it is one family of tests."""
-    variants: Mapping[str, Rate]
-    slices: tuple[Slice, ...]
+    variants: Mapping[str, ConversionRate]
+    slices: tuple[SegmentSlice, ...]
     tests: tuple[Test, ...]
     claims: tuple[Claim, ...]
     """Differences that survived the correction, the surest first."""
     goals: tuple[GoalRate, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[EngagementScore, ...]
     times: tuple[TimeToConvert, ...]
     notes: tuple[str, ...]
     """Sentences that a reader must know beside the numbers."""
@@ -170,7 +170,7 @@ class SegmentAnalysis:
     """The result in a sentence: how many comparisons were made and how many survived their correction."""
 
 
-def rate_of(units: float, conversions: float, level: float) -> Rate:
+def rate_of(units: float, conversions: float, level: float) -> ConversionRate:
     """Computes a conversion rate with Wilson's interval at confidence ``level``."""
     interval = wilson(int(units), int(conversions), level)
-    return Rate(int(units), int(conversions), interval.estimate, interval.low, interval.high)
+    return ConversionRate(int(units), int(conversions), interval.estimate, interval.low, interval.high)

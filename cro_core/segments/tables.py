@@ -12,7 +12,7 @@ import numpy as np
 from cro_core.analytics.counts import Facet
 from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY, UNKNOWN, WEEKDAYS
 from cro_core.domain import Experiment
-from cro_core.segments.findings import Question, Slice, Test, rate_of
+from cro_core.segments.findings import Question, SegmentSlice, Test, rate_of
 from cro_core.statistics.arrays import Floats
 from cro_core.statistics.logistic import exact_test, score_test, score_tests
 from cro_core.statistics.multiplicity import holm
@@ -65,7 +65,7 @@ def merged(groups: Sequence[Group], name: tuple[str, ...]) -> Group:
 
 
 @dataclass(frozen=True)
-class Design:
+class LogisticDesign:
     """A table for a logistic model: rows of units and conversions, and columns that explain them."""
 
     units: Floats
@@ -81,7 +81,7 @@ class Design:
         return np.column_stack(list(self.columns.values()))
 
 
-class Table:
+class SegmentTable:
     """The counts of one dimension or of a pair of them, and the tests that they allow."""
 
     def __init__(
@@ -119,14 +119,14 @@ class Table:
         """The groups that are compared: each value that has enough visitors, the small ones together."""
         return self._pooled(lambda group: self._tells(group.total_units))
 
-    def slices(self) -> Iterator[Slice]:
+    def slices(self) -> Iterator[SegmentSlice]:
         """Yields the values as they were counted, each with its rates."""
         level = 1 - self.experiment.plan.alpha
         for group in self.all_groups:
             n, x = group.units.sum(axis=0), group.conversions.sum(axis=0)
             rates = {variant: rate_of(n[j], x[j], level) for j, variant in enumerate(self.variants)}
             enough = UNKNOWN not in group.name and self._tells(group.total_units)
-            yield Slice(
+            yield SegmentSlice(
                 self.by[0],
                 group.name[0],
                 rate_of(group.total_units, group.total_conversions, level),
@@ -179,7 +179,9 @@ class Table:
         else:
             yield Test("effect", self.by, (), challenger, None, None, None, NOT_DIVIDED)
 
-    def _scored(self, question: Question, design: Design, challenger: str | None = None) -> Iterator[Test]:
+    def _scored(
+        self, question: Question, design: LogisticDesign, challenger: str | None = None
+    ) -> Iterator[Test]:
         """Whether anything differs, and whether each group does by itself."""
         nameable = [(name, column) for name, column in design.columns.items() if OTHER not in name]
         single_effects = [(name, column) for name, column in nameable if not self._mirrored(name, design)]
@@ -191,7 +193,7 @@ class Table:
                 question, self.by, name, challenger, test.statistic, test.df, test.p_value, test.reason
             )
 
-    def _mirrored(self, name: tuple[str, ...], design: Design) -> bool:
+    def _mirrored(self, name: tuple[str, ...], design: LogisticDesign) -> bool:
         """Whether another group says the same: of two values, one differs as much as the other."""
         for side, value in enumerate(name):
             values = list(dict.fromkeys(group[side] for group in design.columns))
@@ -215,7 +217,7 @@ class Table:
             )
         )
 
-    def treatment(self, challenger: str) -> Design | None:
+    def treatment(self, challenger: str) -> LogisticDesign | None:
         """The model in which a challenger has one odds ratio for all groups, which is allowed to differ.
 
         Each group has a rate of its own, and so has each day where shares moved. ``None`` with fewer than two groups.
@@ -234,10 +236,10 @@ class Table:
         columns = {
             group.name: ((place == i) * treated)[filled].astype(float) for i, group in enumerate(groups)
         }
-        return Design(n.ravel()[filled], x.ravel()[filled], null[filled], columns)
+        return LogisticDesign(n.ravel()[filled], x.ravel()[filled], null[filled], columns)
 
     @cached_property
-    def combinations(self) -> Design | None:
+    def combinations(self) -> LogisticDesign | None:
         """The model in which each value of a pair's two dimensions has its effect, and combinations may differ.
 
         ``None`` where a dimension has fewer than two values with enough visitors.
@@ -269,7 +271,7 @@ class Table:
             )
         null, filled = np.column_stack(columns), n > 0
         allowed = {group.name: (row == i)[filled].astype(float) for i, group in enumerate(combined)}
-        return Design(n[filled], x[filled], null[filled], allowed)
+        return LogisticDesign(n[filled], x[filled], null[filled], allowed)
 
     def _tells(self, units: float, least: int = LEAST_UNITS) -> bool:
         """Whether so many visitors are enough to tell."""
@@ -293,7 +295,7 @@ class Table:
         return large + [OTHER] * self._tells(rest)
 
 
-def adjusted(tests: Sequence[tuple[Test, Table]]) -> list[tuple[Test, Table]]:
+def adjusted(tests: Sequence[tuple[Test, SegmentTable]]) -> list[tuple[Test, SegmentTable]]:
     """Gives the tests p-values that are adjusted for everything that was asked.
 
     Each question that was asked has an equal part of the error; inside it, Holm.

@@ -32,7 +32,7 @@ BISECTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoreStatistic:
     """What one epoch says about one challenger; arrays of one shape."""
 
     surplus: Floats
@@ -46,7 +46,7 @@ class Score:
 class Pair(Protocol):
     """A challenger and the control, epochs on the last axis; see :class:`Counts` and :class:`Moments`."""
 
-    def score(self) -> Score:
+    def score(self) -> ScoreStatistic:
         """The statistic for "no effect", per epoch."""
 
     def z(self, effect: ArrayLike, scale: Scale) -> Floats:
@@ -72,13 +72,13 @@ class Counts:
     x0: Floats
     """Of them converted."""
 
-    def score(self) -> Score:
+    def score(self) -> ScoreStatistic:
         """Hypergeometric mean and variance of the challenger's conversions given the epoch's totals."""
         n, x = self.n1 + self.n0, self.x1 + self.x0
         safe = np.maximum(n, 2)
         surplus = self.x1 - x * (self.n1 / safe)
         variance = (self.n1 / safe) * (self.n0 / safe) * (x / (safe - 1)) * (n - x)
-        return Score(surplus, variance, _ratio(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, _ratio(surplus, np.sqrt(variance)))
 
     def z(self, effect: ArrayLike, scale: Scale) -> Floats:
         """Score statistic with rates fitted under the effect.
@@ -146,7 +146,7 @@ class Moments:
     squares0: Floats
     """Sum of their squared values."""
 
-    def score(self) -> Score:
+    def score(self) -> ScoreStatistic:
         """Permutation mean and variance of the challenger's sum given the epoch's values."""
         return self._score(1.0, 0.0)
 
@@ -170,7 +170,7 @@ class Moments:
         base = theirs if scale == "relative" else (self.n1 * self.n0 / n).sum(-1)
         return _ratio(mine - theirs, base, np.nan)
 
-    def _score(self, factor: ArrayLike, added: ArrayLike) -> Score:
+    def _score(self, factor: ArrayLike, added: ArrayLike) -> ScoreStatistic:
         factor, added = np.asarray(factor, float), np.asarray(added, float)
         sum0 = factor * self.sum0 + added * self.n0
         squares0 = factor**2 * self.squares0 + 2 * factor * added * self.sum0 + added**2 * self.n0
@@ -181,7 +181,7 @@ class Moments:
         about_mean = np.where(about_mean > 1e-12 * squares, about_mean, 0.0)  # rounding of a constant
         surplus = self.sum1 - total * (self.n1 / safe)
         variance = (self.n1 / safe) * (self.n0 / (safe - 1)) * about_mean
-        return Score(surplus, variance, _ratio(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, _ratio(surplus, np.sqrt(variance)))
 
 
 def reached(weights: ArrayLike, elapsed: ArrayLike) -> Floats:

@@ -56,7 +56,7 @@ class Companion:
 
 
 @dataclass(frozen=True, slots=True)
-class Guardrail:
+class GuardrailCheck:
     """Whether a variant does more harm than was agreed to be tolerable."""
 
     status: Literal["ok", "stop", "no_data"]
@@ -122,7 +122,7 @@ def companion_log_e(units: ArrayLike, conversions: ArrayLike, mde: float) -> Flo
 
 def guardrail(
     units: ArrayLike, conversions: ArrayLike, margin: float, harm: Harm = "less", number: int = 1
-) -> Guardrail:
+) -> GuardrailCheck:
     """Watches a rate: does the variant do worse than the control by more than the margin?
 
     Args:
@@ -146,13 +146,13 @@ def guardrail(
     n, x = check_bins(units, conversions)
     threshold = _threshold(margin, harm, number)
     if not x.any():
-        return Guardrail("no_data", None, None, threshold, "nobody had the guarded outcome")
+        return GuardrailCheck("no_data", None, None, threshold, "nobody had the guarded outcome")
     return _watch(float(guardrail_log_e(n, x, margin, harm)), threshold)
 
 
 def guardrail_mean(
     control: Sequence[Sums], variant: Sequence[Sums], margin: float, harm: Harm = "less", number: int = 1
-) -> Guardrail:
+) -> GuardrailCheck:
     """Watches a mean (revenue, engagement, load time) in the same way.
 
     Inside a bin the variant's sum is compared with what re-labelling the units would give, taken as normal, so
@@ -184,7 +184,7 @@ def guardrail_mean(
     n, total, squares = np.moveaxis(np.array(rows, dtype=float).reshape(-1, 2, 3), -1, 0)
     if not _counting(n, total).any():
         reason = f"no bin with {LEAST} units in each variant and a positive mean"
-        return Guardrail("no_data", None, None, threshold, reason)
+        return GuardrailCheck("no_data", None, None, threshold, reason)
     return _watch(float(guardrail_mean_log_e(n, total, squares, margin, harm)), threshold)
 
 
@@ -254,9 +254,9 @@ def _worst(margin: float, harm: Harm) -> tuple[float, Floats]:
     return (1 - margin, -HARMS) if harm == "less" else (1 + margin, HARMS)
 
 
-def _watch(log_e: float, threshold: float) -> Guardrail:
+def _watch(log_e: float, threshold: float) -> GuardrailCheck:
     status: Literal["ok", "stop"] = "stop" if log_e >= math.log(threshold) else "ok"
-    return Guardrail(status, math.exp(min(log_e, LARGEST)), log_e, threshold)
+    return GuardrailCheck(status, math.exp(min(log_e, LARGEST)), log_e, threshold)
 
 
 def _part(n: Floats) -> Floats:

@@ -33,10 +33,10 @@ from cro_core.statistics.rules import (
     chance_left,
     compare,
     gate_margin,
-    holm,
     last_critical,
     next_boundaries,
     spending_time,
+    step_down,
     used_weights,
 )
 from cro_core.statistics.sequential import LEAST_STEP, State
@@ -316,7 +316,7 @@ def _with_look(m: _Moment) -> LookResult:
     """The result of a look that was taken."""
     paths, critical = next_boundaries(m.plan, m.before.paths, m.information, m.time)
     active = np.array(m.before.active)
-    ruling = holm(
+    ruling = step_down(
         m.comparisons.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate]
     )
     few = [k for k in range(m.data.variants) if m.data.units[:, k].sum() < m.plan.min_units]

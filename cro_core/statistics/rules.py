@@ -211,7 +211,7 @@ def gate_margin(plan: LookPlan, data: Aggregates, weights: Floats) -> Floats:
     return np.stack(margins, axis=-1)
 
 
-def holm(
+def step_down(
     z: Floats, active: Bools, critical: Floats, margin: Floats | None = None, sign: float = 0.0
 ) -> Ruling:
     """Bonferroni-Holm at one look, any number of experiments at once.

@@ -55,7 +55,7 @@ class Choice:
     days: float
     """Horizon."""
     variants: int
-    """Arms, the control included."""
+    """Number of variants, the control included."""
     adaptive: bool
     """Whether shares move from day to day."""
     base_rate: float
@@ -172,7 +172,7 @@ def inflation(*, variants: int = 2, adaptive: bool = False, floor: float = 0.3) 
     simulations (``cro lab measure power``).
 
     Args:
-        variants: arms, the control included; three or more are control-matched, which costs nothing more.
+        variants: their number, the control included; three or more are control-matched, which costs nothing more.
         adaptive: whether shares move.
         floor: least share of one of two variants, in (0, 0.5].
 
@@ -206,7 +206,7 @@ def plan_size(
     Args:
         base_rate: conversion rate of the control, in (0, 1).
         relative_uplift: effect to find.
-        variants: arms, the control included; ``alpha`` is split over the challengers (Bonferroni).
+        variants: their number, the control included; ``alpha`` is split over the challengers (Bonferroni).
         adaptive: whether shares move.
         floor: least share of one of two variants when they do.
         alpha: two-sided false-positive rate of the whole experiment.
@@ -259,7 +259,7 @@ def choices(
         base_rate: conversion rate of the control on the configured goal.
         relative_uplift: effect the site would like to find.
         traffic_per_day: visitors a day over all variants.
-        variants: arms as configured, the control included.
+        variants: their number as configured, the control included.
         adaptive: whether shares move as configured.
         floor: least share of one of two variants when they do.
         alpha: two-sided false-positive rate.
@@ -272,11 +272,11 @@ def choices(
         InvalidInput: an argument out of range.
     """
 
-    def row(name: str, rate: float, days: float, arms: int = 2, moving: bool = False) -> Choice:
+    def row(name: str, rate: float, days: float, number: int = 2, moving: bool = False) -> Choice:
         plan = plan_size(
             rate,
             relative_uplift,
-            variants=arms,
+            variants=number,
             adaptive=moving,
             floor=floor,
             alpha=alpha,
@@ -284,7 +284,7 @@ def choices(
             traffic_per_day=traffic_per_day,
             horizon_days=days,
         )
-        return Choice(name, days, arms, moving, rate, plan.attainable_uplift, plan.power, plan.days_needed)
+        return Choice(name, days, number, moving, rate, plan.attainable_uplift, plan.power, plan.days_needed)
 
     rows = [row("as configured", base_rate, horizon_days, variants, adaptive)]
     rows += [row(f"two variants, fixed shares, {w} weeks", base_rate, 7 * w) for w in weeks]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from cro_core.domain import KEY, Experiment, Goal, Variant, check_experiment
+from cro_core.config import Config
+from cro_core.domain import KEY, Experiment, Goal, Plan, Variant, check_experiment
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
 from cro_core.planning import plans
@@ -17,47 +15,36 @@ from cro_core.workflows.lifecycle import start
 from cro_core.workflows.transaction import begin
 
 
-class VariantIn(BaseModel):
-    """A variant as a person or program describes it."""
+@dataclass(frozen=True, slots=True)
+class NewExperiment:
+    """What a person or a program wants to test; what is ``None`` or empty comes from the settings or the id."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    variant_id: str = Field(pattern=f"^{KEY.pattern}$")
-    name: str = Field(default="", max_length=200)
-    config: dict[str, Any] = Field(default_factory=dict, description="What the website applies.")
-    asset_id: str | None = Field(default=None, max_length=100)
-    is_control: bool | None = Field(default=None, description="Default: the first variant is the control.")
-
-
-class ExperimentIn(BaseModel):
-    """An experiment as a person or program describes it; what is left out comes from the settings."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    test_id: str = Field(pattern=f"^{KEY.pattern}$")
-    name: str = Field(default="", max_length=200)
-    slot: str | None = Field(
-        default=None, pattern=f"^{KEY.pattern}$", description="Page region; default: the test_id itself."
-    )
-    hypothesis: str = Field(default="", max_length=2000)
-    occasion: str | None = Field(default=None, max_length=60)
-    variants: list[VariantIn] = Field(min_length=2, max_length=20)
-    primary_goals: list[str] | None = Field(
-        default=None, min_length=1, description="Any of these makes a visitor converted."
-    )
-    base_rate: float | None = Field(default=None, gt=0, lt=1)
-    minimum_detectable_uplift: float | None = Field(default=None, gt=0, le=10)
-    start: bool = Field(default=True, description="False leaves a draft that the next cycle may start.")
+    id: str
+    variants: tuple[Variant, ...]
+    """Two or more, one of them the control; one without a name has its key as the name."""
+    name: str = ""
+    """Default: the id."""
+    slot: str | None = None
+    """Page region; default: the id."""
+    hypothesis: str = ""
+    occasion: str | None = None
+    primary_goals: tuple[str, ...] | None = None
+    """Any of these makes a visitor converted."""
+    base_rate: float | None = None
+    """Conversion rate expected of the control, between 0 and 1."""
+    minimum_detectable_uplift: float | None = None
+    """Relative uplift that the plan is to detect, above 0."""
+    start: bool = True
+    """False leaves a draft that the next cycle may start."""
 
 
-def create_experiment(home: Home, payload: Any, *, now: datetime, actor: str) -> Experiment:
+def create_experiment(home: Home, wanted: NewExperiment, *, now: datetime, actor: str) -> Experiment:
     """Creates an experiment, and starts it unless told not to.
 
     Raises:
         InvalidInput: the description is refused; ``field`` names the first offender.
-        Conflict: the test_id is taken, or another experiment runs in the same slot.
+        Conflict: the id is taken, or another experiment runs in the same slot.
     """
-    wanted = _parse(payload)
     draft = _draft(home, wanted, now)
     with begin(home, now=now, actor=actor) as transaction:
         experiments.add(transaction.connection, draft)
@@ -67,46 +54,15 @@ def create_experiment(home: Home, payload: Any, *, now: datetime, actor: str) ->
         return start(transaction, draft).experiment
 
 
-def _parse(payload: Any) -> ExperimentIn:
-    try:
-        return ExperimentIn.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors()[0]
-        lines = [
-            f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg'][0].lower()}{e['msg'][1:]}"
-            for e in error.errors()
-        ]
-        raise InvalidInput("; ".join(lines), field=".".join(map(str, first["loc"])) or None) from None
-
-
-def _draft(home: Home, wanted: ExperimentIn, now: datetime) -> Experiment:
-    marked = any(v.is_control is not None for v in wanted.variants)
-    variants = tuple(
-        Variant(
-            v.variant_id,
-            v.name or v.variant_id,
-            v.config,
-            v.asset_id,
-            bool(v.is_control) if marked else index == 0,
-        )
-        for index, v in enumerate(wanted.variants)
-    )
-    config = home.config
-    if wanted.minimum_detectable_uplift is not None:
-        statistics = config.statistics.model_copy(
-            update={"minimum_detectable_uplift": wanted.minimum_detectable_uplift}
-        )
-        config = config.model_copy(update={"statistics": statistics})
-    plan = plans.new_plan(config, wanted.base_rate, len(variants))
-    if wanted.primary_goals is not None:
-        plan = replace(plan, goals=_goals(plan.goals, wanted.primary_goals))
+def _draft(home: Home, wanted: NewExperiment, now: datetime) -> Experiment:
+    variants = tuple(replace(v, name=v.name or v.key) for v in wanted.variants)
     return check_experiment(
         Experiment(
-            wanted.test_id,
-            wanted.name or wanted.test_id,
+            wanted.id,
+            wanted.name or wanted.id,
             variants,
-            plan,
-            slot=wanted.slot or wanted.test_id,
+            _plan(home.config, wanted),
+            slot=wanted.slot or wanted.id,
             hypothesis=wanted.hypothesis,
             occasion=wanted.occasion,
             created_at=now,
@@ -114,7 +70,23 @@ def _draft(home: Home, wanted: ExperimentIn, now: datetime) -> Experiment:
     )
 
 
-def _goals(goals: tuple[Goal, ...], primary: list[str]) -> tuple[Goal, ...]:
+def _plan(config: Config, wanted: NewExperiment) -> Plan:
+    if wanted.base_rate is not None and not 0 < wanted.base_rate < 1:
+        raise InvalidInput(
+            f"base_rate is {wanted.base_rate}: give a number between 0 and 1", field="base_rate"
+        )
+    if wanted.minimum_detectable_uplift is not None:
+        statistics = config.statistics.model_copy(
+            update={"minimum_detectable_uplift": wanted.minimum_detectable_uplift}
+        )
+        config = config.model_copy(update={"statistics": statistics})
+    plan = plans.new_plan(config, wanted.base_rate, len(wanted.variants))
+    if wanted.primary_goals is None:
+        return plan
+    return replace(plan, goals=_goals(plan.goals, wanted.primary_goals))
+
+
+def _goals(goals: tuple[Goal, ...], primary: tuple[str, ...]) -> tuple[Goal, ...]:
     known = {goal.name for goal in goals}
     for name in primary:
         if not KEY.fullmatch(name):

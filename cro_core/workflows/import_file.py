@@ -28,7 +28,7 @@ from cro_core.home import Home
 from cro_core.importing import ledger
 from cro_core.importing.experiment import HOUR, experiment_of
 from cro_core.importing.files import Source, read
-from cro_core.importing.import_report import ImportReport, Replay
+from cro_core.importing.import_report import HourlyReplay, ImportReport
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
@@ -206,7 +206,7 @@ def _checked(file_events: FileEvents, start: int, rules: Rules) -> Iterator[Batc
             yield Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
 
 
-def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None) -> Replay:
+def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None) -> HourlyReplay:
     """Looks at the end of every hour until a decision is final, as the hourly cycle would have.
 
     The looks are stored together with the end, so that a replay that was cut off begins anew, and one that
@@ -247,11 +247,11 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
     return judgements
 
 
-def _replayed(hour: int, decision: Decision) -> Replay:
+def _replayed(hour: int, decision: Decision) -> HourlyReplay:
     look, totals = decision.evidence.look, decision.evidence.totals
     counted = tuple({"variant": t.variant, "units": t.units, "conversions": t.conversions} for t in totals)
     planned = None if look is None else look.planned_units
-    return Replay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
+    return HourlyReplay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
 
 
 def _report(
@@ -260,7 +260,7 @@ def _report(
     file_events: FileEvents,
     former: ledger.Entry,
     entry: ledger.Entry,
-    replay: Replay | None,
+    replay: HourlyReplay | None,
 ) -> ImportReport:
     return ImportReport(
         experiment_id=file_events.experiment_id,

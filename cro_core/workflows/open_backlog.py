@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from cro_core.errors import NotFound
 from cro_core.home import Home
-from cro_core.hypotheses.backlog import CTA, HERO, Champion, Hypothesis, generate
+from cro_core.hypotheses.backlog import CTA, HERO, Hypothesis, Incumbent, generate
 from cro_core.hypotheses.media_manifest import read_manifest
 from cro_core.storage import decisions, experiments
 
@@ -44,19 +44,19 @@ def find(connection: sa.Connection, home: Home, hypothesis_id: str) -> Hypothesi
 def _untried(connection: sa.Connection, home: Home) -> list[Hypothesis]:
     assets = read_manifest(home.media)
     tried = {slot: _tried(connection, slot) for slot in (HERO, CTA)}
-    suggested = generate(assets, _champions(connection), tried)
+    suggested = generate(assets, _incumbents(connection), tried)
     taken = experiments.stored_ids(connection, [h.id for h in suggested])
     return [h for h in suggested if h.id not in taken]
 
 
-def _champions(connection: sa.Connection) -> dict[str, Champion]:
+def _incumbents(connection: sa.Connection) -> dict[str, Incumbent]:
     """What experiments have put into the slots, as the variants they were."""
-    champions = {}
+    incumbents = {}
     for slot, entry in decisions.production(connection).items():
         variant = experiments.get(connection, entry["experiment_id"]).variant(entry["variant"])
         if variant is not None:
-            champions[slot] = Champion(entry["experiment_id"], variant)
-    return champions
+            incumbents[slot] = Incumbent(entry["experiment_id"], variant)
+    return incumbents
 
 
 def _tried(connection: sa.Connection, slot: str) -> set[str]:

@@ -15,10 +15,11 @@ import numpy as np
 
 from cro_core.assignment.buckets import assign
 from cro_core.clock import iso, parse_time
-from cro_core.domain import Experiment
+from cro_core.domain import Experiment, Variant
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.ingest.cleaning import Sender
 from cro_core.samples import synthetic_visitors
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.ingest import ingest
 
 NOW = datetime(2026, 3, 16, 8, tzinfo=UTC)
@@ -31,38 +32,35 @@ SETTINGS: Mapping[str, Any] = {
     "smart_traffic_allocation": {"enabled": False},
 }
 
-EXPERIMENTS: tuple[Mapping[str, Any], ...] = (
-    {
-        "test_id": "hero-film",
-        "name": "Front page: photo or film",
-        "slot": "hero",
-        "hypothesis": "A film of a party shows the mood better than a photo of an empty hall.",
-        "variants": [
-            {"variant_id": "photo", "name": "Photo of the hall", "asset_id": "hall.jpg"},
-            {"variant_id": "film", "name": "Film of the dance", "asset_id": "dance.mp4"},
-        ],
-    },
-    {
-        "test_id": "button-words",
-        "name": "Words on the button",
-        "slot": "cta",
-        "hypothesis": "A concrete offer is pressed more often than a request.",
-        "variants": [
-            {"variant_id": "contact", "name": "Contact us"},
-            {"variant_id": "date", "name": "Check your date"},
-        ],
-    },
-    {
-        "test_id": "wedding-gallery",
-        "name": "Wedding gallery: first picture",
-        "slot": "gallery",
-        "occasion": "wedding",
-        "minimum_detectable_uplift": 0.3,
-        "variants": [
-            {"variant_id": "couple", "name": "Couple", "asset_id": "couple.jpg"},
-            {"variant_id": "table", "name": "Laid table", "asset_id": "table.jpg"},
-        ],
-    },
+EXPERIMENTS = (
+    NewExperiment(
+        "hero-film",
+        (
+            Variant("photo", "Photo of the hall", asset_id="hall.jpg", is_control=True),
+            Variant("film", "Film of the dance", asset_id="dance.mp4"),
+        ),
+        name="Front page: photo or film",
+        slot="hero",
+        hypothesis="A film of a party shows the mood better than a photo of an empty hall.",
+    ),
+    NewExperiment(
+        "button-words",
+        (Variant("contact", "Contact us", is_control=True), Variant("date", "Check your date")),
+        name="Words on the button",
+        slot="cta",
+        hypothesis="A concrete offer is pressed more often than a request.",
+    ),
+    NewExperiment(
+        "wedding-gallery",
+        (
+            Variant("couple", "Couple", asset_id="couple.jpg", is_control=True),
+            Variant("table", "Laid table", asset_id="table.jpg"),
+        ),
+        name="Wedding gallery: first picture",
+        slot="gallery",
+        occasion="wedding",
+        minimum_detectable_uplift=0.3,
+    ),
 )
 
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
@@ -85,8 +83,6 @@ def sample_home(folder: Path | None = None) -> Home:
     Args:
         folder: where to make it; default: a temporary folder that is removed when this process ends.
     """
-    from cro_core.workflows.create_experiment import create_experiment
-
     root = folder or Path(tempfile.mkdtemp(prefix="cro-sample-"))
     if folder is None:
         atexit.register(shutil.rmtree, root, ignore_errors=True)
@@ -94,7 +90,7 @@ def sample_home(folder: Path | None = None) -> Home:
     began = NOW - timedelta(days=DAYS)
     set_clock(home, began)
     home = open_home(root, environ={})
-    started = [create_experiment(home, dict(wanted), now=began, actor="sample") for wanted in EXPERIMENTS]
+    started = [create_experiment(home, wanted, now=began, actor="sample") for wanted in EXPERIMENTS]
     events = list(_life(started, began, np.random.default_rng(SEED)))
     for day in range(1, DAYS + 1):
         _live_through(home, events, began + timedelta(days=day))

@@ -201,8 +201,8 @@ def _mean_factor(profile: str, days: int) -> float:
 
 
 def _draft(plan: Plan, variants: int) -> Experiment:
-    arms = tuple(Variant(f"v{k}", f"Variant {k}", is_control=k == 0) for k in range(variants))
-    return Experiment("lab", "Lab", arms, plan)
+    compared = tuple(Variant(f"v{k}", f"Variant {k}", is_control=k == 0) for k in range(variants))
+    return Experiment("lab", "Lab", compared, plan)
 
 
 def _looked_at_once(plan: Plan, variants: int) -> int:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from cro_core.domain import Experiment, Status, Verdict, to_json
 from cro_core.home import Home
-from cro_core.hypotheses.backlog import Asset
+from cro_core.hypotheses.backlog import MediaAsset
 from cro_core.hypotheses.media_manifest import read_manifest
 from cro_core.learning import prediction
 from cro_core.learning.prediction import Example, Training
@@ -62,7 +62,9 @@ def train(home: Home, *, now: datetime, rng: np.random.Generator) -> TrainingRes
     return result
 
 
-def _history(connection: sa.Connection, assets: dict[str, Asset]) -> tuple[list[Example], dict[str, int]]:
+def _history(
+    connection: sa.Connection, assets: dict[str, MediaAsset]
+) -> tuple[list[Example], dict[str, int]]:
     """The examples of every archived experiment, and how many experiments gave none, by reason."""
     examples: list[Example] = []
     left_out = Counter({INVALID: 0, UNDECIDED: 0, UNINFORMATIVE: 0})
@@ -76,7 +78,7 @@ def _history(connection: sa.Connection, assets: dict[str, Asset]) -> tuple[list[
 
 
 def _examples(
-    connection: sa.Connection, experiment: Experiment, assets: dict[str, Asset]
+    connection: sa.Connection, experiment: Experiment, assets: dict[str, MediaAsset]
 ) -> tuple[Example, ...] | str:
     """What the experiment teaches, or why it teaches nothing."""
     last = decisions.latest(connection, experiment.id, limit=1)

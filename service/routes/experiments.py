@@ -38,8 +38,8 @@ def create_test(home: Home, body: ExperimentBody) -> Answer:
     The first variant is the control unless one says `is_control`. What is left out comes from the settings.
     One experiment runs in a slot at a time.
     """
-    payload = body.model_dump(exclude_unset=True)
-    return Answer(_present(create_experiment(home, payload, now=home.clock(), actor=ACTOR)), 201)
+    created = create_experiment(home, body.wanted(), now=home.clock(), actor=ACTOR)
+    return Answer(_present(created), 201)
 
 
 @section.post(

@@ -22,7 +22,7 @@ from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
 from cro_core.statistics.companion import companion
 from cro_core.storage.decisions import from_record, to_record
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import orchestrate
@@ -148,8 +148,8 @@ def test_evaluate_prints_one_line_of_it_on_a_real_home(tmp_path: Path, on: bool)
     create_home(tmp_path / "site", {"statistics": statistics}, environ={})
     set_clock(open_home(tmp_path / "site", environ={}), START)
     home = open_home(tmp_path / "site", environ={})
-    variants = [{"variant_id": "photo"}, {"variant_id": "film", "name": "Film"}]
-    create_experiment(home, {"test_id": "hero", "variants": variants}, now=START, actor="test")
+    variants = (Variant("photo", "", is_control=True), Variant("film", "Film"))
+    create_experiment(home, NewExperiment("hero", variants), now=START, actor="test")
     events: list[dict[str, Any]] = []
     for variant, converting in (("photo", 40), ("film", 120)):
         for number in range(300):

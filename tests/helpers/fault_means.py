@@ -25,6 +25,7 @@ from helpers.service_samples import BROWSER, EXPERIMENT, LATER, START, Server, c
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import evaluate
+from service.schemas import ExperimentBody
 
 EVENTS = "/api/cro/events"
 CONNECTION_LOST = (OSError, http.client.HTTPException)
@@ -38,7 +39,7 @@ def make_shop(path: Path, url: str) -> Home:
     set_clock(made, LATER)
     made.db.close()
     home = open_home(path, environ)
-    create_experiment(home, EXPERIMENT, now=START, actor="test")
+    create_experiment(home, ExperimentBody.model_validate(EXPERIMENT).wanted(), now=START, actor="test")
     return home
 
 

@@ -27,6 +27,7 @@ from cro_core.workflows.create_experiment import create_experiment
 from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.transaction import begin
+from service.schemas import ExperimentBody
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 LATER = START + timedelta(hours=1)
@@ -54,7 +55,7 @@ def make_home(path: Path, settings: dict[str, Any] | None = None) -> Home:
     set_clock(home, LATER)
     home.db.close()
     home = open_home(path)
-    create_experiment(home, EXPERIMENT, now=START, actor="test")
+    create_experiment(home, ExperimentBody.model_validate(EXPERIMENT).wanted(), now=START, actor="test")
     return home
 
 

@@ -15,7 +15,7 @@ from cro_core.domain import Reason, Status, Variant, Verdict
 from cro_core.errors import InvalidInput, NotFound
 from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
-from cro_core.hypotheses.backlog import WORDINGS, Asset, Champion, Priority, generate
+from cro_core.hypotheses.backlog import WORDINGS, Incumbent, MediaAsset, Priority, generate
 from cro_core.hypotheses.media_manifest import MANIFEST
 from cro_core.storage import decisions, experiments
 from cro_core.workflows import approval, lifecycle
@@ -24,12 +24,12 @@ from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.transaction import begin
 
 NOW = datetime(2026, 3, 2, 9, tzinfo=UTC)
-HALL = Asset("hall", "image", "hero", ("hall.jpg",), "Hall", 1600, 900, occasion="wedding")
-DANCE = Asset(
+HALL = MediaAsset("hall", "image", "hero", ("hall.jpg",), "Hall", 1600, 900, occasion="wedding")
+DANCE = MediaAsset(
     "dance", "video", "hero", ("dance.webm", "dance.mp4"), "Dance", 1280, 720, 12.0, occasion="party"
 )
-TOAST = Asset("toast", "image", "hero", ("toast.jpg",), "Toast", occasion="wedding")
-ALBUM = Asset("album", "image", "gallery", ("album.jpg",))
+TOAST = MediaAsset("toast", "image", "hero", ("toast.jpg",), "Toast", occasion="wedding")
+ALBUM = MediaAsset("album", "image", "gallery", ("album.jpg",))
 LIBRARY = (HALL, DANCE, TOAST, ALBUM)
 
 
@@ -80,14 +80,14 @@ def test_without_media_nothing_is_proposed_and_a_gallery_is_no_hero() -> None:
 
 def test_a_winner_is_challenged_by_what_was_not_tried() -> None:
     won = Variant("dance", "Dance", {"kind": "video"}, "dance", features={"kind": "video"})
-    champions = {"hero": Champion("hero.dance", won)}
-    heroes = [h for h in generate(LIBRARY, champions, {"hero": {"hall", "dance"}}) if h.slot == "hero"]
+    incumbents = {"hero": Incumbent("hero.dance", won)}
+    heroes = [h for h in generate(LIBRARY, incumbents, {"hero": {"hall", "dance"}}) if h.slot == "hero"]
     assert [h.id for h in heroes] == ["hero.toast"]
     assert heroes[0].variants[0] == replace(won, is_control=True)
     assert heroes[0].parent_id == "hero.dance"
     assert "than one with a clip" in heroes[0].statement
     shown = Variant("x", "x", {"text": WORDINGS[0].text.upper()})
-    texts = [h.id for h in generate(LIBRARY, {"cta": Champion("e", shown)}) if h.slot == "cta"]
+    texts = [h.id for h in generate(LIBRARY, {"cta": Incumbent("e", shown)}) if h.slot == "cta"]
     assert texts == ["cta.ask-for-a-price", "cta.tell-us-about-your-event"]
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cro_core.errors import InvalidInput
-from cro_core.hypotheses.backlog import Asset
+from cro_core.hypotheses.backlog import MediaAsset
 from cro_core.hypotheses.media_manifest import MANIFEST, read_manifest
 from cro_core.samples.sample_media import draw_sample_media
 
@@ -49,7 +49,7 @@ def test_a_manifest_becomes_assets_in_its_order(folder: Path) -> None:
         "gallery": {"parties": [{"id": "a", "path": "a.jpg"}], "corporate": {"id": "b", "paths": ["b.jpg"]}},
     }
     hall, clip, party, corporate = read_manifest(write(folder, manifest))
-    assert hall == Asset(
+    assert hall == MediaAsset(
         "hall", "image", "hero", ("img/hall.jpg",), "Empty hall", 1600, 900,
         category="hero", subcategory="Weddings", occasion="wedding",
     )  # fmt: skip

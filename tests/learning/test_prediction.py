@@ -19,7 +19,7 @@ from cro_core.domain import Cell, Experiment, Plan, Status, Variant, Verdict
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
-from cro_core.hypotheses.backlog import Asset
+from cro_core.hypotheses.backlog import MediaAsset
 from cro_core.learning import prediction
 from cro_core.learning.prediction import (
     Example,
@@ -218,7 +218,7 @@ def test_what_teaches_nothing_is_left_out() -> None:
 
 
 def test_features_come_from_the_asset_the_configuration_and_the_variant_itself() -> None:
-    asset = Asset("a", "video", "hero", ("a.mp4",), width=1600, height=800, duration_s=9.0)
+    asset = MediaAsset("a", "video", "hero", ("a.mp4",), width=1600, height=800, duration_s=9.0)
     assert variant_features({}, {}, asset) == {"kind": "video", "aspect_ratio": 2.0, "duration_s": 9.0}
     assert variant_features({"kind": " Image "}, {"duration_s": 3}, asset) == {
         "kind": "image",

@@ -21,7 +21,7 @@ from cro_core.statistics import multiplicity
 from cro_core.statistics.multiplicity import Trial
 from cro_core.storage import decisions, experiments, journal
 from cro_core.workflows import approval, error_budget, lifecycle
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.site_traffic import site_traffic
@@ -63,8 +63,9 @@ def changed(home: Home, section: str = "statistics", **values: Any) -> Home:
 
 
 def create(home: Home, key: str, slot: str = "hero", **more: Any) -> Experiment:
-    payload = {"test_id": key, "slot": slot, "variants": [{"variant_id": "a"}, {"variant_id": "b"}], **more}
-    return create_experiment(home, payload, now=home.clock(), actor="test")
+    two = (Variant("a", "", is_control=True), Variant("b", ""))
+    wanted = replace(NewExperiment(key, two, slot=slot), **more)
+    return create_experiment(home, wanted, now=home.clock(), actor="test")
 
 
 def visit(home: Home, key: str, converting: Sequence[int], visitors: Sequence[int] = (400, 400)) -> None:
@@ -189,7 +190,7 @@ def test_the_sample_is_planned_for_the_level(home: Home) -> None:
 
 
 def test_three_variants_are_planned_as_three(home: Home) -> None:
-    variants = [{"variant_id": key} for key in "abc"]
+    variants = tuple(Variant(key, "", is_control=key == "a") for key in "abc")
     made = create(home, "three", variants=variants)
     sized = plans.size(made.plan, variants=3)
     assert sized is not None
@@ -404,7 +405,7 @@ class TestTraffic:
 
     def test_more_variants_need_more(self, tmp_path: Path) -> None:
         home = make_home(tmp_path / "three", traffic_per_day=22)
-        made = create(home, "hero", variants=[{"variant_id": key} for key in "abc"])
+        made = create(home, "hero", variants=tuple(Variant(key, "", is_control=key == "a") for key in "abc"))
         assert begun(home, "hero")["attainable_uplift"] == plans.under_powered(made.plan, 22, variants=3)
         assert create(home, "two", slot="cta").reasoning == ""
 

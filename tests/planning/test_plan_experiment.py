@@ -20,7 +20,7 @@ from cro_core import cli
 from cro_core.analytics import arrivals as counts
 from cro_core.clock import zone
 from cro_core.config import Config, validate
-from cro_core.domain import Event, Goal, Status, to_json
+from cro_core.domain import Event, Goal, Status, Variant, to_json
 from cro_core.errors import Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, set_clock
 from cro_core.planning import outlook, plans
@@ -33,7 +33,7 @@ from cro_core.storage import events as event_store
 from cro_core.storage import experiments
 from cro_core.storage.database import Database
 from cro_core.workflows import error_budget, lifecycle
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.plan_experiment import Overrides, plan
 from cro_core.workflows.site_traffic import experiment_traffic, site_traffic
 from cro_core.workflows.transaction import begin
@@ -515,8 +515,8 @@ def test_the_plan_is_what_the_next_experiment_gets(make_site: Callable[..., Home
     """Asked of a draft and of the settings; a running one keeps what it was granted."""
     home = stream_site(make_site)
     stored(home.db, replace(running("old"), ended_at=START, status=Status.ARCHIVED))
-    payload = {"test_id": "hero", "variants": [{"variant_id": "a"}, {"variant_id": "b"}], "start": False}
-    create_experiment(home, payload, now=START, actor="test")
+    wanted = NewExperiment("hero", (Variant("a", "", is_control=True), Variant("b", "")), start=False)
+    create_experiment(home, wanted, now=START, actor="test")
     later = START + 30 * DAY
     of_settings, of_draft = (plan(home, now=later, experiment_id=key) for key in (None, "hero"))
     with begin(home, now=later, actor="x") as transaction:

@@ -13,9 +13,10 @@ import pytest
 from helpers import browser, report_samples
 from playwright.sync_api import Browser, Page, expect
 
+from cro_core.domain import Variant
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.reporting import words
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.run_job import run_job
 from cro_core.workflows.sample_home import NOW
 
@@ -35,11 +36,8 @@ def draft(folder: Path) -> Home:
     """A site that has only thought of a test, and gave everything a name that could break a page."""
     settings = {"site": {"name": f"<b>{NASTY}", "time_zone": "Asia/Kathmandu"}}
     home = clocked(create_home(folder, settings, environ={}))
-    variants = [
-        {"variant_id": "a", "name": NASTY},
-        {"variant_id": "b", "name": f"</bdi>{NASTY}", "asset_id": NASTY[:100]},
-    ]
-    wanted = {"test_id": "hero", "name": NASTY, "hypothesis": NASTY, "start": False, "variants": variants}
+    variants = (Variant("a", NASTY, is_control=True), Variant("b", f"</bdi>{NASTY}", asset_id=NASTY[:100]))
+    wanted = NewExperiment("hero", variants, name=NASTY, hypothesis=NASTY, start=False)
     create_experiment(home, wanted, now=NOW, actor="cli")
     return home
 

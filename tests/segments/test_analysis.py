@@ -33,7 +33,7 @@ from cro_core.rendering.segments_text import segments_text
 from cro_core.segments import analysis
 from cro_core.segments.behaviour import MOST_POINTS
 from cro_core.segments.findings import SegmentAnalysis, Test
-from cro_core.segments.tables import Table, adjusted
+from cro_core.segments.tables import SegmentTable, adjusted
 from cro_core.statistics.logistic import EXACT_UP_TO, exact_test, log_odds, score_test, score_tests
 from cro_core.statistics.survival import kaplan_meier, quantiles
 from cro_core.storage import events
@@ -195,7 +195,7 @@ def test_quartiles_of_those_who_convert_hold_their_level() -> None:
 
 
 def test_each_question_has_its_part_and_holm_inside_it() -> None:
-    table = Table(running(), ("device",), ())
+    table = SegmentTable(running(), ("device",), ())
     p_values = {"matters": [0.001, 0.02, None], "stands_out": [0.004, 0.3, 0.01, 0.01]}
     tests = [(Test(q, ("device",), (), None, None, None, p), table) for q, ps in p_values.items() for p in ps]  # type: ignore[arg-type]
     found = [test.p_adjusted for test, _ in adjusted(tests)]

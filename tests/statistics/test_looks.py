@@ -9,7 +9,7 @@ from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
 from cro_core.statistics.looks import Aggregates, LookPlan, LookState, take_look
-from cro_core.statistics.rules import holm, spending_time
+from cro_core.statistics.rules import spending_time, step_down
 from cro_core.statistics.sequential import Spending, boundaries
 
 HORIZON = 336.0
@@ -207,23 +207,23 @@ def test_the_best_of_those_that_crossed_wins():
 def test_holm_in_every_order():
     critical = np.array([2.0, 2.3, 2.5])
     all_in = np.ones(3, bool)
-    none = holm(np.array([2.4, -2.4, 0.0]), all_in, critical)
+    none = step_down(np.array([2.4, -2.4, 0.0]), all_in, critical)
     assert (int(none.winner), none.active.tolist(), none.level.tolist()) == (-1, [True] * 3, [3] * 3)
-    chain = holm(np.array([2.1, -2.6, -2.4]), all_in, critical)
+    chain = step_down(np.array([2.1, -2.6, -2.4]), all_in, critical)
     assert (int(chain.winner), chain.active.tolist(), chain.level.tolist()) == (
         0,
         [True, False, False],
         [1, 3, 2],
     )
-    beaten = holm(np.array([-2.1, -2.6, -2.4]), all_in, critical)
+    beaten = step_down(np.array([-2.1, -2.6, -2.4]), all_in, critical)
     assert not beaten.active.any()
-    both = holm(np.array([2.6, -2.6, 2.7]), all_in, critical)
+    both = step_down(np.array([2.6, -2.6, 2.7]), all_in, critical)
     assert int(both.winner) == 2
-    out = holm(np.array([9.0, 1.0, 1.0]), np.array([False, True, True]), critical)
+    out = step_down(np.array([9.0, 1.0, 1.0]), np.array([False, True, True]), critical)
     assert int(out.winner) == -1
-    held = holm(np.array([2.6, 0, 0]), all_in, critical, np.array([-2.6, 0, 0]), -1.0)
+    held = step_down(np.array([2.6, 0, 0]), all_in, critical, np.array([-2.6, 0, 0]), -1.0)
     assert (int(held.winner), held.blocked.tolist()) == (-1, [True, False, False])
-    many = holm(np.array([[2.6, 0, 0], [0, 0, 0]]), np.ones((2, 3), bool), critical)
+    many = step_down(np.array([[2.6, 0, 0], [0, 0, 0]]), np.ones((2, 3), bool), critical)
     assert many.winner.tolist() == [0, -1]
 
 

@@ -21,7 +21,7 @@ from cro_core.samples.sample_media import draw_sample_media
 from cro_core.storage import decisions, experiments, journal, schema
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
-from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import foresee, orchestrate
@@ -51,12 +51,12 @@ def home(tmp_path: Path) -> Home:
 
 
 def create(home: Home, key: str = "hero", **more: Any) -> Experiment:
-    variants = [
-        {"variant_id": "photo", "config": {"kind": "image"}, "asset_id": "hall.jpg"},
-        {"variant_id": "film", "config": {"kind": "video"}, "asset_id": "dance.mp4"},
-    ]
-    payload = {"test_id": key, "slot": "hero", "variants": variants, **more}
-    return create_experiment(home, payload, now=home.clock(), actor="test")
+    variants = (
+        Variant("photo", "", {"kind": "image"}, "hall.jpg", is_control=True),
+        Variant("film", "", {"kind": "video"}, "dance.mp4"),
+    )
+    wanted = replace(NewExperiment(key, variants, slot="hero"), **more)
+    return create_experiment(home, wanted, now=home.clock(), actor="test")
 
 
 def visit(home: Home, key: str, counts: Sequence[tuple[str, int, int]], at: datetime, epoch: int = 0) -> None:
@@ -273,6 +273,9 @@ class TestEndingByHand:
             lifecycle.end_experiment(home, "hero", now=home.clock(), actor="ann")
 
 
+CONTROL = Variant("a", "", is_control=True)
+
+
 class TestCreating:
     """What a person or a program may ask for."""
 
@@ -284,19 +287,21 @@ class TestCreating:
     @pytest.mark.parametrize(
         ("change", "field"),
         [
-            ({"test_id": "a b"}, "test_id"),
-            ({"variants": [{"variant_id": "a"}]}, "variants"),
-            ({"variants": [{"variant_id": "a"}, {"variant_id": "a"}]}, "variants"),
+            ({"id": "a b"}, "experiment_id"),
+            ({"variants": (CONTROL,)}, "variants"),
+            ({"variants": (CONTROL, Variant("a", ""))}, "variants"),
+            ({"variants": (CONTROL, Variant("b c", ""))}, "variant"),
+            ({"variants": (CONTROL, replace(CONTROL, key="b"))}, "variants"),
             ({"base_rate": 2}, "base_rate"),
-            ({"colour": "red"}, "colour"),
-            ({"primary_goals": ["no key!"]}, "primary_goals"),
+            ({"base_rate": 0}, "base_rate"),
+            ({"primary_goals": ("no key!",)}, "primary_goals"),
         ],
     )
     def test_bad_descriptions_are_refused_by_field(
         self, home: Home, change: dict[str, Any], field: str
     ) -> None:
         with pytest.raises(InvalidInput) as caught:
-            create(home, **{"key": "hero", **change} if "test_id" not in change else change)
+            create(home, **change)
         assert caught.value.field == field
         assert trail(home) == []
 
