@@ -24,7 +24,7 @@ class FileBatch:
     """The row after the last."""
     events: list[Event]
     rejections: list[Rejection]
-    """Of rows and of events."""
+    """What is kept in quarantine, rows and events alike."""
     refused: list[str]
     """Why the ingestion did not accept an event, for each of those."""
 
