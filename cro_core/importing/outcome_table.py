@@ -26,7 +26,7 @@ class OutcomeRow:
     number: int
     """From 1 below the header."""
     id: str
-    """Of its event: the same outcome has the same, whichever file brings it."""
+    """Id of its event: an outcome has one id, whichever file brings it."""
     who: str | None
     """Lead as written, or hashed visitor."""
     time: str | None

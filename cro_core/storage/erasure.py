@@ -50,15 +50,15 @@ def sessions(connection: sa.Connection, units: Collection[str]) -> set[str]:
     return set(connection.scalars(query))
 
 
-def of_visitors(connection: sa.Connection, units: Collection[str]) -> tuple[Erased, int]:
+def delete_visitors(connection: sa.Connection, units: Collection[str]) -> tuple[Erased, int]:
     """Deletes the events and the exposures of visitors; returns the events, and how many exposures there were."""
     table = schema.events
     theirs = table.c.unit.in_(units)
     query = sa.select(table.c.experiment_id, sa.func.count()).where(theirs).group_by(table.c.experiment_id)
-    found = Erased({experiment or "": int(count) for experiment, count in connection.execute(query)})
+    events = Erased({experiment or "": int(count) for experiment, count in connection.execute(query)})
     connection.execute(sa.delete(table).where(theirs))
     exposures = schema.exposures
-    return found, connection.execute(sa.delete(exposures).where(exposures.c.unit.in_(units))).rowcount
+    return events, connection.execute(sa.delete(exposures).where(exposures.c.unit.in_(units))).rowcount
 
 
 def suspects(connection: sa.Connection, hashes: Collection[str], after: int = 0) -> tuple[list[int], int]:
@@ -73,7 +73,7 @@ def suspects(connection: sa.Connection, hashes: Collection[str], after: int = 0)
         Their numbers, and the highest number looked at.
     """
     table = schema.quarantine.c
-    wanted, found, last = frozenset(hashes), list[int](), after
+    wanted, numbers, last = frozenset(hashes), list[int](), after
     query = sa.select(table.id, table.payload).where(table.id > after).order_by(table.id)
     with connection.execute(query.execution_options(yield_per=5000)) as rows:
         for last, payload in rows:
@@ -81,11 +81,11 @@ def suspects(connection: sa.Connection, hashes: Collection[str], after: int = 0)
             if not wanted.isdisjoint(HASH.findall(payload)) or (
                 cut and any(name.startswith(cut[0]) for name in wanted)
             ):
-                found.append(last)
-    return found, last
+                numbers.append(last)
+    return numbers, last
 
 
-def from_quarantine(connection: sa.Connection, numbers: Sequence[int]) -> None:
+def delete_quarantined(connection: sa.Connection, numbers: Sequence[int]) -> None:
     """Deletes quarantined items."""
     table = schema.quarantine
     for start in range(0, len(numbers), 10_000):  # a statement takes only so many values
@@ -93,14 +93,14 @@ def from_quarantine(connection: sa.Connection, numbers: Sequence[int]) -> None:
         connection.execute(sa.delete(table).where(table.c.id.in_(chosen)))
 
 
-def old_quarantine(connection: sa.Connection, before: datetime, most: int) -> int:
+def delete_old_quarantine(connection: sa.Connection, before: datetime, most: int) -> int:
     """Deletes items quarantined before a moment, at most so many; returns how many."""
     table = schema.quarantine
     oldest = sa.select(table.c.id).where(table.c.received_at < before).order_by(table.c.id).limit(most)
     return connection.execute(sa.delete(table).where(table.c.id.in_(oldest))).rowcount
 
 
-def old_exposures(connection: sa.Connection, ended_before: datetime, most: int) -> int:
+def delete_old_exposures(connection: sa.Connection, ended_before: datetime, most: int) -> int:
     """Deletes exposures of experiments that ended before a moment, at most so many; returns how many."""
     table, done = schema.exposures, schema.experiments.c
     for experiment in connection.scalars(sa.select(done.id).where(done.ended_at < ended_before)).all():
@@ -112,7 +112,7 @@ def old_exposures(connection: sa.Connection, ended_before: datetime, most: int) 
     return 0
 
 
-def old_events(connection: sa.Connection, before: datetime, most: int) -> Erased:
+def delete_old_events(connection: sa.Connection, before: datetime, most: int) -> Erased:
     """Deletes events that happened before a moment, at most so many; returns which."""
     table = schema.events.c
     at = sa.type_coerce(table.occurred_at, sa.BigInteger)

@@ -29,9 +29,9 @@ def drop(folder: Path, *, before: int) -> None:
 
 def generations_in(folder: Path) -> list[Path]:
     """The folders of all generations that something is kept of."""
-    return [found for found in folder.glob("*") if found.name.isdecimal()]
+    return [path for path in folder.glob("*") if path.name.isdecimal()]
 
 
 def is_newest(generation: Path) -> bool:
     """Whether nobody has begun another: this connection may see an older state of the store."""
-    return all(int(found.name) <= int(generation.name) for found in generations_in(generation.parent))
+    return all(int(other.name) <= int(generation.name) for other in generations_in(generation.parent))

@@ -147,8 +147,8 @@ class Lake:
         )
         with self.reading() as cursor:
             if len(ids) > FEW_IDS:
-                found = cursor.execute(many, {"files": files, "ids": list(ids)}).fetchall()
-                return {name for (name,) in found}
+                rows = cursor.execute(many, {"files": files, "ids": list(ids)}).fetchall()
+                return {name for (name,) in rows}
             # Parquet's Bloom filters serve a comparison with one value only.
             return {name for name in ids if cursor.execute(one, {"files": files, "id": name}).fetchone()}
 
@@ -183,7 +183,7 @@ class Lake:
 
     def before(self, version: int, day: str) -> list[Held]:
         """The events of the days before one, counted; sessions are left out."""
-        files = [address for found, address in self._listed(version) if found < day]
+        files = [address for file_day, address in self._listed(version) if file_day < day]
         return self._counted(files, "true", session="NULL")
 
     def _counted(
@@ -196,8 +196,8 @@ SELECT occurred_at // {DAY_MICROS} AS day, experiment_id, {session} AS session, 
 FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY ALL ORDER BY ALL
 """  # noqa: S608  names and conditions of this module
         with self.reading() as cursor:
-            found = cursor.execute(query, {"files": files, **given}).fetchall()
-        return [Held(day_of(day * DAY_MICROS), *rest) for day, *rest in found]
+            counts = cursor.execute(query, {"files": files, **given}).fetchall()
+        return [Held(day_of(day * DAY_MICROS), *rest) for day, *rest in counts]
 
     def undo(self, noted: int | None) -> None:
         """Takes back what was committed after the version that counts, by a process that was stopped in between."""
@@ -230,17 +230,17 @@ FROM read_parquet($files, hive_partitioning = false) WHERE {condition} GROUP BY 
         from deltalake import write_deltalake
 
         table = self._open()
-        files = [address for found, address in self._files_of(table) if found == day]
+        files = [address for file_day, address in self._files_of(table) if file_day == day]
         query = f"""
 SELECT *, $day AS day FROM read_parquet($files, hive_partitioning = false)
 WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join(ORDER)}
 """  # noqa: S608  names of this module
         with self.reading() as cursor, self._writing():
-            found = cursor.execute(query, {"files": files, "day": day, "without": list(without)})
+            rows = cursor.execute(query, {"files": files, "day": day, "without": list(without)})
             # The condition names the day only: the log keeps it, and must not name a person.
             write_deltalake(
                 table,
-                found.to_arrow_reader(ROWS_PER_GROUP),
+                rows.to_arrow_reader(ROWS_PER_GROUP),
                 mode="overwrite",
                 predicate=f"day = '{day}'",
                 writer_properties=_properties(),
@@ -332,8 +332,8 @@ WHERE NOT coalesce(list_contains($without, {column}), false) ORDER BY {", ".join
 
     def _listed(self, version: int) -> Sequence[File]:
         if version not in self._files:
-            found = self._files_of(self._open(version))
-            self._files = {version: found}  # versions only grow, and an older one is hardly asked for again
+            files = self._files_of(self._open(version))
+            self._files = {version: files}  # versions only grow, and an older one is hardly asked for again
         return self._files[version]
 
     def _files_of(self, table: DeltaTable) -> Sequence[File]:

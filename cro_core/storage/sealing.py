@@ -177,10 +177,10 @@ class Sealer:
         while True:
             with self.database.write() as connection:
                 begun = monotonic()
-                events = erasure.old_events(connection, moment, pace.rows)
+                events = erasure.delete_old_events(connection, moment, pace.rows)
                 erasure.add_to_receipts(connection, events)
-                others = erasure.old_exposures(connection, moment, pace.rows)
-                others += erasure.old_quarantine(connection, moment, pace.rows)
+                others = erasure.delete_old_exposures(connection, moment, pace.rows)
+                others += erasure.delete_old_quarantine(connection, moment, pace.rows)
             pace.heed(monotonic() - begun)
             erased += events.total()
             if not events and not others:
@@ -215,11 +215,11 @@ class Pace:
 
 
 def events_of(held: Iterable[Held]) -> Erased:
-    """Experiment (``''`` is none) -> events."""
-    found = Erased()
+    """How many events the lake held of each experiment (``''`` is none)."""
+    events = Erased()
     for one in held:
-        found[one.experiment_id or ""] += one.events
-    return found
+        events[one.experiment_id or ""] += one.events
+    return events
 
 
 def _spans(days: Mapping[int, int]) -> Iterator[tuple[int, int]]:

@@ -130,10 +130,10 @@ def remember(database: Database, ids: Collection[str]) -> None:
             connection.execute(sa.insert(table).values(number=one.number, ids=one.ids, bits=one.bits))
 
 
-def _grown(found: Sequence[id_filters.Filter], ids: Collection[str]) -> list[id_filters.Filter]:
+def _grown(filters: Sequence[id_filters.Filter], ids: Collection[str]) -> list[id_filters.Filter]:
     """Those filters that change, or are added, so that they hold more ids."""
-    missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in found], ids)))
-    last = found[-1] if found else id_filters.Filter(0, 0, id_filters.empty(0))
+    missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in filters], ids)))
+    last = filters[-1] if filters else id_filters.Filter(0, 0, id_filters.empty(0))
     changed: list[id_filters.Filter] = []
     while missing:
         room = id_filters.capacity(last.number) - last.ids
@@ -163,8 +163,7 @@ def note(
         Busy: another process has noted a version since.
     """
     hold_sealed_days(connection, exclusive=True)
-    found = newest(connection)
-    if found != before:
+    if newest(connection) != before:
         raise Busy("another process seals the same store: nothing was noted, try again when it has ended")
     seal = Seal(1 if before is None else before.number + 1, version, events)
     values = {"number": seal.number, "version": version, "at": at, "reason": reason, "events": events}

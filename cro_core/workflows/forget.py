@@ -78,8 +78,8 @@ def _remove(sealer: Sealer, units: Sequence[str], actor: str) -> Forgotten:
         # Whoever is forgotten may have come again in the meantime.
         sessions |= erasure.sessions(connection, units)
         newer, _ = erasure.suspects(connection, sessions.union(units), last)
-        events, exposures = erasure.of_visitors(connection, units)
-        erasure.from_quarantine(connection, [*items, *newer])
+        events, exposures = erasure.delete_visitors(connection, units)
+        erasure.delete_quarantined(connection, [*items, *newer])
         sealed = events_of(held)
         erasure.add_to_receipts(connection, events + sealed)
         erasure.mark(connection)

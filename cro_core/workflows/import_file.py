@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,45 +20,29 @@ from tqdm import tqdm
 
 from cro_core.analytics import reader
 from cro_core.decision.decide import Judgement, decide
-from cro_core.domain import Event, Experiment
+from cro_core.domain import Experiment
 from cro_core.errors import Conflict
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.importing import ledger
 from cro_core.importing.experiment import HOUR, experiment_of
+from cro_core.importing.file_batches import batches
 from cro_core.importing.files import Source, read
 from cro_core.importing.import_report import HourlyReplay, ImportReport
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
 from cro_core.importing.rows import FileEvents, prepare
-from cro_core.ingest.cleaning import Rejection, Rules
-from cro_core.ingest.cleaning_by_column import clean_columns
+from cro_core.ingest.cleaning import Rules
 from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import events as event_store
-from cro_core.storage import experiments, journal, look_states
+from cro_core.storage import experiments, look_states
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.seal import leaving_out
-
-BATCH = 20_000
-"""Rows in one transaction: few enough that a service on the same store waits a second at most, and enough
-that the pages of its indexes are not written again and again."""
+from cro_core.workflows.transaction import begin
 
 LIVE = "-live"
 """Ends the id of a replayed experiment: the finished one of the same file may stand beside it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What becomes of some rows."""
-
-    stop: int
-    """The row after the last."""
-    events: list[Event]
-    rejections: list[Rejection]
-    """Of rows and of events."""
-    refused: list[str]
-    """Why the ingestion did not accept an event, for each of those."""
 
 
 def import_file(
@@ -124,21 +107,21 @@ def _former(
 ) -> ledger.Entry:
     """The entry of an earlier run of this very import, else a new one."""
     with home.db.read() as connection:
-        found = ledger.find(connection, experiment_id)
-    if found is not None and found.fingerprint != source.fingerprint and replace_former:
+        former = ledger.find(connection, experiment_id)
+    if former is not None and former.fingerprint != source.fingerprint and replace_former:
         with leaving_out(home, experiment_id, now=now) as connection:
             ledger.remove(connection, experiment_id)
-        found = None
-    if found is None:
+        former = None
+    if former is None:
         with home.db.read() as connection:
             _check_free(connection, experiment_id)
         return ledger.Entry(source.fingerprint)
-    if found.fingerprint != source.fingerprint:
+    if former.fingerprint != source.fingerprint:
         raise Conflict(
             f"experiment {experiment_id} was imported from another file or with another mapping: "
             "give a new experiment.id, or --replace it"
         )
-    return found
+    return former
 
 
 def _check_free(connection: sa.Connection, experiment_id: str) -> None:
@@ -164,15 +147,15 @@ def _transfer(
         unit=" rows",
         disable=quiet,
     ) as bar:
-        for batch in _batches(file_events, entry.next_row, rules):
+        for batch in batches(file_events, entry.next_row, rules):
             with home.db.write() as connection:
                 accepted = event_store.record(connection, batch.events, batch.rejections, now)
                 bar.update(batch.stop - entry.next_row)
                 entry = entry.plus(batch.stop, accepted, len(batch.events) - accepted, batch.refused)
                 ledger.save(connection, experiment.id, entry)
     entry = replace(entry, done=True)
-    with home.db.write() as connection:
-        experiments.add(connection, experiment)
+    with begin(home, now=now, actor="import") as transaction:
+        experiments.add(transaction.connection, experiment)
         after = {
             "file": source.name,
             "mapping": file_events.mapping.source,
@@ -180,30 +163,9 @@ def _transfer(
             "events": entry.accepted,
             "fingerprint": source.fingerprint,
         }
-        journal.log(
-            connection, at=now, actor="import", action="experiment.import", subject=experiment.id, after=after
-        )
-        ledger.save(connection, experiment.id, entry)
+        transaction.log("experiment.import", experiment.id, after=after)
+        ledger.save(transaction.connection, experiment.id, entry)
     return entry
-
-
-def _batches(file_events: FileEvents, start: int, rules: Rules) -> Iterator[Batch]:
-    """The rest of the file's events, checked; one batch ahead of the store, which mostly waits for the disk."""
-    checked = _checked(file_events, start, rules)
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        upcoming = worker.submit(next, checked, None)
-        while (ready := upcoming.result()) is not None:
-            upcoming = worker.submit(next, checked, None)
-            yield ready
-
-
-def _checked(file_events: FileEvents, start: int, rules: Rules) -> Iterator[Batch]:
-    for placed in file_events.placed():
-        for first in range(max(start, placed.start), placed.stop, BATCH):
-            stop = min(first + BATCH, placed.stop)
-            columns, rejections = placed.batch(first, stop, rules.hash)
-            events, refused = clean_columns(columns, rules)
-            yield Batch(stop, events, [*rejections, *refused], [rejection.error for rejection in refused])
 
 
 def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None) -> HourlyReplay:

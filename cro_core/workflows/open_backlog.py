@@ -37,8 +37,8 @@ def find(connection: sa.Connection, home: Home, hypothesis_id: str) -> Hypothesi
     for hypothesis in backlog:
         if hypothesis.id == hypothesis_id:
             return hypothesis
-    known = ", ".join(h.id for h in backlog) or "(the backlog is empty: add pictures or clips)"
-    raise NotFound(f"hypothesis {hypothesis_id!r} is not in the backlog: choose from {known}")
+    choices = ", ".join(h.id for h in backlog) or "(the backlog is empty: add pictures or clips)"
+    raise NotFound(f"hypothesis {hypothesis_id!r} is not in the backlog: choose from {choices}")
 
 
 def _untried(connection: sa.Connection, home: Home) -> list[Hypothesis]:

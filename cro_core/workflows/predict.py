@@ -39,33 +39,33 @@ def predict(home: Home, variant: Mapping[str, Any]) -> dict[str, Any]:
         text = "No model has been trained yet: `cro train` trains one once tests have ended."
         return _answer(prediction.UNTRAINED, text)
     record = row["record"]
-    known = {
+    model = {
         "trained_at": iso(row["trained_at"]),
         "accuracy": record["accuracy"],
         "baseline": record["baseline"],
     }
     if record["model"] is None:
-        return _answer(row["status"], record["text"], **known)
+        return _answer(row["status"], record["text"], **model)
     features = prediction.variant_features(variant, variant)
     if not features:
-        return _answer(row["status"], f"{NOTHING_KNOWN}: give {', '.join(KNOWN)}.", **known)
-    found = prediction.predict(record["model"], features)
-    expected = "better than" if found.better else "no better than"
+        return _answer(row["status"], f"{NOTHING_KNOWN}: give {', '.join(KNOWN)}.", **model)
+    expectation = prediction.predict(record["model"], features)
+    expected = "better than" if expectation.better else "no better than"
     return _answer(
         row["status"],
-        f"Expected to do {expected} what it is tested against. {found.rule.text}",
-        **known,
-        better=found.better,
-        probability=found.probability,
-        low=found.low,
-        high=found.high,
-        rule=found.rule.text,
-        examples=found.rule.examples,
-        experiments=found.rule.experiments,
+        f"Expected to do {expected} what it is tested against. {expectation.rule.text}",
+        **model,
+        better=expectation.better,
+        probability=expectation.probability,
+        low=expectation.low,
+        high=expectation.high,
+        rule=expectation.rule.text,
+        examples=expectation.rule.examples,
+        experiments=expectation.rule.experiments,
     )
 
 
-def _answer(status: str, text: str, **found: Any) -> dict[str, Any]:
+def _answer(status: str, text: str, **values: Any) -> dict[str, Any]:
     empty = dict.fromkeys(
         (
             "trained_at",
@@ -80,4 +80,4 @@ def _answer(status: str, text: str, **found: Any) -> dict[str, Any]:
             "experiments",
         )
     )
-    return {"status": status, "text": text, **empty, **found}
+    return {"status": status, "text": text, **empty, **values}

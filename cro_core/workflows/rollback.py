@@ -48,11 +48,11 @@ def rollback(home: Home, change: int | None = None, *, now: datetime, actor: str
             raise Conflict(
                 f"change {entry['id']} ({entry['action']} by {entry['actor']}) cannot be undone, or is undone already"
             )
-        said = _UNDO[entry["action"]](transaction, entry)
+        done = _UNDO[entry["action"]](transaction, entry)
         restored = {"change": entry["id"], "restored": entry["before"]}
         number = transaction.log("rollback", entry["subject"], before=entry["after"], after=restored)
         journal.mark_undone(connection, entry["id"], number)
-        return said
+        return done
 
 
 def _undo_start(transaction: Transaction, entry: Mapping[str, Any]) -> str:

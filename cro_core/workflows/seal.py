@@ -51,14 +51,14 @@ class Sealed:
     @property
     def changes(self) -> tuple[str, ...]:
         """What was changed, in words."""
-        found = []
+        done = []
         if self.events:
-            found.append(f"sealed {self.events:,} events of {self.days} day(s)")
+            done.append(f"sealed {self.events:,} events of {self.days} day(s)")
         if self.joined:
-            found.append(f"joined the files of {self.joined} day(s)")
+            done.append(f"joined the files of {self.joined} day(s)")
         if self.erased:
-            found.append(f"erased {self.erased:,} events older than the retention")
-        return tuple(found)
+            done.append(f"erased {self.erased:,} events older than the retention")
+        return tuple(done)
 
     @property
     def text(self) -> str:

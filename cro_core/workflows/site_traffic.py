@@ -62,9 +62,9 @@ def site_traffic(connection: sa.Connection, config: Config, now: datetime) -> Si
     begun = [e for e in store.with_status(connection) if e.started_at is not None]
     real = [e for e in begun if e.source != "generate"]
     for chosen in (real, begun):
-        found = _measure(connection, chosen, site, now)
-        if found is not None:
-            return replace(found, synthetic=chosen is begun and len(real) < len(begun))
+        traffic = _measure(connection, chosen, site, now)
+        if traffic is not None:
+            return replace(traffic, synthetic=chosen is begun and len(real) < len(begun))
     return None
 
 
@@ -125,13 +125,13 @@ def _whole_days(experiment: Experiment, site: ZoneInfo, now: datetime) -> Iterat
     started_at = experiment.started_at
     ends = (experiment.enrolment_ends_at, experiment.ended_at, now)
     until = min(t for t in ends if t is not None)
-    day, found = until.astimezone(site).date(), 0
-    while started_at is not None and found < MEASURED_DAYS:
+    day, days = until.astimezone(site).date(), 0
+    while started_at is not None and days < MEASURED_DAYS:
         start, end = _bounds(day, site)
         if start < started_at:
             return
         if end <= until:
-            found += 1
+            days += 1
             yield day
         day -= timedelta(days=1)
 

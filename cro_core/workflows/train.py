@@ -69,11 +69,11 @@ def _history(
     examples: list[Example] = []
     left_out = Counter({INVALID: 0, UNDECIDED: 0, UNINFORMATIVE: 0})
     for experiment in experiments.with_status(connection, Status.ARCHIVED):
-        found = _examples(connection, experiment, assets)
-        if isinstance(found, str):
-            left_out[found] += 1
+        lessons = _examples(connection, experiment, assets)
+        if isinstance(lessons, str):
+            left_out[lessons] += 1
         else:
-            examples += found
+            examples += lessons
     return examples, dict(left_out)
 
 

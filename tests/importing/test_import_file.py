@@ -30,6 +30,7 @@ from cro_core.cli import app
 from cro_core.domain import Experiment, Goal, Plan, Status, Variant, Verdict
 from cro_core.errors import Busy, Conflict, MappingError, NotFound
 from cro_core.home import Home, create_home, open_home
+from cro_core.importing import file_batches
 from cro_core.importing import files as reading_module
 from cro_core.importing import rows as rows_module
 from cro_core.importing.conditions import Check, holds, parse_cases
@@ -194,7 +195,7 @@ def test_importing_twice_changes_nothing(home: Home, csv: Callable[..., Path]) -
 def test_an_import_that_was_cut_off_goes_on_where_it_stopped(
     home: Home, csv: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
-    monkeypatch.setattr(workflow, "BATCH", 2)
+    monkeypatch.setattr(file_batches, "BATCH", 2)
     record, calls = workflow.event_store.record, []
 
     def failing(*args: Any) -> int:
@@ -482,7 +483,7 @@ def test_reading_in_chunks_changes_nothing(
     at_once = import_file(whole, file, mapping, now=NOW)
     monkeypatch.setattr(reading_module, "CHUNK", 2)
     monkeypatch.setattr(rows_module, "KEPT", kept)
-    monkeypatch.setattr(workflow, "BATCH", 3)
+    monkeypatch.setattr(file_batches, "BATCH", 3)
     assert import_file(home, file, mapping, now=NOW) == at_once
     told = [
         {k: v for k, v in e.items() if k not in ("unit", "session")} for e in rows_of(home, schema.events)
