@@ -18,14 +18,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cro_core.clock import Clock, iso, parse_time, system_clock
 from cro_core.config import FILE_NAME, Config, Loaded, load, resolve
 from cro_core.domain import Json
 from cro_core.errors import Busy, ConfigError, Conflict, NotFound
-from cro_core.storage.database import Database
-from cro_core.storage.lake import Lake
+
+if TYPE_CHECKING:  # slow to import, and what only reads the settings can do without
+    from cro_core.storage.database import Database
+    from cro_core.storage.lake import Lake
 
 Value = TypeVar("Value")
 
@@ -97,11 +99,15 @@ class Home:
     @cached_property
     def db(self) -> Database:
         """The store, opened on first use."""
+        from cro_core.storage.database import Database
+
         return Database(self.database_url, self.lake)
 
     @cached_property
     def lake(self) -> Lake:
         """Where the sealed days are."""
+        from cro_core.storage.lake import Lake
+
         location = self.config.storage.lake or "data/lake"
         place = location if "://" in location else str(self.path / location)
         return Lake(place, keep_in=self.data / "cache" / "units")

@@ -7,12 +7,15 @@ SQLite file, because two copies of that library in one process lose each other's
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -37,6 +40,36 @@ MAPPED = 2**29
 """Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
 
 Where = sa.ColumnElement[bool]
+
+KINDS: Mapping[type, str] = {
+    int: "BIGINT",
+    float: "DOUBLE",
+    str: "VARCHAR",
+    schema.Moment: "BIGINT",
+    sa.Integer: "INTEGER",
+    sa.Float: "DOUBLE",
+    sa.Boolean: "BOOLEAN",
+}
+"""What DuckDB calls the kinds of values and of the event table's columns; all others are text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """Rows of the event table, few enough to be handed over as text: importing Arrow would take longer."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+        return len(self.rows)
+
+    @property
+    def query(self) -> str:
+        """SQL for DuckDB that selects them."""
+        kinds = {name: KINDS.get(type(schema.events.c[name].type), "VARCHAR") for name in self.columns}
+        return _query(kinds, list(zip(*self.rows, strict=True)) or [()] * len(kinds))
 
 
 def opened(connection: sa.Connection) -> duckdb.DuckDBPyConnection:
@@ -63,7 +96,7 @@ def run(
     import duckdb
 
     try:
-        return session.execute(sql, parameters or {})
+        return session.execute(duckdb_connection.with_values(sql, parameters) if parameters else sql)
     except duckdb.IOException as error:
         raise StoreError(
             f"the sealed days cannot be read ({duckdb_connection.one_line(error)}): bring the lake back, then try again"
@@ -72,16 +105,31 @@ def run(
 
 def give(session: duckdb.DuckDBPyConnection, name: str, **columns: Sequence[Any]) -> None:
     """Makes a small table of whole numbers, fractions or text; there must be a row."""
-    import pyarrow as pa
+    kinds = {key: KINDS[type(values[0])] for key, values in columns.items()}
+    _create(session, name, _query(kinds, list(columns.values())))
 
-    keep(session, name, pa.table({key: list(values) for key, values in columns.items()}))
 
-
-def keep(session: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+def keep(session: duckdb.DuckDBPyConnection, name: str, rows: Few | pa.Table) -> None:
     """Copies rows into a temporary table: filters that DuckDB makes for its joins cannot be asked of Arrow."""
+    if isinstance(rows, Few):
+        _create(session, name, rows.query)
+        return
     session.register(f"{name}_rows", rows)
-    run(session, f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT * FROM {name}_rows")  # noqa: S608  our own name
+    _create(session, name, f"SELECT * FROM {name}_rows")  # noqa: S608  our own name
     session.unregister(f"{name}_rows")
+
+
+def _create(session: duckdb.DuckDBPyConnection, name: str, query: str) -> None:
+    run(session, f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
+
+
+def _query(kinds: Mapping[str, str], columns: Sequence[Sequence[Any]]) -> str:
+    """Writes columns as a query: values as JSON, which both sides read fast and to the last bit."""
+    text = json.dumps(dict(zip(kinds, map(list, columns), strict=True)))
+    shape = json.dumps({name: [kind] for name, kind in kinds.items()})
+    chosen = ", ".join(f"unnest(given.{name}) AS {name}" for name in kinds)
+    given = f"from_json({duckdb_connection.quoted(text)}, {duckdb_connection.quoted(shape)})"
+    return f"SELECT {chosen} FROM (SELECT {given} AS given)"  # noqa: S608  our own names
 
 
 def view(
@@ -129,7 +177,7 @@ def pieces(
     *,
     since: datetime | None = None,
     before: datetime | None = None,
-) -> tuple[pa.Table, list[str]]:
+) -> tuple[Few | pa.Table, list[str]]:
     """Collects what a view is made of: the wanted rows of the database, and the lake's files that may hold others.
 
     Both are of one snapshot. Arguments are those of :func:`view`.
@@ -143,7 +191,7 @@ def pieces(
 
 def snapshot(
     connection: sa.Connection, columns: Sequence[str], where: Where
-) -> tuple[seals.Seal | None, pa.Table]:
+) -> tuple[seals.Seal | None, Few | pa.Table]:
     """Reads the version of the lake that counts, and the database's rows beside it.
 
     A write transaction of PostgreSQL sees what others commit between two statements: where that was a sealing,
@@ -156,26 +204,33 @@ def snapshot(
             return seal, rows
 
 
-def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) -> pa.Table:
-    """Reads rows of the event table, in columns."""
+def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) -> Few | pa.Table:
+    """Reads rows of the event table: as they are where they are few, else in columns."""
+    stored = {column.name: column for column in raw_columns()}
+    query = sa.select(*(_plain(stored[name]) for name in columns)).where(where)
+    with closing(_cursor(connection, query)) as cursor:
+        first = cursor.fetchmany(ROWS)
+        if len(first) < ROWS:
+            return Few(columns, first)
+        return _arrow(columns, chain([first], iter(lambda: cursor.fetchmany(ROWS), [])))
+
+
+def in_columns(rows: Few | pa.Table) -> pa.Table:
+    """Rows of the event table in columns, few or not."""
+    return _arrow(rows.columns, [rows.rows] if rows.rows else []) if isinstance(rows, Few) else rows
+
+
+def _arrow(columns: Sequence[str], batches: Iterable[Sequence[Sequence[Any]]]) -> pa.Table:
     import pyarrow as pa
 
-    stored = {column.name: column for column in raw_columns()}
     types = pa.schema([arrow_schema().field(name) for name in columns])
     # SQLite's driver has no truth values but numbers.
-    raw_types = pa.schema(
-        [field.with_type(pa.int64()) if pa.types.is_boolean(field.type) else field for field in types]
-    )
-    query = sa.select(*(_plain(stored[name]) for name in columns)).where(where)
-    batches: list[pa.RecordBatch] = []
-    with closing(_cursor(connection, query)) as cursor:
-        while rows := cursor.fetchmany(ROWS):
-            arrays = [
-                pa.array(values, field.type)
-                for values, field in zip(zip(*rows, strict=True), raw_types, strict=True)
-            ]
-            batches.append(pa.record_batch(arrays, schema=raw_types))
-    return pa.Table.from_batches(batches, raw_types).cast(types)
+    raw_types = pa.schema([f.with_type(pa.int64()) if pa.types.is_boolean(f.type) else f for f in types])
+    parts: list[pa.RecordBatch] = []
+    for rows in batches:
+        arrays = [pa.array(c, f.type) for c, f in zip(zip(*rows, strict=True), raw_types, strict=True)]
+        parts.append(pa.record_batch(arrays, schema=raw_types))
+    return pa.Table.from_batches(parts, raw_types).cast(types)
 
 
 def _cursor(connection: sa.Connection, query: sa.Select[Any]) -> Any:

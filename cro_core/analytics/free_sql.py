@@ -169,9 +169,8 @@ def opened(connection: sa.Connection, at: datetime, memory: str = event_scan.MEM
     files = lake.files(seal.version) if lake is not None and seal is not None else []
     session = _session(memory, remote=lake is not None and lake.remote)
     try:
-        unsealed = event_scan.unsealed(
-            connection, [column.name for column in schema.events.columns], sa.true()
-        )
+        rows = event_scan.unsealed(connection, [c.name for c in schema.events.columns], sa.true())
+        unsealed = event_scan.in_columns(rows)
         snapshot = Snapshot(
             opened_at=at,
             lake_version=None if seal is None else seal.version,

@@ -82,7 +82,7 @@ class Spark:
     ) -> None:
         """Makes a view of the stored events."""
         rows, files = event_scan.pieces(self._connection, columns, where, since=since, before=before)
-        frame = self._frame(rows)
+        frame = self._frame(event_scan.in_columns(rows))
         if files:
             with _failures():
                 reader = self._session.read.schema(self._kinds(arrow_schema()))

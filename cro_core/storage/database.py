@@ -6,13 +6,13 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.resources import files
 from operator import itemgetter
 from time import monotonic, sleep
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from cro_core.errors import StoreError
 from cro_core.storage import schema
@@ -325,5 +325,5 @@ def count_up(connection: sa.Connection, key: str) -> None:
 
 def _insert(connection: sa.Connection, table: sa.Table) -> Any:
     """Makes the dialect's own INSERT, which knows ON CONFLICT."""
-    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
+    dialect = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
     return dialect.insert(table)

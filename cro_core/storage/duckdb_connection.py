@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cro_core.errors import StoreError
@@ -179,6 +179,30 @@ def _load(session: duckdb.DuckDBPyConnection, name: str) -> None:
 def quoted(text: str) -> str:
     """Writes a text as SQL does, in quotes."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def literal(value: float | str | Sequence[str]) -> str:
+    """Writes a value as SQL does; it has the type that it would have as an argument."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, Sequence):
+        return f"[{', '.join(map(quoted, value))}]"
+    return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
+
+
+def with_values(sql: str, named: Mapping[str, Any]) -> str:
+    """Writes arguments into a text where it names them, as in ``$as_of``; its literals and comments stay.
+
+    To arguments given apart, DuckDB puts the question whether they are of pandas, and imports it to ask.
+
+    Raises:
+        KeyError: an argument is missing.
+    """
+    return re.sub(
+        r"--[^\n]*|'[^']*'|\$(\w+)",
+        lambda found: literal(named[found[1]]) if found[1] else found[0],
+        sql,
+    )
 
 
 def one_line(error: BaseException) -> str:

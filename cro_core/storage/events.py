@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from cro_core.clock import to_micros
 from cro_core.domain import EXPOSURE, Event
-from cro_core.ingest.cleaning import Rejection
 from cro_core.storage import schema
 from cro_core.storage.database import Row, add_counts, hold_sealed_days, insert_new, keep_earliest
 from cro_core.storage.seals import already_sealed
+
+if TYPE_CHECKING:  # it brings pydantic's models of all that can be posted
+    from cro_core.ingest.cleaning import Rejection
 
 EXPOSURE_ORDER = ("exposed_at", "event_id")
 """Columns that say which of two exposures of a unit is the earlier, whichever arrived first."""

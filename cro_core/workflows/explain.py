@@ -16,7 +16,8 @@ from cro_core.domain import Experiment
 from cro_core.evidence import Totals
 from cro_core.home import Home
 from cro_core.reporting import words
-from cro_core.storage import duckdb_connection, experiments
+from cro_core.storage import experiments
+from cro_core.storage.duckdb_connection import literal, with_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def _whole(text: str, experiment: Experiment, moment: datetime) -> str:
     parts = "".join(f"{head} (\n{made}\n),\n" for head, made in before.items())
     whole = f"WITH {parts}{text.strip().removeprefix('WITH ')}"
     given = definitions.parameters(experiment, moment)
-    return re.sub(r"\$(\w+)", lambda found: _literal(given[found[1]]), whole)
+    return with_values(whole, given)
 
 
 STORED = "SELECT * REPLACE (occurred_at_us AS occurred_at, received_at_us AS received_at) FROM main.events"
@@ -182,13 +183,7 @@ def _given(experiment: Experiment) -> Iterator[tuple[str, str]]:
 
 
 def _values(rows: Sequence[Sequence[int | float | str]]) -> str:
-    return "VALUES " + ",\n       ".join(f"({', '.join(map(_literal, row))})" for row in rows)
-
-
-def _literal(value: float | str) -> str:
-    if isinstance(value, str):
-        return duckdb_connection.quoted(value)
-    return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
+    return "VALUES " + ",\n       ".join(f"({', '.join(map(literal, row))})" for row in rows)
 
 
 def _used(experiment: Experiment, moment: datetime) -> dict[str, int | str]:
@@ -204,10 +199,10 @@ def _used(experiment: Experiment, moment: datetime) -> dict[str, int | str]:
 
 
 def _receipts(experiment_id: str, *outcomes: str) -> str:
-    names = ", ".join(map(_literal, outcomes))
+    names = ", ".join(map(literal, outcomes))
     return (
         f'SELECT CAST(COALESCE(SUM("count"), 0) AS BIGINT) FROM receipts '
-        f"WHERE experiment_id = {_literal(experiment_id)} AND outcome IN ({names})"
+        f"WHERE experiment_id = {literal(experiment_id)} AND outcome IN ({names})"
     )
 
 
@@ -230,11 +225,11 @@ def _steps(experiment_id: str) -> Iterator[tuple[str, str]]:
         elif step == "repeat_goal":
             yield step, f"SELECT (SELECT COUNT(*) {goals}) - ({first})"
         else:
-            yield step, f"SELECT COUNT(*) FROM explained WHERE step = {_literal(step)}"
+            yield step, f"SELECT COUNT(*) FROM explained WHERE step = {literal(step)}"
 
 
 def _of_variant(total: Totals) -> Iterator[Number]:
-    counted = f"FROM explained_units WHERE standing = {_literal(definitions.COUNTED)} AND variant = {_literal(total.variant)}"
+    counted = f"FROM explained_units WHERE standing = {literal(definitions.COUNTED)} AND variant = {literal(total.variant)}"
     key = total.variant
     yield Number(f"units:{key}", total.units, f"visitors counted for {key}", f"SELECT COUNT(*) {counted}")
     yield Number(
