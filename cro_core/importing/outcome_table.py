@@ -26,7 +26,7 @@ class OutcomeRow:
     number: int
     """From 1 below the header."""
     id: str
-    """Of its event: the same outcome has the same, whichever file brings it."""
+    """Id of the outcome's event: the same outcome has the same, whichever file brings it."""
     who: str | None
     """Lead as written, or hashed visitor."""
     time: str | None

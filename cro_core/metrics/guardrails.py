@@ -27,11 +27,11 @@ class GuardrailState:
     """One guardrail of one challenger at this moment."""
 
     measure: str
-    """As in :class:`cro_core.domain.Guardrail`."""
+    """What is guarded, as in :class:`cro_core.domain.Guardrail`."""
     name: str
     """The guarded metric for people."""
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     margin: float
     """Tolerated relative change."""
     harm: str

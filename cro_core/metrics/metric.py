@@ -17,13 +17,13 @@ class MetricResult:
     """One secondary metric of one challenger against the control; ``None`` where it cannot be computed."""
 
     metric: str
-    """``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
+    """Key of the metric: ``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
     name: str
     """The metric for people."""
     kind: str
-    """``mean``, ``rate`` or ``ratio``."""
+    """Kind of the metric: ``mean``, ``rate`` or ``ratio``."""
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     method: str
     """``pearson``, ``welch``, ``cuped`` or ``delta``; ending in ``_by_day`` where days are combined."""
     control: float | None = None
@@ -71,15 +71,15 @@ class Metric(Protocol):
 
     @property
     def key(self) -> str:
-        """For programs, as in :attr:`MetricResult.metric`."""
+        """Key of the metric for programs, as in :attr:`MetricResult.metric`."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name of the metric for people."""
 
     @property
     def kind(self) -> str:
-        """As in :attr:`MetricResult.kind`."""
+        """Kind of the metric, as in :attr:`MetricResult.kind`."""
 
     @property
     def needs(self) -> Needs:

@@ -32,7 +32,7 @@ class Family:
     """All secondary metrics of all challengers."""
 
     adjustment: str
-    """``holm`` or ``benjamini_hochberg``."""
+    """How p-values are adjusted: ``holm`` or ``benjamini_hochberg``."""
     level: float
     """Confidence level of each interval."""
     results: tuple[MetricResult, ...]

@@ -48,9 +48,9 @@ class Srm:
     statistic: float | None = None
     """Chi-square of seen against expected units, over all epochs together."""
     df: int | None = None
-    """Its degrees of freedom."""
+    """Degrees of freedom of the chi-square."""
     p_value: float | None = None
-    """Its p-value, valid for one look only: information, the e-value decides."""
+    """P-value of the chi-square, valid for one look only: information, the e-value decides."""
     e_value: float | None = None
     """Evidence against the planned shares, valid at every look; capped at exp(``LARGEST``)."""
     log_e: float | None = None

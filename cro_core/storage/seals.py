@@ -66,7 +66,7 @@ def rewritten(connection: sa.Connection, seal: Seal) -> int:
 
 
 def already_sealed(connection: sa.Connection, ids: Collection[str]) -> set[str]:
-    """Those of the event ids that are in the lake.
+    """Finds those of the event ids that are in the lake.
 
     Raises:
         StoreError: there are sealed days, and they cannot be read.
@@ -131,7 +131,7 @@ def remember(database: Database, ids: Collection[str]) -> None:
 
 
 def _grown(found: Sequence[id_filters.Filter], ids: Collection[str]) -> list[id_filters.Filter]:
-    """Those filters that change, or are added, so that they hold more ids."""
+    """Finds the filters that change, or are added, so that they hold more ids."""
     missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in found], ids)))
     last = found[-1] if found else id_filters.Filter(0, 0, id_filters.empty(0))
     changed: list[id_filters.Filter] = []

@@ -56,7 +56,7 @@ class Batch:
     """The row after the last."""
     events: list[Event]
     rejections: list[Rejection]
-    """Of rows and of events."""
+    """Rejections of rows and of events."""
     refused: list[str]
     """Why the ingestion did not accept an event, for each of those."""
 

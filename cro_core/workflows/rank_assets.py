@@ -17,7 +17,7 @@ from cro_core.learning.asset_ranking import Appearance, Ranking, rank
 from cro_core.storage import decisions, experiments
 
 SEED = 20240229
-"""Of the draws behind the probability of being best: the same data give the same page."""
+"""Seed of the draws behind the probability of being best: the same data give the same page."""
 
 
 def asset_ranking(home: Home, *, now: datetime) -> Ranking:

@@ -35,9 +35,9 @@ class Replay:
     from_rows: tuple[str, ...]
     """What differs when the rows are counted and judged again; empty where nothing does."""
     fingerprint: str
-    """Of the stored counts."""
+    """Fingerprint of the stored counts."""
     fingerprint_now: str
-    """Of the counts that the rows give now."""
+    """Fingerprint of the counts that the rows give now."""
 
     @property
     def text(self) -> str:
@@ -125,7 +125,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _tampered(stored: Decision) -> Iterator[str]:
-    """That the stored counts are not those that were judged."""
+    """Says that the stored counts are not those that were judged."""
     if (found := fingerprint(stored.cells)) != stored.fingerprint:
         yield f"fingerprint was {stored.fingerprint}, is {found}"
 
