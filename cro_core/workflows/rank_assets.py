@@ -27,12 +27,12 @@ def asset_ranking(home: Home, *, now: datetime) -> Ranking:
     invalid. A manifest that cannot be read hides the untried assets, not the ranking.
     """
     with home.db.read() as connection:
-        known = {e.id: e for e in experiments.with_status(connection)}
-        found = list(_appearances(connection, known.values(), now))
+        by_id = {experiment.id: experiment for experiment in experiments.with_status(connection)}
+        appearances = list(_appearances(connection, by_id.values(), now))
         on_site = {
             variant.asset_id
             for entry in decisions.production(connection).values()
-            if (experiment := known.get(entry["experiment_id"]))
+            if (experiment := by_id.get(entry["experiment_id"]))
             and (variant := experiment.variant(entry["variant"]))
             and variant.asset_id
         }
@@ -40,13 +40,13 @@ def asset_ranking(home: Home, *, now: datetime) -> Ranking:
         media = [asset.id for asset in read_manifest(home.media)]
     except InvalidInput:  # the cycle reports it
         media = []
-    return rank(found, media, now=now, rng=np.random.default_rng(SEED), on_site=on_site)
+    return rank(appearances, media, now=now, rng=np.random.default_rng(SEED), on_site=on_site)
 
 
 def _appearances(
-    connection: sa.Connection, known: Iterable[Experiment], now: datetime
+    connection: sa.Connection, experiments: Iterable[Experiment], now: datetime
 ) -> Iterator[Appearance]:
-    for experiment in known:
+    for experiment in experiments:
         assets = {v.key: v.asset_id for v in experiment.variants}
         if experiment.started_at is None or not any(assets.values()):
             continue

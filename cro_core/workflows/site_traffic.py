@@ -59,12 +59,14 @@ def site_traffic(connection: sa.Connection, config: Config, now: datetime) -> Si
         ``None`` where there is no such day, or nobody came.
     """
     site = zone(config.site.time_zone)
-    begun = [e for e in store.with_status(connection) if e.started_at is not None]
-    real = [e for e in begun if e.source != "generate"]
-    for chosen in (real, begun):
-        found = _measure(connection, chosen, site, now)
-        if found is not None:
-            return replace(found, synthetic=chosen is begun and len(real) < len(begun))
+    started = [
+        experiment for experiment in store.with_status(connection) if experiment.started_at is not None
+    ]
+    real = [experiment for experiment in started if experiment.source != "generate"]
+    for candidates in (real, started):
+        traffic = _measure(connection, candidates, site, now)
+        if traffic is not None:
+            return replace(traffic, synthetic=candidates is started and len(real) < len(started))
     return None
 
 
@@ -91,7 +93,7 @@ def experiment_traffic(
     started_at, ends_at = experiment.started_at, experiment.enrolment_ends_at
     if started_at is None or ends_at is None:
         return None
-    until = min(t for t in (ends_at, experiment.ended_at, now) if t is not None)
+    until = min(moment for moment in (ends_at, experiment.ended_at, now) if moment is not None)
     if until - started_at < DAY:
         return None
     local = started_at.astimezone(zone(experiment.plan.zone))
@@ -107,31 +109,33 @@ def _measure(
     days = sorted({d for e in experiments for d in _whole_days(e, site, now)})[-MEASURED_DAYS:]
     if not days:
         return None
-    wanted = set(days)
-    used = [e for e in reversed(experiments) if wanted.intersection(_whole_days(e, site, now))]
-    different, arrivals = counts.visitors(connection, [e.id for e in used], [_bounds(d, site) for d in days])
-    if different == 0:
+    measured_days = set(days)
+    used = [e for e in reversed(experiments) if measured_days.intersection(_whole_days(e, site, now))]
+    visitor_count, arrivals = counts.visitors(
+        connection, [e.id for e in used], [_bounds(d, site) for d in days]
+    )
+    if visitor_count == 0:
         return None
     local = [(moment.astimezone(site), number) for moment, number in arrivals]
     weekdays = Counter(d.weekday() for d in days)
     profile = week_profile(
         ((at.weekday(), at.hour, number) for at, number in local), [weekdays[d] for d in range(DAYS)]
     )
-    return SiteTraffic(different, tuple(days), profile, tuple(used), False)
+    return SiteTraffic(visitor_count, tuple(days), profile, tuple(used), False)
 
 
 def _whole_days(experiment: Experiment, site: ZoneInfo, now: datetime) -> Iterator[date]:
     """The newest local days on which the experiment enrolled throughout, newest first."""
     started_at = experiment.started_at
     ends = (experiment.enrolment_ends_at, experiment.ended_at, now)
-    until = min(t for t in ends if t is not None)
-    day, found = until.astimezone(site).date(), 0
-    while started_at is not None and found < MEASURED_DAYS:
+    until = min(moment for moment in ends if moment is not None)
+    day, count = until.astimezone(site).date(), 0
+    while started_at is not None and count < MEASURED_DAYS:
         start, end = _bounds(day, site)
         if start < started_at:
             return
         if end <= until:
-            found += 1
+            count += 1
             yield day
         day -= timedelta(days=1)
 
