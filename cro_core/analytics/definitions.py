@@ -161,7 +161,7 @@ A unit is mature when its whole window, both ends included, lies before ``as_of`
 """
 
 PROFILE_TABLE = _unit_table("profiles", *CONTEXT)
-"""The same, with what the first exposure says of its unit."""
+"""Whether a unit counts, and what its first exposure says of it."""
 
 UNITS = f"""{PROFILE_TABLE}
 SELECT unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
@@ -421,7 +421,7 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     plan, started_at = experiment.plan, experiment.started_at
     if started_at is None:
         raise Conflict(f"experiment {experiment.id} has not started: there is nothing to count")
-    closes = [t for t in (experiment.enrolment_ends_at, experiment.ended_at) if t is not None]
+    closes = [moment for moment in (experiment.enrolment_ends_at, experiment.ended_at) if moment is not None]
     return {
         "experiment": experiment.id,
         "as_of": FOREVER if plan.finished else to_micros(as_of),
@@ -437,23 +437,23 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     }
 
 
-def arguments(given: Mapping[str, Any], *texts: str) -> dict[str, Any]:
-    """Those of what is given that texts are run with."""
-    return {name: given[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
+def arguments(values: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+    """Selects those parameters that texts are run with."""
+    return {name: values[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
 
 
 def needed(sql: str) -> list[str]:
-    """Those of :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
+    """Finds the :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
     words = set(re.findall(r"\w+", sql))
-    wanted = {name for name in SOURCES if name in words}
+    names = {name for name in SOURCES if name in words}
     for name in words & set(TABLES):
-        wanted |= {name, *needed(TABLES[name])}
-    return [name for name in (*SOURCES, *TABLES) if name in wanted]
+        names |= {name, *needed(TABLES[name])}
+    return [name for name in (*SOURCES, *TABLES) if name in names]
 
 
 def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:
     """The sums of a pair per epoch and variant, as SQL with what it is run with beside :func:`parameters`."""
-    columns, joins, named = {}, "", {}
+    columns, joins, parameters = {}, "", {}
     for side, quantity in (("y", pair.y), ("x", pair.x)):
         if quantity.kind in BY_UNIT:
             columns[side] = f"c.{BY_UNIT[quantity.kind]}"
@@ -461,8 +461,8 @@ def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:
         columns[side] = f"COALESCE({side}.amount, 0)"
         joins += f"LEFT JOIN ({_amounts(quantity, side)}) AS {side} ON {side}.unit = c.unit\n    "
         if quantity.kind in BY_GOAL:
-            named[f"{side}_goal"] = str(quantity.of)
-    return PAIR_CELLS.format(**columns, joins=joins), named
+            parameters[f"{side}_goal"] = str(quantity.of)
+    return PAIR_CELLS.format(**columns, joins=joins), parameters
 
 
 def _amounts(quantity: Quantity, side: str) -> str:
@@ -477,7 +477,7 @@ def _amounts(quantity: Quantity, side: str) -> str:
 
 LOCAL_HOUR = "((c.exposed_at + k.shift) // 3600000000 % 24)"
 LOCAL_WEEKDAY = "(((c.exposed_at + k.shift) // 86400000000 + 3) % 7)"
-"""On the clocks of the site, Monday being 0: 1970 began on a Thursday."""
+"""Weekday on the clocks of the site, Monday being 0: 1970 began on a Thursday."""
 
 FACETS: Mapping[str, str] = {
     "device": "c.device",
@@ -508,7 +508,7 @@ REFERRERS = f"""LEFT JOIN (
         FROM (SELECT id, json_extract_string(properties, '$.referrer') AS said FROM tagged) AS r
         JOIN met u ON u.event_id = r.id
     ) AS f ON f.unit = c.unit"""
-"""Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
+"""Host of the page that a unit came from, of which no more is read: ``properties.referrer`` of its exposure."""
 
 CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
 
@@ -603,22 +603,22 @@ def clocks(experiment: Experiment) -> dict[str, list[int]]:
         return 0 if offset is None else offset // timedelta(microseconds=1)
 
     day, quarter = timedelta(days=1) // timedelta(microseconds=1), QUARTER // timedelta(microseconds=1)
-    found = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
+    offsets = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
     for at in range(first // day * day, last, day):
-        if shift(at + day) != found["shift"][-1]:
+        if shift(at + day) != offsets["shift"][-1]:
             change = next(
-                q
-                for q in range(at // quarter * quarter, at + day + 1, quarter)
-                if shift(q) == shift(at + day)
+                moment
+                for moment in range(at // quarter * quarter, at + day + 1, quarter)
+                if shift(moment) == shift(at + day)
             )
-            found["ends_at"].append(change)
-            found["starts_at"].append(change)
-            found["shift"].append(shift(change))
-    found["ends_at"].append(last)
-    return found
+            offsets["ends_at"].append(change)
+            offsets["starts_at"].append(change)
+            offsets["shift"].append(shift(change))
+    offsets["ends_at"].append(last)
+    return offsets
 
 
 def _shares_move_at(epochs: Sequence[Epoch]) -> int:
     """Start of the first epoch whose shares are not those of the first, in microseconds."""
-    moved = (to_micros(e.starts_at) for e in epochs if dict(e.shares) != dict(epochs[0].shares))
+    moved = (to_micros(epoch.starts_at) for epoch in epochs if dict(epoch.shares) != dict(epochs[0].shares))
     return next(moved, FOREVER)

@@ -22,7 +22,7 @@ def at_granted_level(transaction: Transaction, draft: Experiment) -> tuple[Exper
         return draft, {}
     level = error_budget.granted(transaction.connection, rate, transaction.now)
     alpha = min(draft.plan.alpha, level)
-    plan = plans.at_level(draft.plan, alpha, variants=len(draft.variants))
+    plan = plans.with_alpha(draft.plan, alpha, variants=len(draft.variants))
     return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
 
 
@@ -34,7 +34,7 @@ def attainable_uplift(draft: Experiment, per_day: float | None) -> float | None:
 
 
 def traffic_warning(draft: Experiment, uplift: float) -> str:
-    """That the traffic shows no less than ``uplift``, which is more than planned, in words."""
+    """Says in words that the traffic shows no less than ``uplift``, which is more than planned."""
     planned = words.percent(draft.plan.mde).replace(words.NBSP, " ")
     return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
 

@@ -44,7 +44,7 @@ class SiteTraffic:
 
     @property
     def period(self) -> str:
-        """``2 Mar 2026 to 29 Mar 2026, 28 days``."""
+        """The counted period in words, such as ``2 Mar 2026 to 29 Mar 2026, 28 days``."""
         first, last = (f"{d.day} {d:%b %Y}" for d in (self.days[0], self.days[-1]))
         return f"{first} to {last}, {len(self.days)} day{'s' * (len(self.days) > 1)}"
 
@@ -91,7 +91,7 @@ def experiment_traffic(
     started_at, ends_at = experiment.started_at, experiment.enrolment_ends_at
     if started_at is None or ends_at is None:
         return None
-    until = min(t for t in (ends_at, experiment.ended_at, now) if t is not None)
+    until = min(moment for moment in (ends_at, experiment.ended_at, now) if moment is not None)
     if until - started_at < DAY:
         return None
     local = started_at.astimezone(zone(experiment.plan.zone))
@@ -107,17 +107,19 @@ def _measure(
     days = sorted({d for e in experiments for d in _whole_days(e, site, now)})[-MEASURED_DAYS:]
     if not days:
         return None
-    wanted = set(days)
-    used = [e for e in reversed(experiments) if wanted.intersection(_whole_days(e, site, now))]
-    different, arrivals = counts.visitors(connection, [e.id for e in used], [_bounds(d, site) for d in days])
-    if different == 0:
+    measured_days = set(days)
+    used = [e for e in reversed(experiments) if measured_days.intersection(_whole_days(e, site, now))]
+    visitor_count, arrivals = counts.visitors(
+        connection, [e.id for e in used], [_bounds(d, site) for d in days]
+    )
+    if visitor_count == 0:
         return None
     local = [(moment.astimezone(site), number) for moment, number in arrivals]
     weekdays = Counter(d.weekday() for d in days)
     profile = week_profile(
         ((at.weekday(), at.hour, number) for at, number in local), [weekdays[d] for d in range(DAYS)]
     )
-    return SiteTraffic(different, tuple(days), profile, tuple(used), False)
+    return SiteTraffic(visitor_count, tuple(days), profile, tuple(used), False)
 
 
 def _whole_days(experiment: Experiment, site: ZoneInfo, now: datetime) -> Iterator[date]:
