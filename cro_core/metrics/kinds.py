@@ -45,7 +45,7 @@ class Mean:
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Mean]:
-        """Those of :func:`averaged` where the plan names no covariate."""
+        """A mean of each quantity of :func:`averaged` where the plan names no covariate."""
         if experiment.plan.covariate not in COVARIATE_NAMES:
             yield from map(cls, averaged(experiment, cells))
 
@@ -72,7 +72,7 @@ class Mean:
         return result(self, challenger, "welch_by_day", **combined, covariate="no covariate")
 
     def pair(self, control: Counted, challenger: Counted) -> Moments:
-        """Challenger and control by day."""
+        """Challenger and control, by day."""
         return moments(control.sums(self.quantity), challenger.sums(self.quantity))
 
     def watch(
@@ -94,7 +94,7 @@ class AdjustedMean:
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[AdjustedMean]:
-        """Those of :func:`averaged` where the plan names a covariate."""
+        """A mean of each quantity of :func:`averaged` where the plan names a covariate."""
         covariate = experiment.plan.covariate
         if covariate in COVARIATE_NAMES:
             for quantity in averaged(experiment, cells):
@@ -180,12 +180,12 @@ class Rate:
 
     @property
     def name(self) -> str:
-        """The goal's own, or the rate for people."""
+        """What people are shown: the goal, or the name of the rate."""
         return NAMES.get(self.key, self.quantity.of or "")
 
     @property
     def needs(self) -> Needs:
-        """Nothing for conversions, which the cells hold."""
+        """How many units reached each goal; nothing for conversions, which the cells hold."""
         return Needs(goals=self.quantity.kind == "goal")
 
     def pooled(self, control: Counted, challenger: Counted, level: float) -> MetricResult:
@@ -212,13 +212,13 @@ class Rate:
         )
 
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
-        """Hypergeometric in each day."""
+        """The units of each day re-labelled: those that reached the goal are hypergeometric."""
         levels = mean_levels(control.sums(self.quantity), challenger.sums(self.quantity))
         combined = days.compare(self.pair(control, challenger), levels)
         return result(self, challenger, "pearson_by_day", **combined)
 
     def pair(self, control: Counted, challenger: Counted) -> Counts:
-        """Challenger and control by day."""
+        """Challenger and control, by day."""
         zero, one = control.sums(self.quantity), challenger.sums(self.quantity)
         return Counts(one.n, one.total, zero.n, zero.total)
 
@@ -240,7 +240,7 @@ class RatioOfSums:
 
     @classmethod
     def of(cls, experiment: Experiment, _cells: Sequence[Cell]) -> Iterator[RatioOfSums]:
-        """The plan's."""
+        """The ratios that the plan names."""
         yield from map(cls, experiment.plan.ratios)
 
     @property
@@ -250,7 +250,7 @@ class RatioOfSums:
 
     @property
     def name(self) -> str:
-        """What the plan calls it."""
+        """What the plan calls the ratio."""
         return self.ratio.name
 
     @property
@@ -296,7 +296,7 @@ def averaged(experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Quantity
 
 
 def _numbers(difference: means.MeanDifference) -> dict[str, Any]:
-    """As fields of a result."""
+    """A difference of means as fields of a result."""
     numbers = asdict(difference)
     numbers["value"] = numbers.pop("variant")
     del numbers["df"]

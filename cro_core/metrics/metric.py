@@ -28,19 +28,19 @@ class Metric(Protocol):
 
     @property
     def key(self) -> str:
-        """For programs, as in :attr:`MetricResult.metric`."""
+        """What programs call the metric, as in :attr:`MetricResult.metric`."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """What people are shown."""
 
     @property
     def kind(self) -> str:
-        """As in :attr:`MetricResult.kind`."""
+        """What sort of number it is, as in :attr:`MetricResult.kind`."""
 
     @property
     def needs(self) -> Needs:
-        """What has to be counted for it beside the cells."""
+        """What has to be counted for the metric beside the cells."""
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell], /) -> Iterator[Self]:
