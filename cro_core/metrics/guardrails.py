@@ -54,10 +54,10 @@ def guardrails(
     Args:
         experiment: a started experiment.
         cells: its counted units per epoch and variant.
-        goals: the same by goal; needed where a guardrail names a goal.
+        goals: its units that reached each goal; needed where a guardrail names a goal.
 
     Returns:
-        None where the plan has no guardrails.
+        Empty where the plan has no guardrails.
 
     Raises:
         InvalidInput: counts that no data can have, a margin outside [0, 1), or an unknown measure.

@@ -72,7 +72,7 @@ class Mean:
         return result(self, challenger, "welch_by_day", **combined, covariate="no covariate")
 
     def pair(self, control: Counted, challenger: Counted) -> Moments:
-        """Challenger and control by day."""
+        """Challenger and control, by day."""
         return moments(control.sums(self.quantity), challenger.sums(self.quantity))
 
     def watch(
@@ -180,12 +180,12 @@ class Rate:
 
     @property
     def name(self) -> str:
-        """The goal's own, or the rate for people."""
+        """What people are shown: the goal, or the name of the rate."""
         return NAMES.get(self.key, self.quantity.of or "")
 
     @property
     def needs(self) -> Needs:
-        """Nothing for conversions, which the cells hold."""
+        """How many units reached each goal; nothing for conversions, which the cells hold."""
         return Needs(goals=self.quantity.kind == "goal")
 
     def pooled(self, control: Counted, challenger: Counted, level: float) -> MetricResult:
@@ -212,13 +212,13 @@ class Rate:
         )
 
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
-        """Hypergeometric in each day."""
+        """The units of each day re-labelled: those that reached the goal are hypergeometric."""
         levels = mean_levels(control.sums(self.quantity), challenger.sums(self.quantity))
         combined = days.compare(self.pair(control, challenger), levels)
         return result(self, challenger, "pearson_by_day", **combined)
 
     def pair(self, control: Counted, challenger: Counted) -> Counts:
-        """Challenger and control by day."""
+        """Challenger and control, by day."""
         zero, one = control.sums(self.quantity), challenger.sums(self.quantity)
         return Counts(one.n, one.total, zero.n, zero.total)
 
@@ -250,7 +250,7 @@ class RatioOfSums:
 
     @property
     def name(self) -> str:
-        """What the plan calls it."""
+        """What the plan calls the ratio."""
         return self.ratio.name
 
     @property

@@ -40,7 +40,7 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> Needs:
-        """What has to be counted for it beside the cells."""
+        """What has to be counted for the metric beside the cells."""
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell], /) -> Iterator[Self]:
