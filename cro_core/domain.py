@@ -177,7 +177,7 @@ class Plan:
     spending: str = "hwang_shih_decani"
     """How alpha is used up over the looks: a family of :mod:`cro_core.statistics.sequential`."""
     spending_parameter: float | None = None
-    """Of that family; ``None`` is its default."""
+    """Parameter of the spending family; ``None`` is its default."""
     min_hours: float = 24.0
     """Hours of data before the first look."""
     futility: bool = True

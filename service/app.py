@@ -89,7 +89,7 @@ def _add_headers(response: Response) -> Response:
 
 
 def _add_cross_origin_headers(response: Response) -> None:
-    """By path, because a refused method or an oversized body has no matched rule."""
+    """Adds headers by path, because a refused method or an oversized body has no matched rule."""
     method = current_app.extensions["cro_cross_origin"].get(request.path)
     if method is None:
         return

@@ -25,7 +25,7 @@ FORWARDED = (
 """Headers by which a proxy says that the request is another's."""
 
 FORWARDED_KEYS = tuple(f"HTTP_{name.upper().replace('-', '_')}" for name in FORWARDED)
-"""The same as WSGI names them: every request is looked at."""
+"""Headers that a proxy adds, as WSGI names them: every request is looked at."""
 
 
 class Access(Enum):

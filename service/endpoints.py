@@ -61,7 +61,7 @@ class Endpoint:
 
     method: str
     path: str
-    """With the prefix, as Flask writes it: ``/api/cro/tests/<test_id>/end``."""
+    """Path with the prefix, as Flask writes it: ``/api/cro/tests/<test_id>/end``."""
     view: Callable[..., Answer]
     tag: str
     operation_id: str

@@ -61,7 +61,7 @@ WANTED: Mapping[str, str] = {
     "int_parsing": "give a whole number",
     "int_from_float": "give a whole number",
 }
-"""In the words of JSON, where pydantic speaks of Python."""
+"""What was wanted in the words of JSON, where pydantic speaks of Python."""
 
 
 class HttpRefusal(Exception):

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 METHOD, PATH = next((e.method, e.path) for e in visitors.section.endpoints if e.view is visitors.post_events)
 
 PLAIN_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*(:\d+)?", re.ASCII)
-"""Of other names Flask says whether they are any."""
+"""Pattern of host names that are certainly valid; of others Flask says whether they are."""
 
 STATUS_LINES = {status: f"{status} {name.upper()}" for status, name in HTTP_STATUS_CODES.items()}
 
 NO_QUERY = VisitorQuery()
 
 HEADERS = [*answers.SECURITY_HEADERS.items(), *answers.CROSS_ORIGIN_HEADERS.items()]
-"""Of every answer."""
+"""Headers of every answer."""
 
 
 def with_fast_path(app: Flask) -> Flask:

@@ -142,7 +142,7 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Mapping[str, Schema]) ->
 
 
 def _error_statuses(endpoint: Endpoint) -> list[int]:
-    """Those declared and those that follow from the declaration."""
+    """Lists the statuses that are declared and those that follow from the declaration."""
     found = {500, 503, *endpoint.errors}
     if endpoint.limited:
         found.add(429)

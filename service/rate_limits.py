@@ -24,7 +24,7 @@ from service.error_answers import HttpRefusal
 log = logging.getLogger(__name__)
 
 WINDOW_SECONDS = 10
-"""Over so many seconds the rate is taken: a page that loads may send a few requests at once."""
+"""Seconds over which the rate is taken: a page that loads may send a few requests at once."""
 
 MOST_COUNTERS = 20_000
 """Counters kept at most (two of a client); when there are more, all begin anew, so memory stays bounded."""

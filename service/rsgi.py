@@ -36,7 +36,7 @@ BODY_SECONDS = 15.0
 """How long a client may take to send a body."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-"""Their body, should they have one, is not read."""
+"""Methods whose body, should they have one, is not read."""
 
 TOO_SLOW = json.dumps(
     {

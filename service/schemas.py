@@ -25,7 +25,7 @@ def _switch(value: Any) -> bool:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch), WithJsonSchema({"type": "string", "enum": list(SWITCHES)})]
-"""On or off in a query string."""
+"""A parameter that is on or off in a query string."""
 
 Key = Annotated[str, Field(pattern=f"^{KEY.pattern}$")]
 Limit = Annotated[int, Field(ge=1, le=200, description="How many at most.")]

@@ -161,7 +161,7 @@ A unit is mature when its whole window, both ends included, lies before ``as_of`
 """
 
 PROFILE_TABLE = _unit_table("profiles", *CONTEXT)
-"""The same, with what the first exposure says of its unit."""
+"""Whether a unit counts, and what its first exposure says of it."""
 
 UNITS = f"""{PROFILE_TABLE}
 SELECT unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
@@ -438,12 +438,12 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
 
 
 def arguments(given: Mapping[str, Any], *texts: str) -> dict[str, Any]:
-    """Those of what is given that texts are run with."""
+    """Selects those parameters that texts are run with."""
     return {name: given[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
 
 
 def needed(sql: str) -> list[str]:
-    """Those of :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
+    """Finds the :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
     words = set(re.findall(r"\w+", sql))
     wanted = {name for name in SOURCES if name in words}
     for name in words & set(TABLES):
@@ -477,7 +477,7 @@ def _amounts(quantity: Quantity, side: str) -> str:
 
 LOCAL_HOUR = "((c.exposed_at + k.shift) // 3600000000 % 24)"
 LOCAL_WEEKDAY = "(((c.exposed_at + k.shift) // 86400000000 + 3) % 7)"
-"""On the clocks of the site, Monday being 0: 1970 began on a Thursday."""
+"""Weekday on the clocks of the site, Monday being 0: 1970 began on a Thursday."""
 
 FACETS: Mapping[str, str] = {
     "device": "c.device",
@@ -508,7 +508,7 @@ REFERRERS = f"""LEFT JOIN (
         FROM (SELECT id, json_extract_string(properties, '$.referrer') AS said FROM tagged) AS r
         JOIN met u ON u.event_id = r.id
     ) AS f ON f.unit = c.unit"""
-"""Of the page that a unit came from only the host is read: ``properties.referrer`` of its exposure."""
+"""Host of the page that a unit came from, of which no more is read: ``properties.referrer`` of its exposure."""
 
 CLOCKS = "JOIN clocks k ON c.exposed_at >= k.starts_at AND c.exposed_at < k.ends_at"
 

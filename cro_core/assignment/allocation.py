@@ -40,7 +40,7 @@ class Scores:
     ratio: Floats
     """Observed over expected conversions: 1 is average; NaN where nothing was expected yet."""
     sd: Floats
-    """Its standard deviation; NaN where nothing was expected yet."""
+    """Standard deviation of the score; NaN where nothing was expected yet."""
 
 
 def expected_conversions(n: ArrayLike, x: ArrayLike) -> Floats:

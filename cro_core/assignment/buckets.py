@@ -52,8 +52,10 @@ def assign(visitor: str, seed: str, shares: Sequence[float]) -> int:
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """Raises:
-    InvalidInput: shares that are negative or do not sum to 1 within 1e-9.
+    """Refuses shares that cannot be assigned by.
+
+    Raises:
+        InvalidInput: shares that are negative or do not sum to 1 within 1e-9.
     """
     if not shares or min(shares) < 0 or not abs(sum(shares) - 1) <= 1e-9:  # NaN compares as false
         raise InvalidInput(

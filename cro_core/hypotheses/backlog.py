@@ -27,11 +27,11 @@ class MediaAsset:
 
     id: str
     kind: str
-    """``image`` or ``video``."""
+    """What the asset is: ``image`` or ``video``."""
     place: str
     """Where the site uses it: ``hero`` or ``gallery``."""
     paths: tuple[str, ...]
-    """Its files inside the media folder, the preferred one first."""
+    """The asset's files inside the media folder, the preferred one first."""
     alt: str = ""
     width: int | None = None
     """Pixels; ``None`` where the manifest does not say."""
@@ -80,7 +80,7 @@ class Priority:
 
     @property
     def value(self) -> float:
-        """From 0 to 100."""
+        """The priority, from 0 to 100."""
         return round(100 * self.reach * self.contrast * self.ease, 1)
 
     @property
@@ -95,9 +95,9 @@ class Hypothesis:
     """An experiment that could be run, with the reason to run it."""
 
     id: str
-    """Of the experiment it becomes; tells slot and challenger, so that nothing is tried twice."""
+    """Id of the experiment it becomes; tells slot and challenger, so that nothing is tried twice."""
     kind: str
-    """``hero_media`` or ``cta_text``."""
+    """What the hypothesis is about: ``hero_media`` or ``cta_text``."""
     slot: str
     name: str
     statement: str

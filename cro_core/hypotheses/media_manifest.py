@@ -30,7 +30,7 @@ NO_OCCASION = {HERO, GALLERY, "image", "images", "photo", "photos", "video", "vi
 
 
 class Dimensions(BaseModel):
-    """Pixels."""
+    """Width and height of a picture or clip in pixels."""
 
     width: int = Field(ge=1, le=100_000)
     height: int = Field(ge=1, le=100_000)
@@ -59,7 +59,7 @@ class Item(BaseModel):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Its paths, the preferred one first."""
+        """Paths of the item's files, the preferred one first."""
         if self.paths is None:
             return (self.path or "",)
         return tuple(self.paths.values() if isinstance(self.paths, dict) else self.paths)
@@ -70,7 +70,7 @@ class _Entry:
     """An item of the manifest and where it stands."""
 
     where: str
-    """As people would point at it, e.g. ``gallery.weddings[2]``."""
+    """Place of the entry as people would point at it, e.g. ``gallery.weddings[2]``."""
     kind: str
     place: str
     group: str

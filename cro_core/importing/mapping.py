@@ -225,7 +225,7 @@ class ImportMapping(Part):
         return self.table.layout == "events" or any(goal.time for goal in self.goals)
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Yields every ``(key of the mapping, column it names)``."""
+        """Yields every key of the mapping that names a column, with that column."""
         for name in ColumnsPart.model_fields:
             value = getattr(self.columns, name)
             yield from (
@@ -265,7 +265,7 @@ class OutcomeMapping(Part):
     files: ClassVar[list[FilePart]] = []
 
     def references(self) -> Iterator[tuple[str, str]]:
-        """Yields every ``(key of the mapping, column it names)``."""
+        """Yields every key of the mapping that names a column, with that column."""
         for name in OutcomeColumns.model_fields:
             value = getattr(self.columns, name)
             yield from (

@@ -18,7 +18,7 @@ from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.storage import events, outcome_store, schema
 
 SEVERAL = ""
-"""In the place of a unit: the lead's events name more than one."""
+"""Stands in the place of a unit where the lead's events name more than one."""
 
 POSTED = ("id", "unit", "type", "properties")
 
@@ -48,9 +48,9 @@ class Placed:
     stored_before: int
     """Rows whose outcome is stored already, or stands in another row too."""
     good: list[tuple[OutcomeRow, str]]
-    """With the unit that each belongs to."""
+    """Outcomes that can be stored, with the unit that each belongs to."""
     bad: list[tuple[OutcomeRow, str]]
-    """With the reason."""
+    """Outcomes for the quarantine, with the reason."""
 
 
 @dataclass(frozen=True, slots=True)

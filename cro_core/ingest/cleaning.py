@@ -154,9 +154,9 @@ class Sender:
 
     user_agent: str | None = None
     address: str | None = field(default=None, repr=False)
-    """Its IP address. It is looked at and forgotten: never store or log it."""
+    """The client's IP address. It is looked at and forgotten: never store or log it."""
     place: Place = Place()
-    """As a trusted proxy says."""
+    """Place of the client, as a trusted proxy says."""
 
 
 UNKNOWN = Sender()

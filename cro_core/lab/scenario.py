@@ -134,7 +134,7 @@ class Setup:
     uplifts: tuple[float, ...]
     """True relative uplift of each challenger."""
     visitors: int
-    """Over all variants until the horizon."""
+    """Visitors over all variants until the horizon."""
     planned_visitors: int
     """The sample at which an experiment ends if the horizon does not end it first."""
     days: int
@@ -149,12 +149,12 @@ class Setup:
     """Planned probability of finding the MDE."""
     spending: str
     spending_parameter: float | None
-    """In force; ``None``: the family has none."""
+    """Parameter of the spending family in force; ``None``: the family has none."""
     mde: float
     min_uplift: float
     gate: str
     futility: bool
-    """In force: not used by plans of less than 50 % power."""
+    """Whether futility is in force: plans of less than 50 % power do not use it."""
     min_units: int
 
 

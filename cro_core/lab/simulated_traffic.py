@@ -18,7 +18,7 @@ class Traffic:
     """Visitors and conversions of simulated experiments, hour by hour."""
 
     n: Ints
-    """Visitors, shape ``(programmes, hours, variants)``."""
+    """Visitors of each hour, shape ``(programmes, hours, variants)``."""
     x: Ints
     """Visitors who convert, in the hour of their visit, shape ``(programmes, hours, variants)``."""
     shares: Floats

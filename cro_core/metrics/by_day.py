@@ -21,7 +21,7 @@ FLAT = 1e-12
 """A sum of squares about the mean below this part of the raw sum of squares is rounding."""
 
 Levels = tuple[float, float]
-"""Of the control and of the challenger."""
+"""The metric's values for the control and for the challenger."""
 
 Numbers = dict[str, float | str | None]
 """Fields of :class:`cro_core.evidence.MetricResult`."""

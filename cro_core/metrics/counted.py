@@ -35,7 +35,7 @@ class UnitSums:
     """One quantity added up over the units of a variant; arrays ``(epochs,)``."""
 
     n: Floats
-    """Units."""
+    """How many units there are."""
     total: Floats
     """Sum of the quantity."""
     squares: Floats
@@ -56,7 +56,7 @@ class PairSums:
     """Two quantities y and x added up over the units of a variant; arrays ``(epochs,)``."""
 
     n: Floats
-    """Units."""
+    """How many units there are."""
     y: Floats
     """Sum of y."""
     yy: Floats
@@ -98,9 +98,9 @@ class Counted:
     cells: tuple[Cell, ...]
     """One an epoch, in order."""
     goals: Mapping[tuple[str, int], GoalCell]
-    """By goal and epoch."""
+    """Units that reached each goal, by goal and epoch."""
     pairs: Mapping[tuple[str, int], PairCell]
-    """By metric and epoch."""
+    """Sums of pairs of quantities, by metric and epoch."""
 
     def sums(self, quantity: Quantity) -> UnitSums:
         """The sums of one quantity per epoch.

@@ -45,13 +45,13 @@ class Mean:
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Mean]:
-        """Those of :func:`averaged` where the plan names no covariate."""
+        """Yields the quantities of :func:`averaged` as means, where the plan names no covariate."""
         if experiment.plan.covariate not in COVARIATE_NAMES:
             yield from map(cls, averaged(experiment, cells))
 
     @property
     def key(self) -> str:
-        """``engagement`` or ``revenue``."""
+        """Key of the mean: ``engagement`` or ``revenue``."""
         return str(self.quantity)
 
     @property
@@ -60,7 +60,7 @@ class Mean:
         return NAMES[self.key]
 
     def pooled(self, control: Counted, challenger: Counted, level: float) -> MetricResult:
-        """Welch's t-test."""
+        """Compares all units by Welch's t-test."""
         zero, one = (side.sums(self.quantity).pooled() for side in (control, challenger))
         welch = _numbers(means.welch(zero, one, level))
         return result(self, challenger, "welch", **welch, covariate="no covariate")
@@ -94,7 +94,7 @@ class AdjustedMean:
 
     @classmethod
     def of(cls, experiment: Experiment, cells: Sequence[Cell]) -> Iterator[AdjustedMean]:
-        """Those of :func:`averaged` where the plan names a covariate."""
+        """Yields the quantities of :func:`averaged` as adjusted means, where the plan names a covariate."""
         covariate = experiment.plan.covariate
         if covariate in COVARIATE_NAMES:
             for quantity in averaged(experiment, cells):
@@ -107,7 +107,7 @@ class AdjustedMean:
 
     @property
     def key(self) -> str:
-        """``engagement`` or ``revenue``."""
+        """Key of the mean: ``engagement`` or ``revenue``."""
         return self.plain.key
 
     @property
@@ -175,7 +175,7 @@ class Rate:
 
     @property
     def key(self) -> str:
-        """``goal:NAME``, or ``conversions``."""
+        """Key of the rate: ``goal:NAME``, or ``conversions``."""
         return str(self.quantity)
 
     @property
@@ -240,12 +240,12 @@ class RatioOfSums:
 
     @classmethod
     def of(cls, experiment: Experiment, _cells: Sequence[Cell]) -> Iterator[RatioOfSums]:
-        """The plan's."""
+        """Yields the ratios that the plan names."""
         yield from map(cls, experiment.plan.ratios)
 
     @property
     def key(self) -> str:
-        """``ratio:NAME``."""
+        """Key of the ratio: ``ratio:NAME``."""
         return f"ratio:{self.ratio.name}"
 
     @property
@@ -296,7 +296,7 @@ def averaged(experiment: Experiment, cells: Sequence[Cell]) -> Iterator[Quantity
 
 
 def _numbers(difference: means.MeanDifference) -> dict[str, Any]:
-    """As fields of a result."""
+    """Returns numbers as fields of a result."""
     numbers = asdict(difference)
     numbers["value"] = numbers.pop("variant")
     del numbers["df"]

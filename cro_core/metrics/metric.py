@@ -28,15 +28,15 @@ class Metric(Protocol):
 
     @property
     def key(self) -> str:
-        """For programs, as in :attr:`MetricResult.metric`."""
+        """Key of the metric for programs, as in :attr:`MetricResult.metric`."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name of the metric for people."""
 
     @property
     def kind(self) -> str:
-        """As in :attr:`MetricResult.kind`."""
+        """Kind of the metric, as in :attr:`MetricResult.kind`."""
 
     @property
     def needs(self) -> Needs:

@@ -82,12 +82,12 @@ def _row(cells: Sequence[Cell], align: Sequence[str]) -> Html:
 
 
 def paragraph(*parts: str, cls: str = "") -> Html:
-    """A paragraph."""
+    """Writes a paragraph of text."""
     return tag("p", *parts, cls=cls)
 
 
 def bullets(items: Iterable[str], *, ordered: bool = False) -> Html:
-    """A list."""
+    """Writes a list with bullets."""
     return tag("ol" if ordered else "ul", *(tag("li", item) for item in items))
 
 

@@ -66,11 +66,11 @@ class Counts:
     n1: Floats
     """Units of the challenger."""
     x1: Floats
-    """Of them converted."""
+    """Units of the challenger that converted."""
     n0: Floats
     """Units of the control."""
     x0: Floats
-    """Of them converted."""
+    """Units of the control that converted."""
 
     def score(self) -> ScoreStatistic:
         """Hypergeometric mean and variance of the challenger's conversions given the epoch's totals."""
@@ -151,7 +151,7 @@ class Moments:
         return self._score(1.0, 0.0)
 
     def z(self, effect: ArrayLike, scale: Scale) -> Floats:
-        """The same after undoing the effect: control values times ``1 + effect``, or plus ``effect``."""
+        """Z after undoing the effect: control values times ``1 + effect``, or plus ``effect``."""
         value = np.asarray(effect, float)
         return self._score(1 + value, 0.0).z if scale == "relative" else self._score(1.0, value).z
 

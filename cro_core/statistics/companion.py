@@ -46,7 +46,7 @@ class Companion:
     e_value: float | None
     """Evidence against equal rates; capped at exp(700)."""
     log_e: float | None
-    """Its natural logarithm, without the cap."""
+    """Natural logarithm of the e-value, without the cap."""
     p_value: float | None
     """``min(1, 1 / e)``: a p-value that may be read at any time."""
     leader: Literal["control", "variant"] | None
@@ -64,7 +64,7 @@ class GuardrailCheck:
     e_value: float | None
     """Evidence that the harm exceeds the margin; capped at exp(700)."""
     log_e: float | None
-    """Its natural logarithm, without the cap."""
+    """Natural logarithm of the e-value, without the cap."""
     threshold: float
     """The e-value from which on it stops."""
     reason: str | None = None

@@ -39,7 +39,7 @@ class ScoreTest:
     """Whether columns explain conversion beyond the null."""
 
     statistic: float | None
-    """Chi-square."""
+    """Chi-square of the score test."""
     df: int
     """Directions in which the data could tell."""
     p_value: float | None
@@ -53,7 +53,7 @@ class LogOdds:
 
     estimate: float | None
     error: float | None
-    """Its standard error."""
+    """Standard error of the log odds."""
     without: float | None
     """Conversion rate of the column's rows if it added nothing."""
 
@@ -67,7 +67,7 @@ class _Fit:
     expected: Floats
     """Conversions that the model expects, per row."""
     weight: Floats
-    """Their variance, per row."""
+    """Variance of the conversions, per row."""
 
 
 def score_test(units: ArrayLike, conversions: ArrayLike, null: ArrayLike, extra: ArrayLike) -> ScoreTest:

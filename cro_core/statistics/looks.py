@@ -127,11 +127,11 @@ class Effect:
     """An effect with an interval, as fractions; ``None`` where it cannot be computed or has no bound."""
 
     estimate: float | None = None
-    """Point estimate."""
+    """Point estimate of the effect."""
     low: float | None = None
-    """Lower end."""
+    """Lower end of the effect's interval."""
     high: float | None = None
-    """Upper end."""
+    """Upper end of the effect's interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class ChallengerLook:
     """One challenger at one look."""
 
     challenger: int
-    """Its index on the variant axis."""
+    """Index of the challenger on the variant axis."""
     active: bool
     """Still in after this look."""
     crossed: Literal["up", "down"] | None
@@ -167,7 +167,7 @@ class LookResult:
     """One look, and the state the next one starts from."""
 
     verdict: Verdict
-    """``ship``, ``keep_control``, ``continue``, ``inconclusive`` or ``invalid``."""
+    """Verdict of the look: ``ship``, ``keep_control``, ``continue``, ``inconclusive`` or ``invalid``."""
     status: str
     """``look`` where one was taken, else why not: ``too_early``, ``no_information``, ``nothing_new``."""
     reasons: tuple[Reason, ...]
@@ -185,7 +185,7 @@ class LookResult:
     critical: float | None
     """Critical |Z| at the level in force before this look; ``None`` where no look was taken."""
     critical_chi_square: float | None
-    """Its square, to be held against Pearson's chi-square (two variants, fixed shares)."""
+    """Square of ``critical_z``, to be held against Pearson's chi-square (two variants, fixed shares)."""
     alpha_spent: float
     """Two-sided alpha allowed for up to here, of the whole experiment's."""
     challengers: tuple[ChallengerLook, ...]
@@ -211,7 +211,7 @@ def take_look(
     veto: str | None = None,
     names: Sequence[str] | None = None,
 ) -> LookResult:
-    """One look.
+    """Takes one look at an experiment.
 
     Looks before ``min_hours`` are not taken and spend nothing. Later ones are, whether or not enough units
     or a sound split let them decide.

@@ -23,7 +23,7 @@ class Sums:
     """One metric of one variant, added up over its units."""
 
     n: int
-    """Units."""
+    """How many units there are."""
     total: float
     """Sum of the metric."""
     squares: float
@@ -43,7 +43,7 @@ class Pairs:
     """
 
     n: int
-    """Units."""
+    """How many units there are."""
     y: float
     """Sum of y."""
     x: float
@@ -74,25 +74,25 @@ class MeanDifference:
     control: float | None = None
     """Mean of the control (the ratio, the adjusted mean), in the metric's unit."""
     variant: float | None = None
-    """The same of the variant."""
+    """Mean of the variant."""
     absolute: float | None = None
     """Variant minus control."""
     low: float | None = None
     """Lower end of the interval of ``absolute``."""
     high: float | None = None
-    """Upper end of the same."""
+    """Upper end of the interval of ``absolute``."""
     relative: float | None = None
     """Uplift: variant / control - 1; ``None`` where the control's mean is not positive."""
     relative_low: float | None = None
     """Lower end of Fieller's interval of ``relative``; ``None`` where the data set no bounds."""
     relative_high: float | None = None
-    """Upper end of the same."""
+    """Upper end of Fieller's interval of ``relative``; ``None`` where the data set no bounds."""
     statistic: float | None = None
-    """Welch's t."""
+    """Welch's t of the difference."""
     df: float | None = None
     """Welch's degrees of freedom."""
     p_value: float | None = None
-    """Its two-sided p-value, looked at once."""
+    """Two-sided p-value of Welch's t, looked at once."""
     reduction: float | None = None
     """Part of the metric's variance that the covariate explains, in [0, 1]; ``None`` without covariate."""
     reason: str | None = None

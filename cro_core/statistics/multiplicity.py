@@ -26,7 +26,7 @@ class Trial:
     ends: float | None = None
     """When its result was known, not before ``starts``; ``None`` while it runs."""
     p_value: float | None = None
-    """Its p-value; ``None`` while it runs, or for good if it ended without one (it then counts as 1)."""
+    """P-value of the experiment; ``None`` while it runs, or for good if it ended without one (it then counts as 1)."""
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -30,7 +30,7 @@ class ChiSquare:
     p_value: float | None
     """Chance of so large a statistic under equal rates, looked at once."""
     p_value_yates: float | None
-    """The same with Yates' correction, for information; ``None`` with more than two variants."""
+    """P-value with Yates' correction, for information; ``None`` with more than two variants."""
     reason: str | None = None
     """Why there is no number; ``None`` where there is one."""
 
@@ -42,9 +42,9 @@ class Interval:
     estimate: float | None
     """The observed rate, a fraction."""
     low: float | None
-    """Lower end."""
+    """Lower end of the interval."""
     high: float | None
-    """Upper end."""
+    """Upper end of the interval."""
     reason: str | None = None
     """Why there is no number; ``None`` where there is one."""
 
@@ -58,17 +58,17 @@ class Difference:
     low: float | None = None
     """Lower end of the Wald interval of ``absolute``; ``None`` where the observed variance is 0."""
     high: float | None = None
-    """Upper end of the same."""
+    """Upper end of the Wald interval of ``absolute``; ``None`` where the observed variance is 0."""
     score_low: float | None = None
     """Lower end of the score interval of ``absolute``, good for few conversions too."""
     score_high: float | None = None
-    """Upper end of the same."""
+    """Upper end of the score interval of ``absolute``, good for few conversions too."""
     relative: float | None = None
     """Uplift: variant rate / control rate - 1; ``None`` where the control has no conversions."""
     relative_low: float | None = None
     """Lower end of the score interval of ``relative``."""
     relative_high: float | None = None
-    """Upper end of the same; ``None`` where the control has no conversions: no upper bound."""
+    """Upper end of the score interval of ``relative``; ``None`` where the control has no conversions: no upper bound."""
     reason: str | None = None
     """Why a field above is ``None``; ``None`` where all are there."""
 
@@ -82,13 +82,13 @@ class Stratified:
     low: float | None = None
     """Lower end of the interval of ``risk_ratio``."""
     high: float | None = None
-    """Upper end of the same."""
+    """Upper end of the interval of ``risk_ratio``."""
     odds_ratio: float | None = None
     """Mantel-Haenszel odds ratio, variant : control."""
     statistic: float | None = None
     """Cochran-Mantel-Haenszel chi-square on one degree of freedom, without continuity correction."""
     p_value: float | None = None
-    """Its p-value."""
+    """P-value of the stratified test."""
     strata: int = 0
     """Strata that entered: both variants seen, and some but not all units converted."""
     reason: str | None = None

@@ -90,7 +90,7 @@ class Aggregates:
     """
 
     units: Floats
-    """Counted visitors."""
+    """Counted visitors of each epoch and variant."""
     total: Floats
     """Conversions; or the sum of the visitors' values where ``squares`` is given."""
     squares: Floats | None = None
@@ -159,7 +159,7 @@ class Ruling:
     active: Bools
     """Challengers still in after this look."""
     level: NDArray[np.intp]
-    """By how many alpha was divided when each was last tested at this look; 0 where it was not."""
+    """Divisor of alpha at which each was last tested at this look; 0 where it was not."""
     blocked: Bools
     """Crossed upwards, but the gate held it back."""
 

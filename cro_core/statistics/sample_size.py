@@ -34,7 +34,7 @@ class SizePlan:
     units_per_variant: int
     """Visitors per variant for the planned power, the price of hourly looks and moving shares included."""
     units: int
-    """The same over all variants."""
+    """Visitors that are needed over all variants."""
     days_needed: float
     """Days until then at the given traffic; NaN where the traffic is not known."""
     attainable_uplift: float
@@ -53,7 +53,7 @@ class Choice:
     name: str
     """What is done, in words."""
     days: float
-    """Horizon."""
+    """Days until the horizon."""
     variants: int
     """Number of variants, the control included."""
     adaptive: bool

@@ -32,12 +32,12 @@ class Shrunk:
     tau: float
     """Standard deviation of the effects: its mean over the posterior."""
     tau_reml: float
-    """The same by restricted maximum likelihood alone; 0 where the data show no difference at all."""
+    """Tau by restricted maximum likelihood alone; 0 where the data show no difference at all."""
     mean: Floats
     low: Floats
     """Lower end of the interval."""
     high: Floats
-    """Upper end of the same."""
+    """Upper end of the interval."""
     above: Floats
     """Probability that the effect is above the average of those ranked."""
     best: Floats
@@ -136,7 +136,7 @@ def reml(values: Floats, turned: Floats) -> float:
 
 
 def _quantile(weight: Floats, mean: Floats, size: Floats, share: float) -> Floats:
-    """Of the mixture, by bisection."""
+    """Finds a quantile of the mixture, by bisection."""
     reach = quantile(0.999999) * 2 * size.max(axis=0) + 1e-12
     low, high = mean.min(axis=0) - reach, mean.max(axis=0) + reach
     for _ in range(80):

@@ -19,11 +19,11 @@ class Curve:
     """The share of units to which it has not happened yet, after each time at which it happened to some."""
 
     times: tuple[float, ...]
-    """In the unit of the times given, ascending."""
+    """Times of the events in the unit of those given, ascending."""
     at_risk: tuple[int, ...]
     """Units still seen, and without it, just before."""
     events: tuple[int, ...]
-    """To how many it happened."""
+    """How many it happened to at each time."""
     survival: tuple[float, ...]
     """Kaplan and Meier's estimate from this time on; 1 before the first."""
     error: tuple[float, ...]
@@ -31,7 +31,7 @@ class Curve:
     low: tuple[float, ...]
     """Lower end of the interval on the scale of log(-log), inside [0, 1]."""
     high: tuple[float, ...]
-    """Upper end of the same."""
+    """Upper end of the interval on the scale of log(-log), inside [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Quantile:
     """When a part of those to whom it ever happens had it."""
 
     share: float
-    """Of those to whom it happens by the end of the curve."""
+    """Part of those to whom it happens by the end of the curve."""
     value: float
     low: float
-    """Lower end of its interval: every time that the data do not exclude."""
+    """Lower end of the quantile's interval: every time that the data do not exclude."""
     high: float
-    """Upper end of the same."""
+    """Upper end of the quantile's interval."""
 
 
 def kaplan_meier(times: ArrayLike, happened: ArrayLike, units: ArrayLike, level: float = 0.95) -> Curve:

@@ -26,7 +26,7 @@ EXTENSIONS = ("httpfs", "aws")
 """Extensions that DuckDB needs to read an object store: the second knows the chain of credentials."""
 
 FEW_ROWS = 64
-"""Of so many rows, such as epochs, DuckDB compares each with each unit: five times as fast as sorting all units."""
+"""Most rows, such as epochs, that DuckDB compares each with each unit: five times as fast as sorting all units."""
 
 ENDPOINTS = ("aws_endpoint_url_s3", "aws_endpoint_url", "aws_endpoint", "endpoint_url", "endpoint")
 """Variables that name the store, the first one counts: deltalake hears each of them, in whatever case."""

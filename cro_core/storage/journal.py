@@ -96,7 +96,7 @@ def finish_run(
 
 
 def run(connection: sa.Connection, run_id: str) -> dict[str, Any]:
-    """One run.
+    """Reads one run of a job.
 
     Raises:
         NotFound: no run of that id.

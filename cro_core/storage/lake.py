@@ -119,7 +119,7 @@ class Lake:
         ]
 
     def present(self, version: int, ids: Collection[str]) -> set[str]:
-        """Those of the event ids that a version holds.
+        """Finds those of the event ids that a version holds.
 
         Raises:
             StoreError: the lake has no such version here, or cannot be read; an object store was not asked, because it

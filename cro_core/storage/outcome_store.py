@@ -14,7 +14,7 @@ from cro_core.storage import schema
 from cro_core.storage.database import add_counts
 
 PREFIX = "outcomes:"
-"""In the home table: the goals that are outcomes."""
+"""Begins the keys of the home table that say which goals are outcomes."""
 
 
 def goals(connection: sa.Connection) -> list[str]:
@@ -32,7 +32,7 @@ def add_goal(connection: sa.Connection, goal: str, first_file: str) -> None:
 
 
 def exposed(connection: sa.Connection, units: Sequence[str]) -> Iterator[str]:
-    """Those of the units that met any experiment."""
+    """Finds those of the units that met any experiment."""
     table = schema.exposures.c
     every = sa.select(schema.experiments.c.id)
     for start in range(0, len(units), 1_000):

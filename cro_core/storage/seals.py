@@ -66,7 +66,7 @@ def rewritten(connection: sa.Connection, seal: Seal) -> int:
 
 
 def already_sealed(connection: sa.Connection, ids: Collection[str]) -> set[str]:
-    """Those of the event ids that are in the lake.
+    """Finds those of the event ids that are in the lake.
 
     Raises:
         StoreError: there are sealed days, and they cannot be read.

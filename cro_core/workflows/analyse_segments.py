@@ -39,7 +39,7 @@ def analyse(
 def of_experiment(
     connection: sa.Connection, experiment: Experiment, as_of: datetime, by: Sequence[str] = DIMENSIONS
 ) -> SegmentAnalysis:
-    """The same for an experiment at hand."""
+    """Analyses an experiment at hand by device, place, time and page, on an open connection."""
     chosen = analysis.check_dimensions(by)
     moment = experiment.judged_at(as_of)
     with reader.reading(connection, experiment, moment) as reading:

@@ -85,7 +85,7 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
 
 
 def explained_text(found: Explained, *, sql: bool = False) -> str:
-    """The same for the terminal; with ``sql`` as a script, in which everything but SQL is a comment."""
+    """Writes an explanation for the terminal; with ``sql`` as a script, in which everything but SQL is a comment."""
     return "\n".join(_script(found) if sql else _lines(found)).replace(words.NBSP, " ")
 
 

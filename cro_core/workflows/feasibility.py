@@ -34,7 +34,7 @@ def attainable_uplift(draft: Experiment, per_day: float | None) -> float | None:
 
 
 def traffic_warning(draft: Experiment, uplift: float) -> str:
-    """That the traffic shows no less than ``uplift``, which is more than planned, in words."""
+    """Says in words that the traffic shows no less than ``uplift``, which is more than planned."""
     planned = words.percent(draft.plan.mde).replace(words.NBSP, " ")
     return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
 

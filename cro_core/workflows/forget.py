@@ -30,7 +30,7 @@ class Forgotten:
     """How many were asked for, known or not."""
     events: int
     sealed_events: int
-    """Those of the events that were in the lake."""
+    """How many of the events were in the lake."""
     exposures: int
     quarantined: int
 

@@ -151,7 +151,7 @@ class _Cycle:
     def refresh_allocation(
         self, transaction: Transaction, experiment: Experiment, judgement: Judgement
     ) -> list[str]:
-        """In a day's last hour, gives the days to come the shares that the mature units speak for.
+        """Gives the days to come, in a day's last hour, the shares that the mature units speak for.
 
         Today's shares are frozen. Where this cycle is missed, tomorrow keeps today's shares.
         """

@@ -61,7 +61,7 @@ class RunningExperiment:
     exposed_units: int
     """Visitors who met it."""
     counted_units: int
-    """Those of them whose conversion window has passed."""
+    """Exposed units whose conversion window has passed."""
     variants: tuple[VariantSoFar, ...]
 
 

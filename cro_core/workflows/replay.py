@@ -36,9 +36,9 @@ class Replay:
     from_rows: tuple[str, ...]
     """What differs when the rows are counted and judged again; empty where nothing does."""
     fingerprint: str
-    """Of the stored counts."""
+    """Fingerprint of the stored counts."""
     fingerprint_now: str
-    """Of the counts that the rows give now."""
+    """Fingerprint of the counts that the rows give now."""
 
     @property
     def text(self) -> str:

@@ -38,7 +38,7 @@ class Asked:
     variants: int = 2
     """The control included."""
     visitors: int | None = None
-    """Over all variants until the horizon; ``None``: as many as the planner asks for."""
+    """Visitors over all variants until the horizon; ``None``: as many as the planner asks for."""
 
 
 @dataclass(frozen=True, slots=True)

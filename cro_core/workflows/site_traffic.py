@@ -44,7 +44,7 @@ class SiteTraffic:
 
     @property
     def period(self) -> str:
-        """``2 Mar 2026 to 29 Mar 2026, 28 days``."""
+        """The counted period in words, such as ``2 Mar 2026 to 29 Mar 2026, 28 days``."""
         first, last = (f"{d.day} {d:%b %Y}" for d in (self.days[0], self.days[-1]))
         return f"{first} to {last}, {len(self.days)} day{'s' * (len(self.days) > 1)}"
 

@@ -100,9 +100,11 @@ def _wait_for(home: Home, run_id: str) -> dict[str, Any]:
 
 
 def _check_outcome(run: Mapping[str, Any]) -> None:
-    """Raises:
-    Busy: another run of the job was going on.
-    HttpRefusal: 500, the notebook failed.
+    """Refuses to answer for a run that gave no outcome.
+
+    Raises:
+        Busy: another run of the job was going on.
+        HttpRefusal: 500, the notebook failed.
     """
     if run["status"] == "busy":
         raise Busy(

@@ -70,7 +70,7 @@ def get_metrics() -> Response:
 
 @section.blueprint.get("/api/openapi.json")
 def get_document() -> Response:
-    """This document."""
+    """Serves this OpenAPI document."""
     built: dict[str, object] = current_app.extensions.setdefault("cro_built", {})
     if not built:
         built.update(current_app.extensions["cro_document"]())
