@@ -18,7 +18,7 @@ class Slice:
     """The counted units of one variant in one epoch that share a day, a device, a page ..."""
 
     dimension: str
-    """What the units share: ``day``, ``hour`` or a key of :data:`SEGMENTS`."""
+    """What the units share: ``day``, ``hour`` or a key of :data:`cro_core.analytics.definitions.SEGMENTS`."""
     name: str
     """The shared value, such as ``2026-03-02``, ``14:00`` or ``mobile``; :data:`OTHER` or :data:`UNKNOWN`."""
     epoch: int
@@ -90,7 +90,7 @@ class Facet:
     """The counted units of one variant in one epoch that share the values of one or two dimensions."""
 
     by: tuple[str, ...]
-    """The one or two of :data:`FACETS` that units are divided by."""
+    """The one or two of :data:`cro_core.analytics.definitions.FACETS` that units are divided by."""
     values: tuple[str, ...]
     """A value of each dimension in ``by``; :data:`OTHER` or :data:`UNKNOWN`."""
     epoch: int

@@ -161,7 +161,7 @@ def opened(connection: sa.Connection, at: datetime, memory: str = event_scan.MEM
     """Opens an analyst's connection to what a snapshot shows; ``connection`` may be closed afterwards.
 
     Args:
-        connection: the store, on one snapshot (:meth:`Database.read`).
+        connection: the store, on one snapshot (:meth:`cro_core.storage.database.Database.read`).
         at: the moment, told in ``snapshot``.
         memory: what the new connection may hold; beyond that it uses temporary files.
     """

@@ -41,7 +41,7 @@ DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SourcedNumber:
     """A number and where it comes from."""
 
     value: float | None
@@ -68,19 +68,19 @@ class WiderGoal:
     """A binary goal that more visitors reach: any of several things they may do."""
 
     goals: tuple[str, ...]
-    rate: Known
+    rate: SourcedNumber
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """The question to the planner: what is planned, and what is known of the site."""
 
-    base_rate: Known
-    traffic: Known
+    base_rate: SourcedNumber
+    traffic: SourcedNumber
     """Visitors a day over all variants; its value may be ``None``."""
-    days: Known
+    days: SourcedNumber
     """Days in which new visitors count."""
-    uplift: Known
+    uplift: SourcedNumber
     """Relative uplift to find."""
     variants: int = 2
     """How many variants there are, the control included."""

@@ -50,10 +50,10 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         covariate=config.statistics.covariate,
         companion=config.statistics.always_valid_companion,
     )
-    return at_level(plan, plan.alpha, variants=variants)
+    return with_alpha(plan, plan.alpha, variants=variants)
 
 
-def at_level(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
+def with_alpha(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
     """Changes a plan to this two-sided error rate, in (0, 1), and to the sample it needs for it.
 
     Raises:
@@ -73,7 +73,7 @@ LONG_HORIZONS = (8, 10, 12, 14)
 def patient(plan: Plan, weeks: int, *, variants: int = 2) -> Plan:
     """Changes a plan to so many weeks and fixed shares, which need the fewest visitors."""
     longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks))
-    return at_level(longer, plan.alpha, variants=variants)
+    return with_alpha(longer, plan.alpha, variants=variants)
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterable, Iterator
 
-from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Contrast, Known, Outlook, Row
+from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Contrast, Outlook, Row, SourcedNumber
 from cro_core.reporting import words
 
 LABEL = 22
@@ -128,7 +128,7 @@ def _sources(answer: Outlook) -> Iterator[str]:
     )
 
 
-def _source(label: str, value: str, number: Known) -> str:
+def _source(label: str, value: str, number: SourcedNumber) -> str:
     return f"  {label:<{LABEL}}{value:>10}   {number.text}"
 
 

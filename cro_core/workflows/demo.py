@@ -80,10 +80,10 @@ def run_demo(path: Path, *, days: int, seed: int, quiet: bool = False) -> DemoRe
     draw_sample_media(home.media, rng)
     notebooks: list[Path] = [_cycle_notebook(home)]
     with _service(home) as address:
-        stream = _Stream(home, address, rng)
+        visitors = _Visitors(home, address, rng)
         hours = range(days * 24)
         for hour in tqdm(hours, desc="simulated hours", unit="h", disable=quiet):
-            stream.live_through(START + hour * HOUR)
+            visitors.live_through(START + hour * HOUR)
             notebooks += _cycle(home, midnight=(hour + 1) % 24 == 0)
     set_clock(home, home.clock() + timedelta(hours=3))
     notebooks.append(_notebook(run_job(home, "train", {}, now=home.clock())))
@@ -93,12 +93,12 @@ def run_demo(path: Path, *, days: int, seed: int, quiet: bool = False) -> DemoRe
     reports = tuple(Path(report["files"][kind]) for kind in ("html", "text", "json"))
     winners = tuple(f"{w.variant} of {w.experiment_id}" for w in recent_winners(home))
     result = DemoResult(
-        home.path, stream.posted, tuple(notebooks), reports, winners, time.monotonic() - began
+        home.path, visitors.posted, tuple(notebooks), reports, winners, time.monotonic() - began
     )
     return replace(result, text=_text(result, days))
 
 
-class _Stream:
+class _Visitors:
     """Simulated visitors that talk to the service, an hour at a time."""
 
     def __init__(self, home: Home, address: tuple[str, int], rng: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ def at_granted_level(transaction: Transaction, draft: Experiment) -> tuple[Exper
         return draft, {}
     level = error_budget.granted(transaction.connection, rate, transaction.now)
     alpha = min(draft.plan.alpha, level)
-    plan = plans.at_level(draft.plan, alpha, variants=len(draft.variants))
+    plan = plans.with_alpha(draft.plan, alpha, variants=len(draft.variants))
     return replace(draft, plan=plan), {"stream_level": level, "alpha": alpha}
 
 

@@ -13,7 +13,7 @@ from cro_core.config import Config
 from cro_core.domain import Experiment, Goal, Status
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home
-from cro_core.planning.outlook import DAY, Known, Outlook, Question, WiderGoal, forecast, outlook
+from cro_core.planning.outlook import DAY, Outlook, Question, SourcedNumber, WiderGoal, forecast, outlook
 from cro_core.planning.week_profile import FLAT, WeekProfile
 from cro_core.reporting import words
 from cro_core.statistics.proportions import wilson
@@ -184,20 +184,20 @@ def _settled(inputs: _Inputs, experiment: Experiment) -> Question:
     own = experiment_traffic(inputs.connection, experiment, inputs.now, inputs.profile)
     traffic = _traffic(inputs)
     if inputs.overrides.visitors_per_day is None and own:
-        traffic = Known(own, "experiment", "visitors of this experiment so far")
+        traffic = SourcedNumber(own, "experiment", "visitors of this experiment so far")
     rate = _base_rate(inputs)
     if settled.base_rate is not None:
-        rate = Known(settled.base_rate, "experiment", "planned for this experiment")
+        rate = SourcedNumber(settled.base_rate, "experiment", "planned for this experiment")
     return Question(
         base_rate=rate,
         traffic=traffic,
-        days=Known(
+        days=SourcedNumber(
             (settled.horizon - settled.window) / DAY,
             "experiment",
             f"of the {settled.horizon / DAY:g} planned for this experiment; the last visitors get "
             f"{settled.window / DAY * 24:g} hours to convert",
         ),
-        uplift=Known(settled.mde, "experiment", "planned for this experiment"),
+        uplift=SourcedNumber(settled.mde, "experiment", "planned for this experiment"),
         variants=len(experiment.variants),
         adaptive=settled.adaptive,
         floor=settled.floor,
@@ -210,52 +210,52 @@ def _settled(inputs: _Inputs, experiment: Experiment) -> Question:
     )
 
 
-def _traffic(inputs: _Inputs) -> Known:
+def _traffic(inputs: _Inputs) -> SourcedNumber:
     """An explicit setting comes before the measurement: leaving it empty is what asks for one."""
     overrides, measured = inputs.overrides, inputs.measured
     if overrides.visitors_per_day is not None:
-        return Known(overrides.visitors_per_day, "option", "--visitors-per-day")
+        return SourcedNumber(overrides.visitors_per_day, "option", "--visitors-per-day")
     key, value = "statistics.traffic_per_day", inputs.config.statistics.traffic_per_day
     if value is not None:
-        return Known(value, "settings", inputs.setting(key))
+        return SourcedNumber(value, "settings", inputs.setting(key))
     if measured is None:
-        return Known(
+        return SourcedNumber(
             None, "unknown", f"no whole day of visitors in the store yet: give --visitors-per-day or {key}"
         )
     made = "synthetic visitors" if measured.synthetic else "measured"
-    return Known(measured.per_day, "home", f"{made}, {measured.period}, each visitor counted once")
+    return SourcedNumber(measured.per_day, "home", f"{made}, {measured.period}, each visitor counted once")
 
 
-def _days(inputs: _Inputs) -> Known:
+def _days(inputs: _Inputs) -> SourcedNumber:
     if inputs.overrides.days is not None:
-        return Known(inputs.overrides.days, "option", "--days")
+        return SourcedNumber(inputs.overrides.days, "option", "--days")
     key, window = "automation.test_duration_max_days", inputs.config.window
     horizon = inputs.config.automation.test_duration_max_days
     hours = window / timedelta(hours=1)
-    return Known(
+    return SourcedNumber(
         horizon - window / DAY,
         "settings",
         f"of the {horizon} of {key}; the last visitors get {hours:g} hours to convert",
     )
 
 
-def _uplift(inputs: _Inputs) -> Known:
+def _uplift(inputs: _Inputs) -> SourcedNumber:
     if inputs.overrides.uplift is not None:
-        return Known(inputs.overrides.uplift, "option", "--uplift")
+        return SourcedNumber(inputs.overrides.uplift, "option", "--uplift")
     own = inputs.config.statistics.minimum_detectable_uplift is not None
     key = "statistics.minimum_detectable_uplift" if own else "automation.min_conversion_difference"
-    return Known(inputs.config.mde, "settings", inputs.setting(key))
+    return SourcedNumber(inputs.config.mde, "settings", inputs.setting(key))
 
 
-def _base_rate(inputs: _Inputs) -> Known:
+def _base_rate(inputs: _Inputs) -> SourcedNumber:
     if inputs.overrides.base_rate is not None:
-        return Known(inputs.overrides.base_rate, "option", "--base-rate")
+        return SourcedNumber(inputs.overrides.base_rate, "option", "--base-rate")
     if inputs.measured is not None:
         own = _measured_rate(inputs, inputs.measured, inputs.config.primary_goals)
         own = own or _rate_of_the_newest(inputs, inputs.measured)
         if own is not None:
             return own
-    return Known(
+    return SourcedNumber(
         inputs.config.statistics.base_rate,
         "settings",
         inputs.setting("statistics.base_rate")
@@ -263,13 +263,13 @@ def _base_rate(inputs: _Inputs) -> Known:
     )
 
 
-def _rate_of_the_newest(inputs: _Inputs, measured: SiteTraffic) -> Known | None:
+def _rate_of_the_newest(inputs: _Inputs, measured: SiteTraffic) -> SourcedNumber | None:
     """The rate on the goals of the newest experiment: imported tables have goals of their own."""
     goals = tuple(goal.name for goal in measured.experiments[0].plan.goals if goal.primary)
     return _measured_rate(inputs, measured, goals)
 
 
-def _measured_rate(inputs: _Inputs, measured: SiteTraffic, goals: tuple[str, ...]) -> Known | None:
+def _measured_rate(inputs: _Inputs, measured: SiteTraffic, goals: tuple[str, ...]) -> SourcedNumber | None:
     """How many who saw a control reached any of the goals; ``None`` where they are too few to say."""
     units = conversions = 0
     for experiment in measured.experiments[:MEASURED_EXPERIMENTS]:
@@ -286,7 +286,7 @@ def _measured_rate(inputs: _Inputs, measured: SiteTraffic, goals: tuple[str, ...
         return None
     span = wilson(units, conversions)
     within = f"{words.percent(span.low)} to {words.percent(span.high)}".replace(words.NBSP, " ")
-    return Known(
+    return SourcedNumber(
         conversions / units,
         "home",
         f"measured: {conversions:,} of {units:,} who saw a control did {' or '.join(goals)} (95 % interval {within})",
@@ -297,7 +297,7 @@ def _records(experiment: Experiment, goals: tuple[str, ...]) -> bool:
     return set(goals) <= {goal.name for goal in experiment.plan.goals}
 
 
-def _wider(inputs: _Inputs, rate: Known) -> WiderGoal | None:
+def _wider(inputs: _Inputs, rate: SourcedNumber) -> WiderGoal | None:
     """Any way of getting in touch, where that is more than the primary goals."""
     config, measured, leads_rate = inputs.config, inputs.measured, inputs.overrides.leads_rate
     added = tuple(g for g in LEADS if g in config.optimization_goals and g not in config.primary_goals)
@@ -305,7 +305,7 @@ def _wider(inputs: _Inputs, rate: Known) -> WiderGoal | None:
         return None
     goals = (*config.primary_goals, *added)
     if leads_rate is not None:
-        return WiderGoal(goals, Known(leads_rate, "option", "--leads-rate"))
+        return WiderGoal(goals, SourcedNumber(leads_rate, "option", "--leads-rate"))
     if rate.source == "home" and measured is not None:
         if not any(_records(e, config.primary_goals) for e in measured.experiments):
             return None  # imported tables, whose goals are others
@@ -314,4 +314,4 @@ def _wider(inputs: _Inputs, rate: Known) -> WiderGoal | None:
             return WiderGoal(goals, own) if own.number > rate.number else None
     doubled = 1 - (1 - rate.number) ** 2
     text = "assumed: a second way of getting in touch is used as often as the first; give --leads-rate"
-    return WiderGoal(goals, Known(doubled, "assumed", text))
+    return WiderGoal(goals, SourcedNumber(doubled, "assumed", text))

@@ -24,7 +24,15 @@ from cro_core.domain import Event, Goal, Status, Variant, to_json
 from cro_core.errors import Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, set_clock
 from cro_core.planning import outlook, plans
-from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Known, Outlook, Question, WiderGoal
+from cro_core.planning.outlook import (
+    CANNOT_TELL,
+    ENOUGH,
+    UNKNOWN,
+    Outlook,
+    Question,
+    SourcedNumber,
+    WiderGoal,
+)
 from cro_core.planning.week_profile import FLAT, WeekProfile, days_until, visitors_within, week_profile
 from cro_core.rendering.outlook_text import outlook_text, verdict_text
 from cro_core.statistics import sample_size
@@ -45,8 +53,8 @@ QUIET_WEEKENDS = week_profile(
 )
 
 
-def known(value: float | None) -> Known:
-    return Known(value, "option", "given")
+def known(value: float | None) -> SourcedNumber:
+    return SourcedNumber(value, "option", "given")
 
 
 def question(
@@ -165,7 +173,7 @@ def test_enough_traffic_is_said_as_well() -> None:
 
 
 def test_unknown_traffic_still_gives_the_size() -> None:
-    answer = asked(traffic=Known(None, "unknown", "nothing stored"))
+    answer = asked(traffic=SourcedNumber(None, "unknown", "nothing stored"))
     assert (answer.verdict, answer.units) == (UNKNOWN, 117_064)
     assert (answer.days_needed, answer.attainable_uplift, answer.choices) == (None, None, ())
     assert "not known: give --visitors-per-day" in verdict_text(answer)
@@ -427,7 +435,7 @@ def test_own_numbers_come_before_assumptions(make_site: Callable[..., Home]) -> 
     assert [k.source for k in (ready.base_rate, ready.traffic, ready.uplift, ready.days)] == ["option"] * 4
     assert (ready.variants, ready.adaptive, ready.floor) == (3, False, pytest.approx(0.1))
     assert ready.wider is not None
-    assert ready.wider.rate == Known(0.3, "option", "--leads-rate")
+    assert ready.wider.rate == SourcedNumber(0.3, "option", "--leads-rate")
 
 
 def make_question(home: Home, now: datetime, given: Overrides) -> Question:
