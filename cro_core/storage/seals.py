@@ -199,7 +199,7 @@ def stored_days(connection: sa.Connection, before: datetime) -> dict[int, int]:
 
 
 def take(connection: sa.Connection, first: int, last: int, most: int) -> list[sa.Row[Any]]:
-    """Events in the database of days (since 1970 UTC), at most so many, as :func:`cro_core.storage.lake.arrow_table` takes them."""
+    """Reads events of some days (since 1970 UTC), at most so many, as :func:`cro_core.storage.lake.arrow_table` takes them."""
     at = sa.type_coerce(schema.events.c.occurred_at, sa.BigInteger)
     days = sa.and_(at >= first * DAY_MICROS, at < (last + 1) * DAY_MICROS)
     return list(connection.execute(sa.select(*raw_columns()).where(days).limit(most)))
