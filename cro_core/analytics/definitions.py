@@ -421,7 +421,7 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     plan, started_at = experiment.plan, experiment.started_at
     if started_at is None:
         raise Conflict(f"experiment {experiment.id} has not started: there is nothing to count")
-    closes = [t for t in (experiment.enrolment_ends_at, experiment.ended_at) if t is not None]
+    closes = [moment for moment in (experiment.enrolment_ends_at, experiment.ended_at) if moment is not None]
     return {
         "experiment": experiment.id,
         "as_of": FOREVER if plan.finished else to_micros(as_of),
@@ -437,23 +437,23 @@ def parameters(experiment: Experiment, as_of: datetime) -> dict[str, int | str]:
     }
 
 
-def arguments(given: Mapping[str, Any], *texts: str) -> dict[str, Any]:
+def arguments(values: Mapping[str, Any], *texts: str) -> dict[str, Any]:
     """Selects those parameters that texts are run with."""
-    return {name: given[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
+    return {name: values[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
 
 
 def needed(sql: str) -> list[str]:
     """Finds the :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
     words = set(re.findall(r"\w+", sql))
-    wanted = {name for name in SOURCES if name in words}
+    names = {name for name in SOURCES if name in words}
     for name in words & set(TABLES):
-        wanted |= {name, *needed(TABLES[name])}
-    return [name for name in (*SOURCES, *TABLES) if name in wanted]
+        names |= {name, *needed(TABLES[name])}
+    return [name for name in (*SOURCES, *TABLES) if name in names]
 
 
 def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:
     """The sums of a pair per epoch and variant, as SQL with what it is run with beside :func:`parameters`."""
-    columns, joins, named = {}, "", {}
+    columns, joins, parameters = {}, "", {}
     for side, quantity in (("y", pair.y), ("x", pair.x)):
         if quantity.kind in BY_UNIT:
             columns[side] = f"c.{BY_UNIT[quantity.kind]}"
@@ -461,8 +461,8 @@ def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:
         columns[side] = f"COALESCE({side}.amount, 0)"
         joins += f"LEFT JOIN ({_amounts(quantity, side)}) AS {side} ON {side}.unit = c.unit\n    "
         if quantity.kind in BY_GOAL:
-            named[f"{side}_goal"] = str(quantity.of)
-    return PAIR_CELLS.format(**columns, joins=joins), named
+            parameters[f"{side}_goal"] = str(quantity.of)
+    return PAIR_CELLS.format(**columns, joins=joins), parameters
 
 
 def _amounts(quantity: Quantity, side: str) -> str:
@@ -603,22 +603,22 @@ def clocks(experiment: Experiment) -> dict[str, list[int]]:
         return 0 if offset is None else offset // timedelta(microseconds=1)
 
     day, quarter = timedelta(days=1) // timedelta(microseconds=1), QUARTER // timedelta(microseconds=1)
-    found = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
+    offsets = {"starts_at": [first], "ends_at": [], "shift": [shift(first)]}
     for at in range(first // day * day, last, day):
-        if shift(at + day) != found["shift"][-1]:
+        if shift(at + day) != offsets["shift"][-1]:
             change = next(
-                q
-                for q in range(at // quarter * quarter, at + day + 1, quarter)
-                if shift(q) == shift(at + day)
+                moment
+                for moment in range(at // quarter * quarter, at + day + 1, quarter)
+                if shift(moment) == shift(at + day)
             )
-            found["ends_at"].append(change)
-            found["starts_at"].append(change)
-            found["shift"].append(shift(change))
-    found["ends_at"].append(last)
-    return found
+            offsets["ends_at"].append(change)
+            offsets["starts_at"].append(change)
+            offsets["shift"].append(shift(change))
+    offsets["ends_at"].append(last)
+    return offsets
 
 
 def _shares_move_at(epochs: Sequence[Epoch]) -> int:
     """Start of the first epoch whose shares are not those of the first, in microseconds."""
-    moved = (to_micros(e.starts_at) for e in epochs if dict(e.shares) != dict(epochs[0].shares))
+    moved = (to_micros(epoch.starts_at) for epoch in epochs if dict(epoch.shares) != dict(epochs[0].shares))
     return next(moved, FOREVER)
