@@ -19,7 +19,7 @@ FEWEST_WORDS = 3
 
 
 def _docstrings(body: list[ast.stmt], owner: str) -> Iterator[tuple[str, str]]:
-    """Name and first line of every docstring, public or not, and of every text below an assignment."""
+    """Name and text of every docstring, public or not, and of what stands below an assignment."""
     for node in body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             text = ast.get_docstring(node)
