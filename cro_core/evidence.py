@@ -114,9 +114,9 @@ class Comparison:
     """One challenger against the control. Fractions; ``None`` where it cannot be computed."""
 
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     name: str
-    """Of the challenger, for people."""
+    """Name of the challenger for people."""
     active: bool
     """Whether it is still in; False once the control has beaten it."""
     crossed: str | None = None
@@ -148,9 +148,9 @@ class Comparison:
     chi_square: float | None = None
     """Pearson's, pooled, without Yates; for information, as all below."""
     p_value: float | None = None
-    """Of ``chi_square``: valid for one look only."""
+    """P-value of ``chi_square``: valid for one look only."""
     p_value_yates: float | None = None
-    """Of the pooled table with Yates' correction."""
+    """P-value of the pooled table with Yates' correction."""
     absolute: float | None = None
     """Pooled difference of rates."""
     low: float | None = None
@@ -173,15 +173,15 @@ class AlwaysValid:
     """What may be said of one challenger whenever one looks, inside the schedule or not; it decides nothing."""
 
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     name: str
-    """Of the challenger, for people."""
+    """Name of the challenger for people."""
     e_value: float | None
     """Evidence that both convert differently; ``None`` where there is none."""
     log_e: float | None
     """Natural logarithm of the e-value, without its cap."""
     p_value: float | None
-    """``min(1, 1 / e)``."""
+    """The always-valid p-value: ``min(1, 1 / e)``."""
     needed: float
     """The e-value that shows a difference at the plan's error rate over all challengers."""
     shown: bool
@@ -209,7 +209,7 @@ class Srm:
     df: int | None = None
     """Degrees of freedom of ``statistic``."""
     p_value: float | None = None
-    """Of ``statistic``, valid for one look only: information, the e-value decides."""
+    """P-value of ``statistic``, valid for one look only: information, the e-value decides."""
     e_value: float | None = None
     """Evidence against the planned shares, valid at every look; capped at exp(700)."""
     log_e: float | None = None
@@ -260,7 +260,7 @@ class Cause:
     own: Srm
     """The check of that slice by itself."""
     part: float
-    """Its part of the chi-squares of all slices of the dimension, in [0, 1]."""
+    """Part of the chi-squares of all slices of the dimension that this one has, in [0, 1]."""
     without: Srm
     """The check of everything but that slice."""
     localised: bool
@@ -290,11 +290,11 @@ class GuardrailState:
     """One guardrail of one challenger at this moment."""
 
     measure: str
-    """As in :class:`cro_core.domain.Guardrail`."""
+    """What is guarded, as in :class:`cro_core.domain.Guardrail`."""
     name: str
-    """Of the measure, for people."""
+    """Name of the measure for people."""
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     margin: float
     """Tolerated relative change."""
     harm: str
@@ -319,13 +319,13 @@ class MetricResult:
     """One secondary metric of one challenger against the control; ``None`` where it cannot be computed."""
 
     metric: str
-    """``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
+    """Key of the metric: ``engagement``, ``revenue``, ``goal:NAME`` or ``ratio:NAME``."""
     name: str
-    """Of the metric, for people."""
+    """Name of the metric for people."""
     kind: str
-    """``mean``, ``rate`` or ``ratio``."""
+    """Kind of the metric: ``mean``, ``rate`` or ``ratio``."""
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     method: str
     """``pearson``, ``welch``, ``cuped`` or ``delta``; ends in ``_by_day`` where days are combined."""
     control: float | None = None
@@ -377,7 +377,7 @@ class VariantOutcomes:
     name: str
     is_control: bool
     units: int
-    """Counted visitors."""
+    """Counted visitors of the variant."""
     leads: int
     """Counted visitors who converted."""
     outcomes: int
@@ -401,7 +401,7 @@ class OutcomeComparison:
     """A challenger's outcomes relative to the control's: variant / control - 1, 0.1 is +10 %."""
 
     variant: str
-    """The challenger."""
+    """Key of the challenger."""
     per_lead: Estimate
     value_per_lead: Estimate
     per_unit: Estimate
@@ -461,7 +461,7 @@ class Evidence:
     companion: tuple[AlwaysValid, ...] | None = None
     """Always-valid evidence on every challenger; ``None`` where the plan does not ask for it."""
     metrics: Family | None = None
-    """Secondary metrics."""
+    """Results of the secondary metrics."""
     measured: Measured | None = None
     """What was counted beside the decision's cells, for guardrails and secondary metrics."""
     waterfall: tuple[Step, ...] = ()

@@ -36,7 +36,7 @@ class Judgement:
 
     decision: Decision
     state: looks.LookState
-    """To be stored with the experiment where the look was taken for good."""
+    """State to be stored with the experiment where the look was taken for good."""
     look_taken: bool
     """False where there was nothing new, or too little yet."""
 

@@ -21,7 +21,7 @@ from cro_core.statistics.means import Sums, welch
 from cro_core.statistics.proportions import difference, wilson
 
 LEVEL = 0.95
-"""Of every interval here."""
+"""Confidence level of every interval of offline outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ COLUMNS = (
     "units", "leads", "outcomes", "lead_outcomes", "units_reached", "leads_reached",
     "value", "value_sumsq", "lead_value", "lead_value_sumsq", "before",
 )  # fmt: skip
-"""Of the selection, beside the variant."""
+"""Columns of the selection, beside the variant."""
 
 
 def _leads(row: Mapping[str, Any]) -> _Group:

@@ -37,14 +37,14 @@ def significant(plan: Plan, won: Comparison) -> Reason:
 
 
 def worth_it(plan: Plan, won: Comparison) -> Reason:
-    """That the gain may be as large as the site asks for."""
+    """Says that the gain may be as large as the site asks for."""
     asked = {"not_excluded": won.relative_high, "point": won.relative, "proven": won.relative_low}[plan.gate]
     shown = "without bound" if asked is None else f"{asked:+.1%}"
     return Reason("worth_it", f"A gain of {plan.min_uplift:.0%} is asked for; {GATES[plan.gate]} is {shown}.")
 
 
 def too_little_traffic(experiment: Experiment, per_day: float) -> list[Reason]:
-    """That the visitors who came could not show the planned gain; nothing where they could."""
+    """Says that the visitors who came could not show the planned gain; nothing where they could."""
     plan = experiment.plan
     shown = plans.under_powered(plan, per_day, variants=len(experiment.variants))
     if shown is None:

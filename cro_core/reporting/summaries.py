@@ -19,7 +19,7 @@ WHY: Mapping[str, str] = {
     "control_wins": "Every other version did worse, by more than chance explains.",
     "gain_too_small": "Another version did better, but the gain is too small to be worth a change.",
 }
-"""By the code of the reason that settled it."""
+"""Sentences on why an experiment ended, by the code of the reason that settled it."""
 
 
 def summary(experiment: Experiment, decision: Decision) -> str:

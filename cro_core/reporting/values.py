@@ -30,7 +30,7 @@ class Contrast:
 
     comparison: Comparison
     name: str
-    """Of the challenger, for people."""
+    """Name of the challenger for people."""
 
     @property
     def variant(self) -> str:
@@ -216,7 +216,7 @@ class Asset:
     conversions: int
     rate: float | None
     uplift: float | None
-    """Over the control shown beside it, weighted by visitors; ``None`` for an asset that was only a control."""
+    """Uplift over the control shown beside it, weighted by visitors; ``None`` for an asset that was only a control."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +224,13 @@ class ModelTrack:
     """How well the prediction model does."""
 
     status: str
-    """``untrained``, ``not_enough_history``, ``no_better`` or ``trained``."""
+    """Outcome of the training: ``untrained``, ``not_enough_history``, ``no_better`` or ``trained``."""
     trained_at: datetime | None
     examples: int | None
     accuracy: float | None
     """Cross-validated share of right answers."""
     baseline: float | None
-    """The same for always saying the commoner answer."""
+    """Share of right answers from always saying the commoner one."""
     text: str
 
 
@@ -316,11 +316,11 @@ class Report:
     pending: tuple[Pending, ...]
     actions: tuple[Action, ...]
     outcomes: tuple[LeadOutcomes, ...] = ()
-    """Of experiments whose leads had any, newest first."""
+    """Offline outcomes of experiments whose leads had any, newest first."""
     differences: tuple[Differences, ...] = ()
-    """Of experiments that ended in the period."""
+    """Segments of experiments that ended in the period."""
     ranking: Ranking | None = None
-    """Of pictures and clips, over all experiments that showed them."""
+    """Ranking of pictures and clips, over all experiments that showed them."""
 
     @property
     def running(self) -> tuple[Sheet, ...]:

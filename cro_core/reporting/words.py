@@ -70,7 +70,7 @@ def step(name: str, text: str = "") -> str:
 
 
 def count(value: float | None) -> str:
-    """``12,345``."""
+    """Writes a count, such as ``12,345``."""
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
@@ -93,7 +93,7 @@ def signed(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """``+4.1 % to +21.0 %``."""
+    """Writes an interval, such as ``+4.1 % to +21.0 %``."""
     return UNKNOWN if low is None or high is None else f"{signed(low)} to {signed(high)}"
 
 
@@ -110,7 +110,7 @@ def more(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """``p = .041``, ``p < .001``."""
+    """Writes a p-value, such as ``p = .041`` or ``p < .001``."""
     if p is None:
         return f"p {UNKNOWN}"
     sign, shown = ("<", ".001") if p < 0.001 else ("=", f"{p:.3f}".removeprefix("0"))
@@ -118,7 +118,7 @@ def p_value(p: float | None) -> str:
 
 
 def level(confidence: float) -> str:
-    """``95 %``."""
+    """Writes a confidence level, such as ``95 %``."""
     return f"{confidence * 100:g}{NBSP}%"
 
 
@@ -144,14 +144,14 @@ def period(start: datetime, end: datetime, zone: str) -> str:
 
 
 def some(number: int, one: str, many: str = "") -> str:
-    """``no experiment``, ``1 experiment``, ``3 experiments``."""
+    """Writes a number of things, such as ``no experiment``, ``1 experiment`` or ``3 experiments``."""
     if number == 1:
         return f"1 {one}"
     return f"{count(number) if number else 'no'} {many or one + 's'}"
 
 
 def sentence(text: str) -> str:
-    """With a capital letter in front; names keep theirs."""
+    """Writes a text with a capital letter in front; names keep theirs."""
     return text[:1].upper() + text[1:]
 
 

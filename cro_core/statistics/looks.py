@@ -191,7 +191,7 @@ class LookResult:
     challengers: tuple[ChallengerLook, ...]
     """Each challenger, in order."""
     state: LookState
-    """To be stored and passed to the next look."""
+    """State to be stored and passed to the next look."""
 
     def as_json(self) -> dict[str, Any]:
         """Everything but the state, for a decision record; no NaN and no infinity in it."""
@@ -266,7 +266,7 @@ class _Moment:
 
     @property
     def information(self) -> float:
-        """At this look; a last look always counts as one, if need be with a little more than there is."""
+        """Information at this look; a last look always counts as one, if need be with a little more than there is."""
         now = float(self.comparisons.information)
         return max(now, self.before.paths[0].now * (1 + 2 * LEAST_STEP)) if self.final else now
 

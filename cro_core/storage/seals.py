@@ -131,7 +131,7 @@ def remember(database: Database, ids: Collection[str]) -> None:
 
 
 def _grown(filters: Sequence[id_filters.Filter], ids: Collection[str]) -> list[id_filters.Filter]:
-    """Those filters that change, or are added, so that they hold more ids."""
+    """Finds the filters that change, or are added, so that they hold more ids."""
     missing = sorted(set(ids).difference(id_filters.maybe([f.bits for f in filters], ids)))
     last = filters[-1] if filters else id_filters.Filter(0, 0, id_filters.empty(0))
     changed: list[id_filters.Filter] = []

@@ -8,4 +8,6 @@
   ``write_report``
 * ideas: ``open_backlog``, ``rank_assets``, ``train``, ``predict``
 * to try it out: ``demo``, ``generate``, ``sample_home``, ``simulate``
+
+``transaction`` is what every change takes along: home, connection, moment and who makes it.
 """

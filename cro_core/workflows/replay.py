@@ -126,7 +126,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _tampered(stored: Decision) -> Iterator[str]:
-    """That the stored counts are not those that were judged."""
+    """Says that the stored counts are not those that were judged."""
     if (now := fingerprint(stored.cells)) != stored.fingerprint:
         yield f"fingerprint was {stored.fingerprint}, is {now}"
 
