@@ -24,6 +24,7 @@ from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.storage import experiments, schema
 from cro_core.workflows import lifecycle
 from cro_core.workflows.create_experiment import create_experiment
+from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.transaction import begin
 
