@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cro_core.domain import to_json
 from cro_core.home import Home
 from cro_core.ingest.website_words import WORDS, in_website_words
 from cro_core.workflows import overview as views
@@ -52,7 +53,7 @@ def get_active_tests(home: Home) -> Answer:
 )
 def get_recent_winners(home: Home, query: LimitQuery) -> Answer:
     """Proven winners, without those taken back."""
-    return Answer({"winners": in_website_words(views.recent_winners(home, query.limit), WINNER_WORDS)})
+    return Answer({"winners": [present_winner(won) for won in views.recent_winners(home, query.limit)]})
 
 
 @section.get(
@@ -72,6 +73,12 @@ def get_decisions(home: Home, query: LimitQuery) -> Answer:
 def get_recommendations(home: Home) -> Answer:
     """What waits for a person to approve or reject."""
     return Answer({"recommendations": views.decision_list(home, 1).pending})
+
+
+def present_winner(won: views.ProvenWinner) -> dict[str, Any]:
+    """A proven winner in a website's words, its comparison in the words in which decisions are printed and stored."""
+    answer: dict[str, Any] = in_website_words(won, WINNER_WORDS)
+    return answer | {"comparison": to_json(won.comparison)}
 
 
 def present_run(home: Home, run: Any) -> Any:

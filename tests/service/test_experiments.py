@@ -169,6 +169,7 @@ def test_a_winner_that_was_shipped_is_read_everywhere(client: FlaskClient, home:
     winners = client.get("/api/cro/recent-winners").json
     check_shape(schemas.RecentWinnersAnswer, winners)
     assert winners["winners"][0]["winner"] == "call"
+    assert winners["winners"][0]["comparison"]["variant"] == winners["winners"][0]["winner"]
     assert winners["winners"][0]["comparison"]["relative"] > 1
     decisions = client.get("/api/cro/decisions?limit=5").json
     check_shape(schemas.DecisionsAnswer, decisions)
