@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from cro_core.clock import iso
 from cro_core.domain import to_json
+from cro_core.importing.files import Source
+from cro_core.importing.ledger import Entry
+from cro_core.importing.mapping import ImportMapping
+from cro_core.importing.rows import FileEvents
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +156,44 @@ class OutcomeReport:
         ]
         lines.append(f"{self.stored:,} outcomes stored, {self.known:,} stored before.")
         return "\n".join([*lines, "Next: `cro evaluate EXPERIMENT` shows them by variant"])
+
+
+def report_of(
+    source: Source,
+    mapping: ImportMapping,
+    file_events: FileEvents,
+    former: Entry,
+    entry: Entry,
+    replay: HourlyReplay | None,
+) -> ImportReport:
+    """The report of a run that brought an import from its ``former`` entry in the ledger to a later one."""
+    return ImportReport(
+        experiment_id=file_events.experiment_id,
+        file=source.name,
+        mapping=mapping.source,
+        rows=file_events.rows,
+        left_out=file_events.left_out,
+        rejected=file_events.rejected_by_reason,
+        first_rejected=file_events.first_rejected,
+        units=file_events.units,
+        repeated_exposures=file_events.repeated_exposures,
+        units_in_several_variants=file_events.units_in_several_variants,
+        units_crossing=file_events.units_crossing,
+        accepted=entry.accepted - former.accepted,
+        duplicates=entry.duplicates - former.duplicates + former.accepted,
+        started_at=file_events.started_at,
+        ended_at=file_events.ended_at,
+        unchanged=former.done,
+        resumed_at=former.next_row if former.next_row and not former.done else None,
+        notes=(*source.notes, *_notes(file_events)),
+        replay=replay,
+        refused=entry.refused,
+    )
+
+
+def _notes(file_events: FileEvents) -> Iterator[str]:
+    if file_events.unexposed_goals:
+        yield (
+            f"{file_events.unexposed_goals:,} of {file_events.goals:,} goals are of units without an exposure, and cannot count: "
+            "do exposures and goals name the same units?"
+        )

@@ -7,8 +7,7 @@ that was completed changes nothing when it is repeated. The experiment appears w
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -18,17 +17,14 @@ from typing import Any
 import sqlalchemy as sa
 from tqdm import tqdm
 
-from cro_core.analytics import reader
-from cro_core.decision.decide import Judgement, decide
 from cro_core.domain import Experiment
 from cro_core.errors import Conflict
-from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.importing import ledger
-from cro_core.importing.experiment import HOUR, experiment_of
+from cro_core.importing.experiment import experiment_of
 from cro_core.importing.file_batches import batches
 from cro_core.importing.files import Source, read
-from cro_core.importing.import_report import HourlyReplay, ImportReport
+from cro_core.importing.import_report import ImportReport, report_of
 from cro_core.importing.loading import load_mapping
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
@@ -36,8 +32,8 @@ from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rules
 from cro_core.ingest.pseudonym import pseudonym
 from cro_core.storage import events as event_store
-from cro_core.storage import experiments, look_states
-from cro_core.workflows.evaluate import evaluate
+from cro_core.storage import experiments
+from cro_core.workflows.replay_hours import replay_hours
 from cro_core.workflows.seal import leaving_out
 from cro_core.workflows.transaction import begin
 
@@ -85,8 +81,8 @@ def import_file(
         entry = (
             former if former.done else _transfer(home, experiment, source, file_events, former, now, quiet)
         )
-    replay = _replay(home, experiment, file_events, quiet) if as_live else None
-    return _report(source, chosen, file_events, former, entry, replay)
+    replay = replay_hours(home, experiment, file_events, quiet) if as_live else None
+    return report_of(source, chosen, file_events, former, entry, replay)
 
 
 def _as_live(mapping: ImportMapping) -> ImportMapping:
@@ -166,91 +162,3 @@ def _transfer(
         transaction.log("experiment.import", experiment.id, after=after)
         ledger.save(transaction.connection, experiment.id, entry)
     return entry
-
-
-def _replay(home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None) -> HourlyReplay:
-    """Looks at the end of every hour until a decision is final, as the hourly cycle would have.
-
-    The looks are stored together with the end, so that a replay that was cut off begins anew, and one that
-    was completed is only read.
-    """
-    with home.db.read() as connection:
-        stored = experiments.get(connection, experiment.id)
-    if stored.ended_at is None:
-        judgements = _looks(home, stored, quiet)
-        stored = replace(stored, ended_at=judgements[-1].decision.as_of)
-        with home.db.write() as connection:
-            for judgement in judgements:
-                if judgement.look_taken:
-                    look_states.add(connection, judgement.decision, judgement.state.as_json())
-            experiments.update(connection, stored)
-    decision = evaluate(home, stored.id, as_of=stored.ended_at or file_events.ended_at)
-    return _replayed(round((decision.as_of - file_events.started_at) / HOUR) - 1, decision)
-
-
-def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
-    """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
-    started_at, judgements = experiment.started_at, list[Judgement]()
-    if started_at is None:  # an experiment starts with its first exposure
-        raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
-    hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
-    with (
-        home.db.read() as connection,
-        reader.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
-        tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar,
-    ):
-        for hour in bar:
-            as_of = started_at + hour * HOUR
-            cells = reading.at(as_of).cells()
-            state = judgements[-1].state if judgements else None
-            judgements.append(decide(experiment, cells, as_of=as_of, state=state))
-            if judgements[-1].decision.final:
-                break
-    return judgements
-
-
-def _replayed(hour: int, decision: Decision) -> HourlyReplay:
-    look, totals = decision.evidence.look, decision.evidence.totals
-    counted = tuple({"variant": t.variant, "units": t.units, "conversions": t.conversions} for t in totals)
-    planned = None if look is None else look.planned_units
-    return HourlyReplay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
-
-
-def _report(
-    source: Source,
-    mapping: ImportMapping,
-    file_events: FileEvents,
-    former: ledger.Entry,
-    entry: ledger.Entry,
-    replay: HourlyReplay | None,
-) -> ImportReport:
-    return ImportReport(
-        experiment_id=file_events.experiment_id,
-        file=source.name,
-        mapping=mapping.source,
-        rows=file_events.rows,
-        left_out=file_events.left_out,
-        rejected=file_events.rejected_by_reason,
-        first_rejected=file_events.first_rejected,
-        units=file_events.units,
-        repeated_exposures=file_events.repeated_exposures,
-        units_in_several_variants=file_events.units_in_several_variants,
-        units_crossing=file_events.units_crossing,
-        accepted=entry.accepted - former.accepted,
-        duplicates=entry.duplicates - former.duplicates + former.accepted,
-        started_at=file_events.started_at,
-        ended_at=file_events.ended_at,
-        unchanged=former.done,
-        resumed_at=former.next_row if former.next_row and not former.done else None,
-        notes=(*source.notes, *_notes(file_events)),
-        replay=replay,
-        refused=entry.refused,
-    )
-
-
-def _notes(file_events: FileEvents) -> Iterator[str]:
-    if file_events.unexposed_goals:
-        yield (
-            f"{file_events.unexposed_goals:,} of {file_events.goals:,} goals are of units without an exposure, and cannot count: "
-            "do exposures and goals name the same units?"
-        )

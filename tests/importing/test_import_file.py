@@ -43,6 +43,7 @@ from cro_core.ingest.website_words import as_posted
 from cro_core.statistics.sample_size import plan_size
 from cro_core.storage import experiments, schema
 from cro_core.workflows import import_file as workflow
+from cro_core.workflows import replay_hours
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.import_file import import_file
 from cro_core.workflows.seal import seal
@@ -1119,7 +1120,7 @@ def test_a_replay_that_was_cut_off_begins_anew(
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(workflow.look_states, "add", failing)
+        patch.setattr(replay_hours.look_states, "add", failing)
         with pytest.raises(OSError, match="disk full"):
             import_file(home, file, mapping, now=NOW, as_live=True)
     resumed = import_file(home, file, mapping, now=NOW, as_live=True)

@@ -1,0 +1,70 @@
+"""An imported experiment watched hour by hour, as the hourly cycle would have watched it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from tqdm import tqdm
+
+from cro_core.analytics import reader
+from cro_core.decision.decide import Judgement, decide
+from cro_core.domain import Experiment
+from cro_core.errors import Conflict
+from cro_core.evidence import Decision
+from cro_core.home import Home
+from cro_core.importing.experiment import HOUR
+from cro_core.importing.import_report import HourlyReplay
+from cro_core.importing.rows import FileEvents
+from cro_core.storage import experiments, look_states
+from cro_core.workflows.evaluate import evaluate
+
+
+def replay_hours(
+    home: Home, experiment: Experiment, file_events: FileEvents, quiet: bool | None
+) -> HourlyReplay:
+    """Looks at the end of every hour until a decision is final, as the hourly cycle would have.
+
+    The looks are stored together with the end, so that a replay that was cut off begins anew, and one that
+    was completed is only read.
+    """
+    with home.db.read() as connection:
+        stored = experiments.get(connection, experiment.id)
+    if stored.ended_at is None:
+        judgements = _looks(home, stored, quiet)
+        stored = replace(stored, ended_at=judgements[-1].decision.as_of)
+        with home.db.write() as connection:
+            for judgement in judgements:
+                if judgement.look_taken:
+                    look_states.add(connection, judgement.decision, judgement.state.as_json())
+            experiments.update(connection, stored)
+    decision = evaluate(home, stored.id, as_of=stored.ended_at or file_events.ended_at)
+    return _replayed(round((decision.as_of - file_events.started_at) / HOUR) - 1, decision)
+
+
+def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
+    """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
+    started_at, judgements = experiment.started_at, list[Judgement]()
+    if started_at is None:  # an experiment starts with its first exposure
+        raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
+    hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
+    with (
+        home.db.read() as connection,
+        reader.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
+        tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar,
+    ):
+        for hour in bar:
+            as_of = started_at + hour * HOUR
+            cells = reading.at(as_of).cells()
+            state = judgements[-1].state if judgements else None
+            judgements.append(decide(experiment, cells, as_of=as_of, state=state))
+            if judgements[-1].decision.final:
+                break
+    return judgements
+
+
+def _replayed(hour: int, decision: Decision) -> HourlyReplay:
+    look, totals = decision.evidence.look, decision.evidence.totals
+    counted = tuple({"variant": t.variant, "units": t.units, "conversions": t.conversions} for t in totals)
+    planned = None if look is None else look.planned_units
+    return HourlyReplay(hour, decision.as_of, decision.verdict.value, planned, counted, decision.text)
