@@ -27,7 +27,7 @@ ProgrammesOption = Annotated[int, typer.Option(min=1, help="Simulated experiment
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 
 
-class Measured(StrEnum):
+class LabMeasure(StrEnum):
     """What can be measured of simulated experiments."""
 
     FPR = "fpr"
@@ -37,7 +37,7 @@ class Measured(StrEnum):
 
 @app.command(epilog="Example: cro lab measure power --programmes 2000 --uplift 0.15")
 def measure(
-    what: Annotated[Measured, typer.Argument(help="False positives, power, or honesty of the estimates.")],
+    what: Annotated[LabMeasure, typer.Argument(help="False positives, power, or honesty of the estimates.")],
     home: Annotated[
         Path | None,
         typer.Option(

@@ -8,9 +8,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cro_core.cli.lab import Measured
+from cro_core.cli.lab import LabMeasure
 
-MEASURES = frozenset(Measured)
+MEASURES = frozenset(LabMeasure)
 NO_LONGER = frozenset({"--outcomes", "--as-live", "--replace"})
 """Flags of ``cro import`` that ``cro outcomes`` does not have: the first is its name now, the others did nothing."""
 

@@ -42,7 +42,7 @@ GROUP BY lead
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedOutcomes:
     """The rows of a batch, each outcome once."""
 
     stored_before: int
@@ -63,7 +63,7 @@ class Stored:
     """The first row of each reason, counted from 1 below the header."""
 
 
-def place(connection: sa.Connection, batch: OutcomeBatch) -> Placed:
+def place(connection: sa.Connection, batch: OutcomeBatch) -> PlacedOutcomes:
     """Whose the outcomes of a batch are, as far as that is known; changes nothing."""
     stored, units = _known(connection, batch)
     distinct = {row.id: row for row in reversed(batch.rows)}
@@ -81,10 +81,10 @@ def place(connection: sa.Connection, batch: OutcomeBatch) -> Placed:
             bad.append(
                 (row, row.problem or f"the {'lead' if batch.by_lead else 'visitor'} is not known here")
             )
-    return Placed(len(batch.rows) - len(good) - len(bad), good, bad)
+    return PlacedOutcomes(len(batch.rows) - len(good) - len(bad), good, bad)
 
 
-def store(connection: sa.Connection, batch: OutcomeBatch, placed: Placed, now: datetime) -> Stored:
+def store(connection: sa.Connection, batch: OutcomeBatch, placed: PlacedOutcomes, now: datetime) -> Stored:
     """Stores the outcomes that are new and known, and keeps the others in quarantine, once."""
     units = {unit for _, unit in placed.good}
     # Units are hashes already; whatever else a rejection quotes is hashed.
@@ -100,7 +100,7 @@ def store(connection: sa.Connection, batch: OutcomeBatch, placed: Placed, now: d
     return Stored(counts, {reason: row.number for row, reason in reversed(bad)})
 
 
-def _columns(batch: OutcomeBatch, placed: Placed) -> dict[str, list[Any]]:
+def _columns(batch: OutcomeBatch, placed: PlacedOutcomes) -> dict[str, list[Any]]:
     """The outcomes with a unit as columns of events."""
     return {
         "id": [row.id for row, _ in placed.good],

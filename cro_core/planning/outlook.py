@@ -126,7 +126,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class SampleForUplift:
     """What a change of some size takes to be found, with two variants and fixed shares."""
 
     uplift: float
@@ -193,7 +193,7 @@ class Outlook:
     starts: tuple[Start, ...] = ()
     """What starting on each weekday brings, Monday first; empty where the week of the site has not been measured."""
     choices: tuple[Row, ...] = ()
-    contrasts: tuple[Contrast, ...] = ()
+    contrasts: tuple[SampleForUplift, ...] = ()
     experiment: str | None = None
     running: Running | None = None
     notes: tuple[str, ...] = ()
@@ -354,11 +354,11 @@ def _sized(
     )
 
 
-def _contrasts(question: Question, rate: float, traffic: float) -> Iterator[Contrast]:
+def _contrasts(question: Question, rate: float, traffic: float) -> Iterator[SampleForUplift]:
     uplifts = {*CONTRASTS, _given(question)[1]}
     for uplift in sorted(size for size in uplifts if rate * (1 + size) < 1):
         sized = _sized(question, rate, uplift, 1, traffic, plain=True)
-        yield Contrast(uplift, sized.units_per_variant, sized.units, sized.days_needed)
+        yield SampleForUplift(uplift, sized.units_per_variant, sized.units, sized.days_needed)
 
 
 def _starts(question: Question, units: int, days: float, traffic: float) -> tuple[Start, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterable, Iterator
 
-from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, Contrast, Outlook, Row, SourcedNumber
+from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, SampleForUplift, Outlook, Row, SourcedNumber
 from cro_core.reporting import words
 
 LABEL = 22
@@ -218,7 +218,7 @@ def _choice(row: Row) -> tuple[str, ...]:
     )
 
 
-def _contrast(contrast: Contrast) -> tuple[str, ...]:
+def _contrast(contrast: SampleForUplift) -> tuple[str, ...]:
     return (
         words.signed(contrast.uplift),
         words.count(contrast.units_per_variant),

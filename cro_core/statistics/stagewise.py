@@ -31,7 +31,7 @@ _TINY = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class StagewiseEstimate:
     """What a stopped experiment says about the drift; arrays of the shape of the outcomes given."""
 
     median: Floats
@@ -110,7 +110,7 @@ def estimate(
     value: ArrayLike,
     *,
     level: float = 0.95,
-) -> Estimate:
+) -> StagewiseEstimate:
     """Median-unbiased estimate and interval of the drift for outcomes of one schedule.
 
     Args:
@@ -136,7 +136,7 @@ def estimate(
     median, lower, upper = _solve(ladder, at, size, naive, unit, np.array([0.5, tail, 1 - tail])).T
     p = np.minimum(1, 2 * ladder.above(at, size, np.zeros((len(at), 1)))[:, 0])
     flipped = given < 0
-    return Estimate(
+    return StagewiseEstimate(
         np.where(flipped, -median, median).reshape(shape),
         np.where(flipped, -upper, lower).reshape(shape),
         np.where(flipped, -lower, upper).reshape(shape),

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cro_core.assignment.buckets import check_shares
 from cro_core.domain import Epoch, Experiment, Goal, Guardrail, Plan, Ratio, Status, Variant, to_json
 from cro_core.errors import Conflict, NotFound
+from cro_core.ingest.website_words import EXPERIMENT
 from cro_core.storage import schema
 from cro_core.storage.database import count_up
 
@@ -25,7 +26,7 @@ def add(connection: sa.Connection, experiment: Experiment) -> None:
         Conflict: the id is taken.
     """
     if stored_ids(connection, [experiment.id]):
-        raise Conflict(f"experiment {experiment.id} exists already: choose another test_id")
+        raise Conflict(f"experiment {experiment.id} exists already: choose another {EXPERIMENT}")
     connection.execute(sa.insert(schema.experiments).values(**_row(experiment)))
     connection.execute(
         sa.insert(schema.variants),

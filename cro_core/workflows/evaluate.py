@@ -84,7 +84,7 @@ def evaluate_within(
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class LookCounts:
     """What one look sees of the visitors."""
 
     cells: tuple[Cell, ...]
@@ -94,7 +94,7 @@ class Counts:
     """What guardrails and, where all was counted, secondary metrics need."""
 
 
-def count(reading: reader.Reading, *, whole: bool) -> Counts:
+def count(reading: reader.Reading, *, whole: bool) -> LookCounts:
     """The counted units as of the moment of a reading, and whether they split as planned.
 
     Args:
@@ -105,10 +105,12 @@ def count(reading: reader.Reading, *, whole: bool) -> Counts:
     split = check_split(experiment, cells, slices)
     if whole or segments_due(experiment, reading.as_of, split):
         split = check_split(experiment, cells, slices + reading.segments())
-    return Counts(cells, split, reading.measured(cells, whole=whole))
+    return LookCounts(cells, split, reading.measured(cells, whole=whole))
 
 
-def decide_on(experiment: Experiment, counts: Counts, as_of: datetime, state: LookState | None) -> Judgement:
+def decide_on(
+    experiment: Experiment, counts: LookCounts, as_of: datetime, state: LookState | None
+) -> Judgement:
     """What these counts allow, after the looks that left ``state``."""
     goals = counts.measured.goals
     return decide(experiment, counts.cells, as_of=as_of, state=state, split=counts.split, goals=goals)

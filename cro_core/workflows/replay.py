@@ -15,7 +15,7 @@ from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.metrics.secondary import secondary
 from cro_core.storage import decisions, experiments
-from cro_core.workflows.evaluate import Counts, count, decide_on
+from cro_core.workflows.evaluate import LookCounts, count, decide_on
 
 TOLERANCE = 1e-9
 """Relative difference up to which two numbers are the same: other processors round otherwise."""
@@ -77,15 +77,15 @@ def replay(home: Home, decision_id: str) -> Replay:
     )
 
 
-def _then(experiment: Experiment, stored: Decision) -> Counts:
+def _then(experiment: Experiment, stored: Decision) -> LookCounts:
     """What the decision saw; what days and segments said of the split is taken from the record."""
     split, then = check_split(experiment, stored.cells), stored.evidence.splits
     if then is not None:
         split = replace(split, status=then.status, veto=then.veto, reasons=then.reasons)
-    return Counts(stored.cells, split, stored.evidence.measured or Measured())
+    return LookCounts(stored.cells, split, stored.evidence.measured or Measured())
 
 
-def _decided_again(experiment: Experiment, stored: Decision, counts: Counts) -> Decision:
+def _decided_again(experiment: Experiment, stored: Decision, counts: LookCounts) -> Decision:
     taken = stored.evidence.looks
     state = None if taken is None else state_of(taken)
     again = decide_on(experiment, counts, stored.as_of, state).decision
@@ -131,7 +131,7 @@ def _tampered(stored: Decision) -> Iterator[str]:
         yield f"fingerprint was {stored.fingerprint}, is {now}"
 
 
-def _moved(stored: Decision, then: Counts, now: Counts) -> Iterator[str]:
+def _moved(stored: Decision, then: LookCounts, now: LookCounts) -> Iterator[str]:
     """Counts that are no longer what they were: cells, what is measured beside them, and the slices of the split."""
     yield from _moved_cells(then.cells, now.cells)
     if stored.evidence.measured is not None:

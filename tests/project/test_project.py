@@ -178,6 +178,25 @@ def test_pure_code_knows_no_files_clock_or_web() -> None:
     assert guilty == []
 
 
+WEBSITE_WORDS = re.compile(r"\b(test_ids?|variant_ids?|impressions?|champions?)\b", re.IGNORECASE)
+"""What a website calls an experiment, a variant, an exposure and an incumbent."""
+
+WHERE_WEBSITES_ARE_HEARD = {
+    "cro_core/domain.py": {"impression"},
+    "cro_core/ingest/website_words.py": {"impression", "test_id", "variant_id"},
+}
+"""File -> the words it may hold: there they become ours, and nobody else knows them."""
+
+
+def test_a_websites_words_stay_at_the_edge() -> None:
+    found: dict[str, set[str]] = {}
+    for file in sorted(f for folder in ("cro_core", "notebooks") for f in (ROOT / folder).rglob("*")):
+        if file.suffix in {".py", ".ipynb", ".toml", ".css", ".tpl", ".j2", ".html", ".json", ".ini"}:
+            words = {word.lower() for word in WEBSITE_WORDS.findall(file.read_text(encoding="utf-8"))}
+            found |= {file.relative_to(ROOT).as_posix(): words} if words else {}
+    assert found == WHERE_WEBSITES_ARE_HEARD
+
+
 def _bare(requirement: str) -> str:
     """``name`` and bounds without extras, blanks and comments."""
     return re.sub(r"\[.*?\]|\s|#.*", "", requirement)
