@@ -5,7 +5,15 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterable, Iterator
 
-from cro_core.planning.outlook import CANNOT_TELL, ENOUGH, UNKNOWN, SampleForUplift, Outlook, Row, SourcedNumber
+from cro_core.planning.outlook import (
+    CANNOT_TELL,
+    ENOUGH,
+    UNKNOWN,
+    Outlook,
+    Row,
+    SampleForUplift,
+    SourcedNumber,
+)
 from cro_core.reporting import words
 
 LABEL = 22
