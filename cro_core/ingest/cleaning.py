@@ -1,4 +1,8 @@
-"""From what a website posts to clean events: pure, so that the service and imports share one set of rules."""
+"""From what a website posts to clean events: pure, so that the service and imports share one set of rules.
+
+Here a website's words become ours, and nowhere else: :class:`EventIn` reads what is posted by the names in the table
+of :mod:`cro_core.ingest.website_words`.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +63,7 @@ Text = Annotated[str, AfterValidator(_without_nul)]
 class EventIn(BaseModel):
     """One event as a website posts it."""
 
-    # Here a website's words become ours, and nowhere else: what is posted is read by the aliases, which
-    # website_words lists. Not in the docstring, which the service publishes.
+    # The aliases are what a website writes; the docstring, which the service publishes, speaks to websites.
     model_config = ConfigDict(
         alias_generator=website_word,
         extra="forbid",
