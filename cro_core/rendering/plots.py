@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from cro_core.rendering.html import Html, safe, tag
+from markupsafe import Markup
+
+from cro_core.rendering.html import safe, tag
 from cro_core.reporting import words
 
 WIDTH = 300
@@ -66,20 +68,20 @@ class Scale:
         return [index * step for index in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
-def rates(ranges: Sequence[Range], title: str) -> Html:
+def rates(ranges: Sequence[Range], title: str) -> Markup:
     """Draws conversion rates with their intervals, one line for each variant."""
     values = [v for line in ranges for v in (line.estimate, line.low, line.high) if v is not None]
     if not values:
-        return Html("")
+        return Markup("")
     scale = _scale(values, floor=0.0)
     return _ranges(ranges, scale, title, words.percent)
 
 
-def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) -> Html:
+def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) -> Markup:
     """Draws uplifts over the control with their intervals; a line at no difference, a dashed one at the target."""
     values = [v for line in ranges for v in (line.estimate, line.low, line.high) if v is not None]
     if not values:
-        return Html("")
+        return Markup("")
     marks = [Mark(0.0, "cro-zero", "no difference")]
     if target:
         marks.append(Mark(target, "cro-target", f"worth it: {words.signed(target)}"))
@@ -87,14 +89,14 @@ def uplifts(ranges: Sequence[Range], title: str, target: float | None = None) ->
     return _ranges(ranges, scale, title, words.signed, marks)
 
 
-def progress(share: float, title: str) -> Html:
+def progress(share: float, title: str) -> Markup:
     """Draws a bar that is filled to ``share``."""
     filled = max(0.0, min(1.0, share)) * WIDTH
     track = _rect(0, 4, WIDTH, 12, "cro-track", "#e7e5e4")
     return _svg(track + _rect(0, 4, filled, 12, "cro-c1", COLOURS[1]), 20, title)
 
 
-def threshold(value: float, critical: float, title: str) -> Html:
+def threshold(value: float, critical: float, title: str) -> Markup:
     """Draws a value on its way to the line that decides."""
     unit = WIDTH / (max(value, critical) * 1.15)
     x = critical * unit
@@ -107,7 +109,7 @@ def threshold(value: float, critical: float, title: str) -> Html:
     return _svg(body, 56, title)
 
 
-def step(start: float, size: float, whole: float, kind: str) -> Html:
+def step(start: float, size: float, whole: float, kind: str) -> Markup:
     """Draws a step of a waterfall: a bar of ``size`` that begins at ``start``, on a line that is ``whole`` long.
 
     It repeats the number that stands beside it, so it is hidden from those who listen to a page.
@@ -117,7 +119,7 @@ def step(start: float, size: float, whole: float, kind: str) -> Html:
         kind: ``kept`` (coloured) or ``left`` (grey).
     """
     if whole <= 0:
-        return Html("")
+        return Markup("")
     unit = WIDTH / whole
     long = max(size * unit, 1.0)  # what is counted is seen, however little it is
     colour = COLOURS[1] if kind == "kept" else COLOURS[0]
@@ -130,7 +132,7 @@ def _ranges(
     title: str,
     say: Callable[[float | None], str],
     marks: Sequence[Mark] = (),
-) -> Html:
+) -> Markup:
     heights = _heights(marks, scale)
     top = max(heights, default=-7) + 7
     height = top + len(ranges) * ROW + 22
@@ -196,9 +198,9 @@ def _short(label: str) -> str:
     return label if len(label) <= 28 else label[:27] + "…"
 
 
-def _svg(body: str, height: float, title: str = "") -> Html:
+def _svg(body: str, height: float, title: str = "") -> Markup:
     role = f'role="img" aria-label="{safe(title)}"' if title else 'aria-hidden="true"'
-    return Html(
+    return Markup(  # noqa: S704 - texts are escaped where they are written
         f'<svg class="cro-plot" viewBox="0 0 {WIDTH} {height:g}" {role} font-family="system-ui, sans-serif" '
         f'font-size="12" fill="currentColor">{tag("title", title) if title else ""}{body}</svg>'
     )

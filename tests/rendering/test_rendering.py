@@ -15,6 +15,7 @@ import nbformat
 import pandas as pd
 import pytest
 from helpers import report_samples as samples
+from markupsafe import Markup
 
 from cro_core.config import Site
 from cro_core.domain import Status, Verdict
@@ -23,7 +24,7 @@ from cro_core.jupyter.export import export, page, write_whole
 from cro_core.jupyter.runner import record
 from cro_core.rendering import charts, cycles, plots, sections, widgets
 from cro_core.rendering.decision_text import decision_text
-from cro_core.rendering.html import Html, badge, css, join, named, safe, table, tag, theme
+from cro_core.rendering.html import badge, css, join, named, safe, table, tag, theme
 from cro_core.reporting import sheets, words
 
 NASTY = '<script>alert(1)</script> 🎬 فيلم \u202e" onmouseover="alert(2)'
@@ -36,9 +37,9 @@ def plain(text: str) -> str:
 class TestHtml:
     def test_whatever_is_not_markup_is_escaped(self) -> None:
         assert safe("<b>&\u202e\"'") == "&lt;b&gt;&amp; &quot;&#x27;"
-        assert safe(Html("<b>")) == "<b>"
-        assert tag("a", NASTY, "x", Html("<i></i>"), title='"><script>').count("<") == 4
-        assert join(["<", Html("<b>")], " ") == "&lt; <b>"
+        assert safe(Markup("<b>")) == "<b>"
+        assert tag("a", NASTY, "x", Markup("<i></i>"), title='"><script>').count("<") == 4
+        assert join(["<", " ", Markup("<b>")]) == "&lt; <b>"
         assert named("a<b") == "<bdi>a&lt;b</bdi>"
 
     def test_a_table_tells_a_screen_reader_what_is_a_header(self) -> None:
