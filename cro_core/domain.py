@@ -331,6 +331,11 @@ class Event:
     internal: bool = False
     """Posted by the site's own people: kept, never counted."""
 
+    @property
+    def human(self) -> bool:
+        """Whether it counts: neither a known robot posted it nor the site's own people."""
+        return not self.bot and not self.internal
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
