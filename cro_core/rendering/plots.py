@@ -24,7 +24,9 @@ TICK = 44
 LABEL, LINE = 115, 15
 """Width of a mark's label, and height of a line of text."""
 COLOURS = ("#6b7280", "#0072b2", "#d55e00", "#009e73", "#aa4499")
-"""Colours of the lines: the control's grey, then some that stay distinct for colour-blind readers."""
+"""Colours of the lines where there is no style sheet: the control's grey, then some that stay distinct for
+colour-blind readers (Okabe and Ito 2008; Tol). ``theme.css`` overrides them by ``--cro-c0`` to ``--cro-c4``: the same
+hues in two shades, dark enough for its light cards and light enough for its dark ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,6 +69,23 @@ class TestHtml:
             assert contrast(palette[tone], palette[f"{tone}-soft"]) >= 4.5, tone
         for number in range(len(plots.COLOURS)):
             assert contrast(palette[f"c{number}"], palette["card"]) >= 3, number
+
+    def test_the_style_sheet_has_a_shade_of_every_colour_of_a_line(self) -> None:
+        light, dark = (
+            dict(re.findall(r"--cro-(c\d): (#[0-9a-f]{6})", part)) for part in css().split("@media")[:2]
+        )
+        names = [f"c{number}" for number in range(len(plots.COLOURS))]
+        assert list(light) == list(dark) == names
+        for number, colour in enumerate(plots.COLOURS):
+            shades = [hue(palette[f"c{number}"]) for palette in (light, dark)]
+            assert shades == pytest.approx([hue(colour)] * 2, abs=5), colour
+            assert f".cro-c{number}" in css()
+            assert f".cro-s{number} {{ stroke: var(--cro-c{number}); }}" in css()
+
+
+def hue(colour: str) -> float:
+    """In degrees."""
+    return 360 * colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0]
 
 
 def contrast(one: str, other: str) -> float:
