@@ -29,8 +29,21 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from cro_core.clock import zone
-from cro_core.domain import GOAL_MEASURES, KEY, MEASURES, RESERVED_GOALS, Goal, Guardrail, Quantity, Ratio
-from cro_core.errors import ConfigError, InvalidInput
+from cro_core.domain import (
+    GOAL_MEASURES,
+    KEY,
+    MEASURES,
+    RESERVED_GOALS,
+    Adjustment,
+    AtHorizon,
+    Covariate,
+    Gate,
+    Goal,
+    Guardrail,
+    Quantity,
+    Ratio,
+)
+from cro_core.errors import ConfigError, Fault, InvalidInput, Sentence, faults, phrase
 
 ENV_PREFIX = "CRO_"
 FILE_NAME = "cro-config.json"
@@ -134,11 +147,11 @@ class Statistics(Section):
     base_rate: float = Field(
         0.03, gt=0, lt=1, description="Conversion rate assumed until the site has its own."
     )
-    min_uplift_gate: Literal["not_excluded", "point", "proven"] = Field(
+    min_uplift_gate: Gate = Field(
         "not_excluded",
         description="A win needs the interval's upper end / the estimate / its lower end at min_conversion_difference.",
     )
-    at_horizon: Literal["keep_control", "pick_leader"] = Field(
+    at_horizon: AtHorizon = Field(
         "keep_control",
         description="What is shown after an undecided last look; pick_leader is an unproven pick.",
     )
@@ -172,11 +185,11 @@ class Statistics(Section):
         description='Secondary metrics of the kind `{"name": "order_value", "numerator": "revenue", "denominator": '
         '"conversions"}`; also `goal:NAME` (0 or 1), `count:NAME` (how often), `value:NAME` (amounts).',
     )
-    secondary_adjustment: Literal["holm", "benjamini_hochberg"] = Field(
+    secondary_adjustment: Adjustment = Field(
         "holm",
         description="How p-values of the secondary metrics are adjusted: for any false claim, or for their part.",
     )
-    covariate: Literal["engagement", "exposure_value", "none"] = Field(
+    covariate: Covariate = Field(
         "engagement",
         description="What makes means less noisy (CUPED): the visitor's engagement in the 28 days before the exposure, "
         "the value sent with the exposure (known before it), or nothing.",
@@ -539,10 +552,13 @@ def validate(data: Any, sources: Mapping[str, str] | None = None) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        complaints = [(_key(e), _complaint(e)) for e in error.errors()]
+        refused = faults(error, "configuration")
         origin = {key: f" (from {name})" for key, name in (sources or {}).items() if name != "file"}
-        lines = [f"{key}{origin.get(key, '')}: {text}" for key, text in complaints]
-        raise ConfigError("configuration refused: " + "; ".join(lines), field=complaints[0][0]) from None
+        lines = [
+            f"{_key(fault)}{origin.get(_key(fault), '')}: {phrase(fault, SENTENCES, _not_allowed)}"
+            for fault in refused
+        ]
+        raise ConfigError("configuration refused: " + "; ".join(lines), field=_key(refused[0])) from None
 
 
 def leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -612,23 +628,26 @@ def _refusal(key: str, text: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{text}", {"key": key, "text": text})
 
 
-def _key(error: Mapping[str, Any]) -> str:
-    return ".".join(map(str, error["loc"])) or str(error.get("ctx", {}).get("key", "configuration"))
+SENTENCES: Mapping[str, Sentence] = {
+    "extra_forbidden": lambda _: "no such setting: see `cro config` for those there are",
+    "value_error": lambda fault: fault.said,
+    "refused": lambda fault: fault.said,
+    "literal_error": lambda fault: f"got {fault.got!r}, allowed is {fault.context['expected']}",
+}
+"""How a setting is refused, by kind of fault."""
 
 
-def _complaint(error: Mapping[str, Any]) -> str:
-    kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
-    if kind == "extra_forbidden":
-        return "no such setting: see `cro config` for those there are"
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "refused":
-        return str(context["text"])
-    if kind == "literal_error":
-        return f"got {got!r}, allowed is {context['expected']}"
-    info = _field(error["loc"])
-    allowed = "" if info is None else _allowed(info, inside=len(error["loc"]) > 1)
-    return f"got {got!r}, allowed is {allowed}" if allowed else f"got {got!r}: {error['msg'].lower()}"
+def _not_allowed(fault: Fault) -> str:
+    info = _field(fault.path)
+    allowed = "" if info is None else _allowed(info, inside=len(fault.path) > 1)
+    return (
+        f"got {fault.got!r}, allowed is {allowed}" if allowed else f"got {fault.got!r}: {fault.said.lower()}"
+    )
+
+
+def _key(fault: Fault) -> str:
+    """The dotted key; where only the whole configuration could tell, the one that its check names."""
+    return fault.field or str(fault.context.get("key", fault.whole))
 
 
 def _field(location: Sequence[Any]) -> FieldInfo | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from cro_core.clock import iso
 from cro_core.errors import InvalidInput
@@ -30,6 +30,21 @@ RESERVED_GOALS = frozenset({EXPOSURE, OLDER_EXPOSURE})
 """Event types that cannot be goals, because they mean an exposure."""
 
 Json = Mapping[str, Any]
+
+Gate = Literal["not_excluded", "point", "proven"]
+"""Which end of the uplift's interval must reach what is worth shipping: the upper, the estimate, or the lower."""
+
+AtHorizon = Literal["keep_control", "pick_leader"]
+"""What is shown after an undecided last look: the control, or the leader, unproven."""
+
+Adjustment = Literal["holm", "benjamini_hochberg"]
+"""How p-values of the secondary metrics are adjusted: for any false claim, or for their part of all claims."""
+
+Covariate = Literal["engagement", "exposure_value", "none"]
+"""What adjusts a mean: the engagement before the exposure, the number that came with it, or nothing."""
+
+Harm = Literal["less", "more"]
+"""Whether less of a measure is bad (conversions) or more of it (errors, unsubscriptions)."""
 
 
 class Status(StrEnum):
@@ -133,7 +148,7 @@ class Guardrail:
     """One of :data:`MEASURES`, or ``goal:NAME`` for the part of the units that reached a goal."""
     margin: float
     """Tolerated relative change, in [0, 1)."""
-    harm: str = "less"
+    harm: Harm = "less"
     """Whether ``less`` or ``more`` of it is bad."""
 
 
@@ -170,9 +185,9 @@ class Plan:
     """Per variant, before anything is decided."""
     min_uplift: float = 0.1
     """What is worth shipping, relative."""
-    gate: str = "not_excluded"
+    gate: Gate = "not_excluded"
     """How ``min_uplift`` is asked: ``not_excluded``, ``point`` or ``proven``."""
-    at_horizon: str = "keep_control"
+    at_horizon: AtHorizon = "keep_control"
     """What is shown after an undecided last look: the control, or (``pick_leader``) the leader, unproven."""
     spending: str = "hwang_shih_decani"
     """How alpha is used up over the looks: a family of :mod:`cro_core.statistics.sequential`."""
@@ -198,9 +213,9 @@ class Plan:
     """A variant that breaks one ends the experiment, and everybody gets the control."""
     ratios: tuple[Ratio, ...] = ()
     """Ratio metrics among the secondary metrics."""
-    adjustment: str = "holm"
+    adjustment: Adjustment = "holm"
     """How p-values of the secondary metrics are adjusted: ``holm`` or ``benjamini_hochberg``."""
-    covariate: str = "engagement"
+    covariate: Covariate = "engagement"
     """What adjusts a mean: ``engagement`` before the exposure, the ``exposure_value``, or ``none``."""
     companion: bool = False
     """Whether decisions carry always-valid evidence too; it never changes a verdict."""
@@ -315,6 +330,11 @@ class Event:
     """Posted by a known robot: kept, never counted."""
     internal: bool = False
     """Posted by the site's own people: kept, never counted."""
+
+    @property
+    def human(self) -> bool:
+        """Whether it counts: neither a known robot posted it nor the site's own people."""
+        return not self.bot and not self.internal
 
 
 @dataclass(frozen=True, slots=True)

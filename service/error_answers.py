@@ -12,7 +12,20 @@ from flask import Flask, Response, current_app, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from cro_core.errors import Busy, Conflict, CroError, InvalidInput, NotFound, Overloaded, StoreError
+from cro_core.errors import (
+    KEY_RULE,
+    Busy,
+    Conflict,
+    CroError,
+    Fault,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    Sentence,
+    StoreError,
+    faults,
+    phrase,
+)
 from service.answers import Answer, respond
 from service.logs import request_id
 from service.monitoring import Monitor
@@ -96,11 +109,11 @@ def complaints(error: ValidationError, whole: str) -> tuple[str, str | None]:
         error: from validating what a client sent.
         whole: what to call the value itself where no field is at fault, e.g. ``body``.
     """
-    found = error.errors(include_url=False)
-    lines = [_complaint(e, whole) for e in found[:SHOWN_COMPLAINTS]]
-    if len(found) > SHOWN_COMPLAINTS:
-        lines.append(f"and {len(found) - SHOWN_COMPLAINTS} more")
-    return "; ".join(lines), _path(found[0]) or None
+    refused = faults(error, whole)
+    lines = [phrase(fault, SENTENCES, _complaint) for fault in refused[:SHOWN_COMPLAINTS]]
+    if len(refused) > SHOWN_COMPLAINTS:
+        lines.append(f"and {len(refused) - SHOWN_COMPLAINTS} more")
+    return "; ".join(lines), refused[0].field
 
 
 def answer_for(error: Exception, *, method: str, rule: str, most: int | None, monitor: Monitor) -> Answer:
@@ -189,21 +202,16 @@ def _surprise(error: Exception, method: str, rule: str) -> HttpRefusal:
     )
 
 
-def _path(error: Mapping[str, Any]) -> str:
-    return ".".join(map(str, error["loc"]))
+SENTENCES: Mapping[str, Sentence] = {
+    "missing": lambda fault: f"{fault.name} is missing",
+    "extra_forbidden": lambda fault: f"{fault.name} is not known here: leave it out or correct its name",
+    "string_pattern_mismatch": lambda fault: f"{fault.name} is {_shown(fault.got)}: use {KEY_RULE}",
+}
+"""How a field of a request is refused, by kind of fault."""
 
 
-def _complaint(error: Mapping[str, Any], whole: str) -> str:
-    name = _path(error) or whole
-    if error["type"] == "missing":
-        return f"{name} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{name} is not known here: leave it out or correct its name"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{name} is {_shown(error['input'])}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    wanted = WANTED.get(error["type"], message[0].lower() + message[1:])
-    return f"{name} is {_shown(error['input'])}: {wanted}"
+def _complaint(fault: Fault) -> str:
+    return f"{fault.name} is {_shown(fault.got)}: {WANTED.get(fault.kind, fault.clause)}"
 
 
 def _shown(value: Any) -> str:

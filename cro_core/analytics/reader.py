@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from cro_core.analytics import counts, definitions, engine, engines, unit_cache
+from cro_core.analytics import counts, definitions, engine, engines, sources, unit_cache
 from cro_core.clock import from_micros, to_micros
-from cro_core.domain import EXPOSURE, Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
+from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Step
 from cro_core.storage import schema
@@ -58,7 +58,7 @@ def reading(
     )
     keeper = None
     if isinstance(opened, engines.DuckDB):
-        keeper = unit_cache.Keeper(opened.session, connection, parameters, goals, COLUMNS)
+        keeper = unit_cache.Keeper(opened.session, connection, parameters, goals, sources.COLUMNS)
     return Reading(connection, experiment, as_of, opened, keeper)
 
 
@@ -239,51 +239,18 @@ class Reading:
 
     def _look_at(self, source: str) -> None:
         """Makes one of the sources, with as little from the database as it needs."""
-        plan, epochs, events = self.experiment.plan, self.experiment.epochs, schema.events.c
         parameters = definitions.parameters(self.experiment, self.as_of)
-        own, at = (
-            events.experiment_id == self.experiment.id,
-            sa.type_coerce(events.occurred_at, sa.BigInteger),
-        )
-        while_it_ran = sa.and_(at >= parameters["started_at"], at <= parameters["last_goal_at"])
-        of_site = sa.and_(events.experiment_id.is_(None), while_it_ran)
-        human = sa.and_(sa.not_(events.bot), sa.not_(events.internal))
-        goals = events.type.in_([goal.name for goal in plan.goals])
-        exposure = events.type == EXPOSURE
-        conditions = {
-            "events": sa.and_(human, sa.or_(sa.and_(own, sa.or_(exposure, goals)), sa.and_(of_site, goals))),
-            "shown": sa.and_(own, exposure, human),
-            "posted": sa.or_(own, of_site),
-            "past": sa.and_(goals, human),
-        }
+        goals, epochs = [goal.name for goal in self.experiment.plan.goals], self.experiment.epochs
+        condition = sources.conditions(parameters, goals)[source]
         period: dict[str, datetime] = {}
         if source == "past":  # of units that count: they met the experiment in one of its epochs
             period = {"since": epochs[0].starts_at - definitions.LOOKBACK, "before": epochs[-1].ends_at}
         keeper = self._keeper if source in unit_cache.SOURCES else None
-        tables = keeper.make(source, conditions[source]) if keeper else ()
+        tables = keeper.make(source, condition) if keeper else ()
         self._made.update(tables)
         if not tables:
-            self.engine.view(source, COLUMNS[source], conditions[source], **period)
+            self.engine.view(source, sources.COLUMNS[source], condition, **period)
 
-
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "events": (
-        "id",
-        "experiment_id",
-        "unit",
-        "type",
-        "variant",
-        "epoch",
-        "occurred_at",
-        "value",
-        "bot",
-        "internal",
-    ),
-    "shown": ("id", "experiment_id", "type", "value", *definitions.CONTEXT),
-    "posted": ("id", "experiment_id", "unit", "type", "variant", "occurred_at", "bot", "internal"),
-    "past": ("unit", "type", "occurred_at", "bot", "internal"),
-}
-"""Columns of the event table that the definitions read, by source."""
 
 TAGGED = ("id", "properties")
 """Columns that the referrer is read from."""

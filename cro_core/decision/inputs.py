@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import cast
 
 from cro_core.domain import Cell, Experiment, to_json
 from cro_core.evidence import LooksTaken
@@ -39,7 +38,7 @@ def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
         spending=Spending(plan.spending, plan.spending_parameter),
         mde=plan.mde,
         min_uplift=plan.min_uplift,
-        gate=cast("looks.Gate", plan.gate),
+        gate=plan.gate,
         min_units=plan.min_units,
         min_hours=0.0 if plan.finished else plan.min_hours,
         futility=plan.futility and sized is not None and sized.power >= LEAST_POWER,

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cro_core.errors import InvalidInput
+from cro_core.errors import Fault, InvalidInput, faults
 from cro_core.hypotheses.backlog import HERO, IMAGE, VIDEO, MediaAsset
 
 MANIFEST = "media-manifest.json"
@@ -171,14 +171,11 @@ def _item(entry: _Entry) -> Item:
     except ValidationError as error:
         name = entry.data.get("id")
         where = f"{entry.where} ({name})" if isinstance(name, str) and name else entry.where
-        raise _refused(where, "; ".join(_complaint(e) for e in error.errors())) from None
+        raise _refused(where, "; ".join(map(_complaint, faults(error, "")))) from None
 
 
-def _complaint(error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    return f"{field}: got {error['input']!r}, {error['msg'][0].lower()}{error['msg'][1:]}"
+def _complaint(fault: Fault) -> str:
+    return fault.said if fault.kind == "value_error" else f"{fault.name}: got {fault.got!r}, {fault.clause}"
 
 
 def _check_file(path: str, folder: Path, where: str) -> None:

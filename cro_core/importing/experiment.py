@@ -9,7 +9,17 @@ from datetime import datetime, timedelta
 from cro_core.assignment.buckets import equal_shares
 from cro_core.clock import MICROSECOND
 from cro_core.config import Config
-from cro_core.domain import Epoch, Experiment, Goal, Plan, Quantity, Status, Variant, check_experiment
+from cro_core.domain import (
+    Covariate,
+    Epoch,
+    Experiment,
+    Goal,
+    Plan,
+    Quantity,
+    Status,
+    Variant,
+    check_experiment,
+)
 from cro_core.importing.mapping import ImportMapping
 from cro_core.importing.refusal import refuse
 from cro_core.importing.rows import FileEvents
@@ -129,7 +139,7 @@ def _measured(mapping: ImportMapping, quantity: str) -> bool:
     return goal is None or goal in {each.name for each in mapping.goals}
 
 
-def _covariate(mapping: ImportMapping, configured: str) -> str:
+def _covariate(mapping: ImportMapping, configured: Covariate) -> Covariate:
     """Names the covariate: a column of its own; else only a log can hold what happened before an exposure."""
     if mapping.columns.covariate is not None:
         return "exposure_value"

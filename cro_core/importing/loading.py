@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from cro_core.domain import RESERVED_GOALS
-from cro_core.errors import MappingError
+from cro_core.errors import KEY_RULE, Fault, MappingError, Sentence, faults, phrase
 from cro_core.importing.agreement import disagreements
 from cro_core.importing.mapping import ImportMapping, OutcomeMapping
 from cro_core.importing.refusal import did_you_mean, refuse
@@ -89,10 +90,10 @@ def _validated(model: type[AMapping], data: Mapping[str, Any], source: str) -> A
     try:
         return model.model_validate({**data, "source": source})
     except ValidationError as error:
-        problems = [(_key(problem["loc"]), _complaint(problem, model)) for problem in error.errors()]
-        raise MappingError(
-            "; also ".join(f"{source}: {key}: {text}" for key, text in problems), field=problems[0][0]
-        ) from None
+        sentences = SENTENCES | {"extra_forbidden": partial(_no_such_key, model)}
+        refused = faults(error, source)
+        lines = [f"{source}: {_key(fault.path)}: {phrase(fault, sentences, _complaint)}" for fault in refused]
+        raise MappingError("; also ".join(lines), field=_key(refused[0].path)) from None
 
 
 def _parsed(text: str, name: str) -> dict[str, Any]:
@@ -120,25 +121,31 @@ def _key(location: tuple[Any, ...]) -> str:
     return "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
 
 
-def _complaint(error: Any, model: type[BaseModel]) -> str:
-    kind, got, context = error["type"], error.get("input"), error.get("ctx", {})
-    if kind == "missing":
-        return "got nothing; wanted a value; docs/importing.md has the table of keys"
-    if kind == "extra_forbidden":
-        keys = _known_keys(model, error["loc"][:-1])
-        fix = did_you_mean(str(error["loc"][-1]), keys)
-        return f"got a key that does not exist; wanted one of {', '.join(keys)}" + (f"; {fix}" if fix else "")
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "string_pattern_mismatch":
-        return f"got {got!r}; wanted 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
-    if kind == "literal_error":
-        fix = did_you_mean(
-            str(got), [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-        )
-        return f"got {got!r}; wanted {context['expected']}" + (f"; {fix}" if fix else "")
-    wanted = error["msg"].replace("Input should be", "").strip()
-    return f"got {repr(got)[:120]}; wanted {wanted[0].lower()}{wanted[1:]}"
+def _no_such_key(model: type[BaseModel], fault: Fault) -> str:
+    keys = _known_keys(model, fault.path[:-1])
+    fix = did_you_mean(str(fault.path[-1]), keys)
+    return f"got a key that does not exist; wanted one of {', '.join(keys)}" + (f"; {fix}" if fix else "")
+
+
+def _no_such_word(fault: Fault) -> str:
+    expected = str(fault.context["expected"])
+    words = [word.strip("'") for word in expected.replace(" or ", ", ").split(", ")]
+    fix = did_you_mean(str(fault.got), words)
+    return f"got {fault.got!r}; wanted {expected}" + (f"; {fix}" if fix else "")
+
+
+SENTENCES: dict[str, Sentence] = {
+    "missing": lambda _: "got nothing; wanted a value; docs/importing.md has the table of keys",
+    "value_error": lambda fault: fault.said,
+    "string_pattern_mismatch": lambda fault: f"got {fault.got!r}; wanted {KEY_RULE}",
+    "literal_error": _no_such_word,
+}
+"""How a key of a mapping is refused, by kind of fault."""
+
+
+def _complaint(fault: Fault) -> str:
+    wanted = fault.said.replace("Input should be", "").strip()
+    return f"got {repr(fault.got)[:120]}; wanted {wanted[0].lower()}{wanted[1:]}"
 
 
 def _known_keys(model: Any, location: tuple[Any, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from cro_core.clock import EPOCH, parse_time
 from cro_core.domain import EXPOSURE, KEY, OLDER_EXPOSURE, Event, Experiment, Status
-from cro_core.errors import InvalidInput
+from cro_core.errors import KEY_RULE, Fault, InvalidInput, Sentence, faults, phrase
 from cro_core.ingest.user_agents import Agent
 from cro_core.ingest.website_words import EVENT_TYPES, EXPERIMENT, VARIANT, website_word
 
@@ -261,19 +261,26 @@ def _parse(item: Any) -> EventIn:
     try:
         return EventIn.model_validate(item)
     except ValidationError as error:
-        raise InvalidInput("; ".join(_complaint(e) for e in error.errors())) from None
+        raise InvalidInput(
+            "; ".join(phrase(fault, SENTENCES, _complaint) for fault in faults(error, "event"))
+        ) from None
 
 
-def _complaint(error: Mapping[str, Any]) -> str:
-    name = ".".join(map(str, error["loc"][:1])) or "event"
-    if error["type"] == "missing":
-        return f"{name} is missing"
-    if error["type"] == "extra_forbidden":
-        return f"{name} is not a field of an event: put it into properties"
-    if error["type"] == "string_pattern_mismatch":
-        return f"{name} is {str(error['input'])[:60]!r}: use 1 to 100 of the characters A-Z a-z 0-9 . _ : -"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]}"
+SENTENCES: Mapping[str, Sentence] = {
+    "missing": lambda fault: f"{_name(fault)} is missing",
+    "extra_forbidden": lambda fault: f"{_name(fault)} is not a field of an event: put it into properties",
+    "string_pattern_mismatch": lambda fault: f"{_name(fault)} is {str(fault.got)[:60]!r}: use {KEY_RULE}",
+}
+"""How a field of an event is refused, by kind of fault."""
+
+
+def _complaint(fault: Fault) -> str:
+    return f"{_name(fault)}: {fault.clause}"
+
+
+def _name(fault: Fault) -> str:
+    """The field of the event, also where the fault lies deeper."""
+    return str(fault.path[0]) if fault.path else fault.whole
 
 
 def _check_target(data: EventIn, kind: str, experiments: Mapping[str, Experiment]) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 
-from cro_core.domain import Cell, Experiment, GoalCell, Guardrail, Measured, Quantity, Reason
-from cro_core.evidence import GuardrailState, GuardrailStatus
+from cro_core.domain import Cell, Experiment, GoalCell, Guardrail, Harm, Measured, Quantity, Reason
+from cro_core.evidence import GuardrailState
 from cro_core.metrics.counted import Counted, counted
 from cro_core.metrics.kinds import Mean, Rate
 from cro_core.metrics.metric import Metric
@@ -28,7 +28,7 @@ class Guarded(Metric, Protocol):
         """Challenger and control by epoch."""
 
     def watch(
-        self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
+        self, control: Counted, challenger: Counted, margin: float, harm: Harm, number: int
     ) -> companion.GuardrailCheck:
         """Whether the challenger is worse by more than a margin; arguments as of :func:`companion.guardrail`."""
 
@@ -93,18 +93,17 @@ def _watch(
     rule: Guardrail, control: Counted, challenger: Counted, variant: str, number: int
 ) -> GuardrailState:
     metric = guarded(rule)
-    watch = metric.watch(control, challenger, rule.margin, cast("companion.Harm", rule.harm), number)
+    watch = metric.watch(control, challenger, rule.margin, rule.harm, number)
     with np.errstate(all="ignore"):
         relative = float(metric.pair(control, challenger).estimate("relative"))
-    broken = watch.status == "stop"
     state = GuardrailState(
         measure=rule.measure,
         name=metric.name,
         variant=challenger.variant,
         margin=rule.margin,
         harm=rule.harm,
-        status="broken" if broken else cast("GuardrailStatus", watch.status),
-        broken=broken,
+        status="broken" if watch.status == "stop" else watch.status,
+        broken=watch.status == "stop",
         relative=relative if math.isfinite(relative) else None,
         e_value=watch.e_value,
         threshold=watch.threshold,

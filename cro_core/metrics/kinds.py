@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cro_core.domain import Cell, Experiment, Quantity, QuantityPair, Ratio
+from cro_core.domain import Cell, Experiment, Harm, Quantity, QuantityPair, Ratio
 from cro_core.evidence import MetricResult
 from cro_core.metrics.by_day import FLAT, Days, RatioPair, mean_levels, moments, without_covariate
 from cro_core.metrics.counted import Counted, PairSums
@@ -76,7 +76,7 @@ class Mean:
         return moments(control.sums(self.quantity), challenger.sums(self.quantity))
 
     def watch(
-        self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
+        self, control: Counted, challenger: Counted, margin: float, harm: Harm, number: int
     ) -> companion.GuardrailCheck:
         """Whether the mean is worse by more than a margin; see :func:`companion.guardrail_mean`."""
         zero, one = (side.sums(self.quantity).epochs() for side in (control, challenger))
@@ -223,7 +223,7 @@ class Rate:
         return Counts(one.n, one.total, zero.n, zero.total)
 
     def watch(
-        self, control: Counted, challenger: Counted, margin: float, harm: companion.Harm, number: int
+        self, control: Counted, challenger: Counted, margin: float, harm: Harm, number: int
     ) -> companion.GuardrailCheck:
         """Whether the rate is worse by more than a margin; see :func:`companion.guardrail`."""
         sums = [side.sums(self.quantity) for side in (control, challenger)]

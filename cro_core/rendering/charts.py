@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from cro_core.rendering import plots
-from cro_core.rendering.html import Block, Html, paragraph
+from cro_core.rendering.html import Block, paragraph
 from cro_core.reporting import words
 from cro_core.statistics.proportions import wilson
 
@@ -33,7 +33,7 @@ def rates(units: pd.DataFrame, by: str, title: str) -> Block:
     if not lines:
         return Block(paragraph("Nobody is counted yet.", cls="cro-quiet"), "Nobody is counted yet.")
     return Block(
-        Html(paragraph(title, cls="cro-plot-title") + plots.rates(lines, f"{title}: {values}")),
+        paragraph(title, cls="cro-plot-title") + plots.rates(lines, f"{title}: {values}"),
         f"{title}\n{values}",
     )
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from markupsafe import Markup
+
 from cro_core.config import Site
 from cro_core.evidence import Decision
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
     Block,
-    Html,
     badge,
     bullets,
     card,
@@ -37,7 +38,7 @@ def summary(
         bullets(changes) if changes else paragraph(f"Nothing was changed. {skipped or ''}", cls="cro-quiet")
     )
     wrong = [f"{f['experiment']}: {f['error']}" for f in failures]
-    trouble = join([badge("Needs a person", "bad"), bullets(wrong)]) if wrong else Html("")
+    trouble = join([badge("Needs a person", "bad"), bullets(wrong)]) if wrong else Markup("")
     when = f"{words.minute(at, site.time_zone)} ({site.time_zone})"
     return Block(
         join([tag("h3", named(site.name), f", {when}"), done, trouble]),
@@ -95,7 +96,7 @@ def _sample(decision: Decision) -> tuple[str, str]:
     return words.count(counted), words.count(planned)
 
 
-def _bar(decision: Decision) -> Html | None:
+def _bar(decision: Decision) -> Markup | None:
     look = decision.evidence.look
     if look is None or not look.planned_units:
         return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from markupsafe import Markup
+
 from cro_core.domain import Status, Verdict
 from cro_core.evidence import Step
 from cro_core.learning.asset_ranking import Ranking
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
     Block,
-    Html,
     badge,
     bullets,
     card,
@@ -43,7 +44,7 @@ def top(report: Report, what: str = "weekly test report") -> Block:
         "header",
         tag("h1", named(report.site), f": {what}"),
         paragraph(period, f" · times are {report.zone}", cls="cro-quiet"),
-        paragraph(badge("Demo", "warn"), " ", words.DEMO) if report.simulated else Html(""),
+        paragraph(badge("Demo", "warn"), " ", words.DEMO) if report.simulated else Markup(""),
     )
     lines = tag("dl", *(_line(*line) for line in _ten_seconds(report)), cls="cro-brief")
     lead = tag(
@@ -111,7 +112,7 @@ def numbers(report: Report) -> Block:
     return _cards(map(_reconciliation, known), "No events have been received yet.")
 
 
-def _outcomes(page: LeadOutcomes) -> Html:
+def _outcomes(page: LeadOutcomes) -> Markup:
     """The outcomes of one experiment's leads."""
     rows = [(named(row[0]), *row[1:]) for row in outcome_rows.rows(page.outcomes)]
     header = tuple(words.sentence(name) for name in outcome_rows.HEADER)
@@ -125,7 +126,7 @@ def assets(report: Report) -> Block:
     return Block(join([*_ranking(report.ranking), model]), report.model.text)
 
 
-def _ranking(ranking: Ranking | None) -> Iterator[Html]:
+def _ranking(ranking: Ranking | None) -> Iterator[Markup]:
     if ranking is None:
         yield _nothing("No picture or clip has been shown in a test yet.")
         return
@@ -154,7 +155,7 @@ def differences(report: Report) -> Block:
             paragraph(page.said),
             bullets(f"{c.text} ({words.p_value(c.p_adjusted)})" for c in page.claims)
             if page.claims
-            else Html(""),
+            else Markup(""),
         )
         for page in report.differences
     ]
@@ -223,11 +224,11 @@ def _ten_seconds(report: Report) -> list[tuple[str, str]]:
     return [*lines, ("To do", todo + more)]
 
 
-def _line(label: str, text: str) -> Html:
+def _line(label: str, text: str) -> Markup:
     return tag("div", tag("dt", label), tag("dd", text))
 
 
-def _numbers(report: Report) -> Html:
+def _numbers(report: Report) -> Markup:
     o = report.overview
     return tiles(
         [
@@ -239,23 +240,25 @@ def _numbers(report: Report) -> Html:
     )
 
 
-def _verdict(page: Sheet) -> Html:
+def _verdict(page: Sheet) -> Markup:
     """The card of an experiment that has ended."""
     trusted = page.verdict is not Verdict.INVALID
     return card(
         _title(page),
         paragraph(page.summary),
-        _uplift_plot(page) if trusted else Html(""),
+        _uplift_plot(page) if trusted else Markup(""),
         paragraph(tag("strong", "Evidence: "), summaries.evidence(page)),
-        paragraph(tag("strong", "Worth: "), summaries.worth(page)) if page.worth else Html(""),
+        paragraph(tag("strong", "Worth: "), summaries.worth(page)) if page.worth else Markup(""),
         fold("Visitors, checks and reasons", _arms(page), paragraph(page.split_text), bullets(page.reasons)),
         tone=TONES[page.verdict],
     )
 
 
-def _running(page: Sheet, zone: str) -> Html:
+def _running(page: Sheet, zone: str) -> Markup:
     progress = page.progress
-    alarm = paragraph(badge("Check this", "bad"), " ", page.split_text) if page.split == "alarm" else Html("")
+    alarm = (
+        paragraph(badge("Check this", "bad"), " ", page.split_text) if page.split == "alarm" else Markup("")
+    )
     if progress is None:
         return card(_title(page), paragraph(page.summary))
     return card(
@@ -270,18 +273,18 @@ def _running(page: Sheet, zone: str) -> Html:
     )
 
 
-def _title(page: Sheet) -> Html:
+def _title(page: Sheet) -> Markup:
     event_type = (
-        tag("span", f" event type: {page.event_type}", cls="cro-quiet") if page.event_type else Html("")
+        tag("span", f" event type: {page.event_type}", cls="cro-quiet") if page.event_type else Markup("")
     )
     label = badge(words.VERDICTS[page.verdict], TONES[page.verdict])
-    pick = join([" ", badge("unproven pick", "warn")]) if page.unproven else Html("")
+    pick = join([" ", badge("unproven pick", "warn")]) if page.unproven else Markup("")
     if page.taken_back:
         pick = join([" ", badge("taken back since", "calm")])
     return tag("div", tag("h3", named(page.name)), paragraph(label, pick, event_type), cls="cro-title")
 
 
-def _arms(page: Sheet) -> Html:
+def _arms(page: Sheet) -> Markup:
     rows = [
         (
             join([named(a.name), " (control)"]) if a.is_control else named(a.name),
@@ -294,7 +297,7 @@ def _arms(page: Sheet) -> Html:
     return (
         table("What each version's visitors did", ("Version", "Visitors", "Converted", "Rate"), rows)
         if rows
-        else Html("")
+        else Markup("")
     )
 
 
@@ -307,14 +310,14 @@ def _colours(page: Sheet) -> dict[str, int]:
     }
 
 
-def _rates_plot(page: Sheet) -> Html:
+def _rates_plot(page: Sheet) -> Markup:
     colours = _colours(page)
     ranges = [plots.Range(a.name, a.rate, a.rate_low, a.rate_high, colours[a.variant]) for a in page.arms]
     said = "; ".join(f"{r.label} {words.percent(r.estimate)}" for r in ranges)
     return plots.rates(ranges, f"Conversion rate with {words.level(page.confidence)} interval: {said}")
 
 
-def _uplift_plot(page: Sheet) -> Html:
+def _uplift_plot(page: Sheet) -> Markup:
     colours = _colours(page)
     ranges = [
         plots.Range(c.name, c.uplift.value, c.uplift.low, c.uplift.high, colours.get(c.variant, 1))
@@ -326,24 +329,24 @@ def _uplift_plot(page: Sheet) -> Html:
     return plots.uplifts(ranges, f"Uplift over the control: {said}", page.min_uplift)
 
 
-def _progress_plot(page: Sheet) -> Html:
+def _progress_plot(page: Sheet) -> Markup:
     progress = page.progress
     if progress is None or progress.fraction is None:
-        return Html("")
+        return Markup("")
     counted = f"{words.count(progress.counted)} of {words.count(progress.planned)} planned visitors counted"
     return plots.progress(progress.fraction, f"{counted} ({words.share(progress.fraction)})")
 
 
-def _threshold_plot(page: Sheet) -> Html:
+def _threshold_plot(page: Sheet) -> Markup:
     """How far the statistic is from the line of this hour."""
     progress = page.progress
     if progress is None or progress.chi_square is None or progress.critical_chi_square is None:
-        return Html("")
+        return Markup("")
     text = f"Chi-square {progress.chi_square:.2f}; at this hour {progress.critical_chi_square:.2f} decides"
     return plots.threshold(progress.chi_square, progress.critical_chi_square, text)
 
 
-def _reconciliation(page: Sheet) -> Html:
+def _reconciliation(page: Sheet) -> Markup:
     """The waterfall: what arrived, what was set aside and why, what was counted."""
     received = sum(s.count for s in page.waterfall if s.step == "received")
     rows = [
@@ -372,24 +375,24 @@ def _counts(step: Step) -> bool:
     return step.step.startswith("counted")
 
 
-def _step(received: int, start: int, step: Step) -> Html:
+def _step(received: int, start: int, step: Step) -> Markup:
     label = f"{words.sign(step.step)} {words.step(step.step, step.text)}".strip()
     kind = "kept" if _counts(step) else "left"
     return join([label, plots.step(start, step.count, received, kind)])
 
 
-def _change(change: Change, zone: str) -> Html:
+def _change(change: Change, zone: str) -> Markup:
     by = "" if change.actor == "autopilot" else f" (by {change.actor})"
-    undo = join([" Undo: ", tag("code", change.undo)]) if change.undo else Html("")
+    undo = join([" Undo: ", tag("code", change.undo)]) if change.undo else Markup("")
     when = tag("span", words.minute(change.at, zone), cls="cro-quiet")
     return join([when, " ", tag("strong", change.text), by, _why(change.why), undo])
 
 
-def _why(why: str) -> Html:
-    return join([" ", tag("span", why, cls="cro-why")]) if why else Html("")
+def _why(why: str) -> Markup:
+    return join([" ", tag("span", why, cls="cro-why")]) if why else Markup("")
 
 
-def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
+def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Markup:
     rows = [
         (
             _over(named(page.winner or ""), named(page.name)),
@@ -398,26 +401,26 @@ def _winners_table(caption: str, pages: Sequence[Sheet], zone: str) -> Html:
         )
         for page in pages
     ]
-    return table(caption, ("Version and test", "Uplift (interval)", "Decided"), rows) if rows else Html("")
+    return table(caption, ("Version and test", "Uplift (interval)", "Decided"), rows) if rows else Markup("")
 
 
-def _gain(page: Sheet) -> Html:
+def _gain(page: Sheet) -> Markup:
     best = page.best
     if best is None or best.uplift.value is None:
-        return Html("–")
+        return Markup("–")
     span = words.interval(best.uplift.low, best.uplift.high)
     return _over(words.signed(best.uplift.value), span)
 
 
-def _cards(cards: Iterable[Html], empty: str) -> Block:
+def _cards(cards: Iterable[Markup], empty: str) -> Block:
     found = list(cards)
     return Block(grid(found) if found else _nothing(empty), "" if found else empty)
 
 
-def _nothing(text: str) -> Html:
+def _nothing(text: str) -> Markup:
     return paragraph(text, cls="cro-quiet")
 
 
-def _over(above: str, below: str) -> Html:
+def _over(above: str, below: str) -> Markup:
     """Two lines in a cell: what matters, and what it belongs to."""
     return join([tag("strong", above), tag("span", below, cls="cro-under")])

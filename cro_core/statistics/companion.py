@@ -21,13 +21,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cro_core.domain import Harm
 from cro_core.errors import InvalidInput
 from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_bins, check_number
 from cro_core.statistics.means import Sums, check_sums
 from cro_core.statistics.srm import LARGEST, log_e_values
-
-Harm = Literal["less", "more"]
 
 STOP = 100.0
 """A guardrail stops at this e-value: at most one false stop in a hundred experiments."""

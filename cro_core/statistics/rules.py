@@ -10,18 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cro_core.domain import Gate
 from cro_core.errors import InvalidInput
 from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_between, check_choice, check_weights
 from cro_core.statistics.combination import Counts, Moments, Pair, combined_z, reached
 from cro_core.statistics.sequential import Spending, State, boundaries, conditional_power, step
-
-Gate = Literal["not_excluded", "point", "proven"]
 
 GATES: Mapping[str, float] = {"not_excluded": -1.0, "point": 0.0, "proven": 1.0}
 """Gate -> how many critical values above "the uplift is exactly the minimum" the data must be."""

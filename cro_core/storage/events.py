@@ -137,7 +137,7 @@ def _earliest_exposures(events: Sequence[Event]) -> list[Row]:
     """Makes a row for each unit and experiment that these events expose: exposures that never count are none."""
     earliest: dict[tuple[str | None, str], Event] = {}
     for event in events:
-        if event.type == EXPOSURE and not event.bot and not event.internal:
+        if event.type == EXPOSURE and event.human:
             key = (event.experiment_id, event.unit)
             former = earliest.setdefault(key, event)
             if former is not event and (event.occurred_at, event.id) < (former.occurred_at, former.id):

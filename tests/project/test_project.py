@@ -50,6 +50,7 @@ LAYERS = {
         "cro_core.analytics.event_scan",
         "cro_core.analytics.free_sql",
         "cro_core.analytics.reader",
+        "cro_core.analytics.sources",
         "cro_core.analytics.spark",
         "cro_core.analytics.unit_cache",
         "cro_core.frames",

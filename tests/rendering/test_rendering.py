@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import nbformat
 import pandas as pd
 import pytest
 from helpers import report_samples as samples
+from markupsafe import Markup
 
 from cro_core.config import Site
 from cro_core.domain import Status, Verdict
@@ -23,7 +25,7 @@ from cro_core.jupyter.export import export, page, write_whole
 from cro_core.jupyter.runner import record
 from cro_core.rendering import charts, cycles, plots, sections, widgets
 from cro_core.rendering.decision_text import decision_text
-from cro_core.rendering.html import Html, badge, css, join, named, safe, table, tag, theme
+from cro_core.rendering.html import badge, css, join, named, safe, table, tag, theme
 from cro_core.reporting import sheets, words
 
 NASTY = '<script>alert(1)</script> 🎬 فيلم \u202e" onmouseover="alert(2)'
@@ -36,9 +38,9 @@ def plain(text: str) -> str:
 class TestHtml:
     def test_whatever_is_not_markup_is_escaped(self) -> None:
         assert safe("<b>&\u202e\"'") == "&lt;b&gt;&amp; &quot;&#x27;"
-        assert safe(Html("<b>")) == "<b>"
-        assert tag("a", NASTY, "x", Html("<i></i>"), title='"><script>').count("<") == 4
-        assert join(["<", Html("<b>")], " ") == "&lt; <b>"
+        assert safe(Markup("<b>")) == "<b>"
+        assert tag("a", NASTY, "x", Markup("<i></i>"), title='"><script>').count("<") == 4
+        assert join(["<", " ", Markup("<b>")]) == "&lt; <b>"
         assert named("a<b") == "<bdi>a&lt;b</bdi>"
 
     def test_a_table_tells_a_screen_reader_what_is_a_header(self) -> None:
@@ -67,6 +69,23 @@ class TestHtml:
             assert contrast(palette[tone], palette[f"{tone}-soft"]) >= 4.5, tone
         for number in range(len(plots.COLOURS)):
             assert contrast(palette[f"c{number}"], palette["card"]) >= 3, number
+
+    def test_the_style_sheet_has_a_shade_of_every_colour_of_a_line(self) -> None:
+        light, dark = (
+            dict(re.findall(r"--cro-(c\d): (#[0-9a-f]{6})", part)) for part in css().split("@media")[:2]
+        )
+        names = [f"c{number}" for number in range(len(plots.COLOURS))]
+        assert list(light) == list(dark) == names
+        for number, colour in enumerate(plots.COLOURS):
+            shades = [hue(palette[f"c{number}"]) for palette in (light, dark)]
+            assert shades == pytest.approx([hue(colour)] * 2, abs=5), colour
+            assert f".cro-c{number}" in css()
+            assert f".cro-s{number} {{ stroke: var(--cro-c{number}); }}" in css()
+
+
+def hue(colour: str) -> float:
+    """In degrees."""
+    return 360 * colorsys.rgb_to_hls(*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)))[0]
 
 
 def contrast(one: str, other: str) -> float:
