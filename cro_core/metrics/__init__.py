@@ -3,7 +3,7 @@
 A metric is one class (:class:`cro_core.metrics.metric.Metric`): its name, the sums it needs, and how it compares,
 once where shares are fixed and once by day where they may move.
 
-    metric       what a metric is, and what comes of it
+    metric       what a metric is
     kinds        one class a kind (mean, adjusted mean, rate, ratio of sums) and the table of them
     counted      the counts of one variant, as arrays over epochs
     by_day       days compared each in itself and combined, where shares may move

@@ -1,4 +1,4 @@
-"""What a metric is: its name, the sums it needs, how a challenger is compared with the control, and what comes of it."""
+"""What a metric is: its name, the sums it needs, and how a challenger is compared with the control."""
 
 from __future__ import annotations
 
