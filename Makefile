@@ -52,9 +52,9 @@ lock: ## requirements.lock anew from pyproject.toml (needs uv; ARGS=--upgrade fo
 		--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet $(ARGS) \
 		--output-file requirements.lock pyproject.toml
 
-docs: $(VENV)/.complete ## docs/settings.md and docs/commands.md anew from the declarations
-	$(BIN)/python tools/settings_page.py > docs/settings.md
-	$(BIN)/python tools/commands_page.py > docs/commands.md
+docs: $(VENV)/.complete ## the parts of docs/ that are made of declarations and docstrings: settings, commands, the index of rooms
+	for page in settings commands architecture; do \
+		$(BIN)/python tools/$${page}_page.py > $(VENV)/page.md && cp $(VENV)/page.md docs/$$page.md || exit 1; done
 
 clean: ## removes the environment, caches and builds; data/ and reports/ stay
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

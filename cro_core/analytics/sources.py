@@ -19,7 +19,7 @@ from cro_core.storage import schema
 Condition = sa.ColumnElement[bool]
 
 HUMAN: Condition = sa.and_(sa.not_(schema.events.c.bot), sa.not_(schema.events.c.internal))
-"""Repeats :data:`definitions.HUMAN`."""
+"""Neither robots nor the site's own people, as :data:`definitions.HUMAN` says in SQL."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "events": (
@@ -42,20 +42,20 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 
 def own(parameters: Mapping[str, Any]) -> Condition:
-    """Repeats :data:`definitions.OWN`."""
+    """Events that name the experiment, as :data:`definitions.OWN` says in SQL."""
     condition: Condition = schema.events.c.experiment_id == parameters["experiment"]
     return condition
 
 
 def of_site(parameters: Mapping[str, Any]) -> Condition:
-    """Repeats :data:`definitions.OF_SITE`."""
+    """Events that name no experiment and came while this one ran, as :data:`definitions.OF_SITE` says in SQL."""
     occurred_at = sa.type_coerce(schema.events.c.occurred_at, sa.BigInteger)
     while_it_ran = sa.and_(occurred_at >= parameters["started_at"], occurred_at <= parameters["last_goal_at"])
     return sa.and_(schema.events.c.experiment_id.is_(None), while_it_ran)
 
 
 def relevant(parameters: Mapping[str, Any]) -> Condition:
-    """Repeats :data:`definitions.RELEVANT`."""
+    """All events that may concern the experiment, as :data:`definitions.RELEVANT` says in SQL."""
     return sa.or_(own(parameters), of_site(parameters))
 
 

@@ -3,7 +3,8 @@
 * every hour: ``orchestrate`` (the cycle), ``evaluate`` (a look), ``seal``; ``run_job`` runs notebooks
 * an experiment's life: ``plan_experiment``, ``feasibility``, ``create_experiment``, ``lifecycle``, ``proposals``,
   ``approval``, ``rollback``, ``error_budget``
-* visitors: ``assign``, ``ingest``, ``catalog``, ``geolocate``, ``forget``; ``import_file`` and ``import_outcomes``
+* visitors: ``assign``, ``ingest``, ``catalog``, ``geolocate``, ``forget``; ``import_file`` with
+  ``replay_hours``, ``import_outcomes``
 * answers: ``overview``, ``explain``, ``replay``, ``analyse_segments``, ``measure_outcomes``, ``site_traffic``,
   ``write_report``
 * ideas: ``open_backlog``, ``rank_assets``, ``train``, ``predict``

@@ -254,11 +254,28 @@ def test_runtime_lock_is_the_part_that_running_needs() -> None:
     assert not {"pytest", "mypy", "playwright", "schemathesis"} & names
 
 
-@pytest.mark.parametrize("page", ["settings", "commands"])
+@pytest.mark.parametrize("page", ["settings", "commands", "architecture"])
 def test_pages_made_of_declarations_are_current(page: str) -> None:
     tool = ROOT / "tools" / f"{page}_page.py"
     printed = subprocess.run([sys.executable, tool], capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / f"{page}.md").read_text() == printed, "run `make docs`"
+
+
+def test_the_readme_names_every_room() -> None:
+    text = (ROOT / "README.md").read_text()
+    rooms = text[text.index("## Where things are") : text.index("Arrows go down only")]
+    inside = {f"{file.parent.name}/" for file in (ROOT / "cro_core").glob("*/__init__.py")}
+    loose = {file.name for file in (ROOT / "cro_core").glob("*.py")} - {"__init__.py"}
+    assert inside | loose <= set(rooms.split())
+
+
+def test_what_the_architecture_page_names_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    written = text[: text.index("<!-- index")] + text[text.index("<!-- end of the index") :]
+    named = set(re.findall(r"\b((?:[a-z_]+/)+[a-z_]+)\b", written))
+    places = [place / name for place in (ROOT, ROOT / "cro_core", ROOT / "service") for name in named]
+    there = {place for place in places if place.is_dir() or any(place.parent.glob(f"{place.name}.*"))}
+    assert {name for name in named if not any(str(place).endswith(f"/{name}") for place in there)} == set()
 
 
 def _tracked() -> list[Path]:
