@@ -1,6 +1,6 @@
-"""How long the lab takes for 10,000 programmes, the engine's looks beside the naive rule's.
+"""How long the lab takes for 10,000 programmes, the looks that decide beside the naive rule's.
 
-Both look at the same simulated traffic every hour; the engine keeps boundaries, gate, epochs and Holm besides.
+Both look at the same simulated traffic every hour; the looks keep boundaries, gate, epochs and Holm besides.
 Processor seconds of one process; programmes are simulated in batches, as the lab does.
 """
 
@@ -27,7 +27,7 @@ SCENARIOS = {
 
 
 def seconds(scenario: Scenario, programmes: int, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Processor seconds for traffic, the engine's looks and the naive rule's."""
+    """Processor seconds for traffic, the looks that decide and the naive rule's."""
     spent = np.zeros(3)
     for done in range(0, programmes, BATCH):
         started = time.process_time()
@@ -38,8 +38,8 @@ def seconds(scenario: Scenario, programmes: int, rng: np.random.Generator) -> tu
         naive_rule(traffic, scenario.plan.min_units, scenario.plan.min_uplift)
         naive = time.process_time() - decided
         spent += arrived - started, decided - arrived - naive, naive
-    traffic_time, engine, simple = spent.tolist()
-    return traffic_time, engine, simple
+    traffic_time, looks, simple = spent.tolist()
+    return traffic_time, looks, simple
 
 
 def main() -> None:
@@ -50,13 +50,11 @@ def main() -> None:
     rng = np.random.default_rng(asked.seed)
     decide(TWO, simulate(TWO, 10, rng))  # what is computed once is not timed
     print(f"Seconds for {PER:,} programmes of {TWO.hours} looks, from {asked.programmes:,}")
-    print(f"{'':<24}{'traffic':>9}{'engine':>9}{'naive':>9}{'ratio':>8}{'in all':>9}")
+    print(f"{'':<24}{'traffic':>9}{'looks':>9}{'naive':>9}{'ratio':>8}{'in all':>9}")
     for name, scenario in SCENARIOS.items():
-        traffic, engine, naive = (
-            PER / asked.programmes * s for s in seconds(scenario, asked.programmes, rng)
-        )
-        total = traffic + engine + naive
-        print(f"{name:<24}{traffic:>9.2f}{engine:>9.2f}{naive:>9.2f}{engine / naive:>8.1f}{total:>9.2f}")
+        traffic, looks, naive = (PER / asked.programmes * s for s in seconds(scenario, asked.programmes, rng))
+        total = traffic + looks + naive
+        print(f"{name:<24}{traffic:>9.2f}{looks:>9.2f}{naive:>9.2f}{looks / naive:>8.1f}{total:>9.2f}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ the same shares; nobody goes below the floor. With three or more variants the co
 best challenger (Trippa et al. 2012; Villar, Bowden and Wason 2015), which is what keeps comparisons with
 it strong.
 
-Every function takes leading axes, so that the lab runs thousands of programmes through the code that the
-live engine calls. Shares are whole buckets of 1/10,000 and are to stay frozen for a whole epoch.
+Every function takes leading axes, so that the lab runs thousands of programmes through the code that a
+live experiment calls. Shares are whole buckets of 1/10,000 and are to stay frozen for a whole epoch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that simulate the engine: one measure under a site's settings, or the table of promises."""
+"""Commands that simulate how experiments are decided: one measure under a site's settings, or the table of promises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cro_core.config import Config
 
 app = typer.Typer(
-    help="Simulate the engine that decides: whether its promises hold, beside a rule that looks every hour at 5 %."
+    help="Simulate the looks that decide: whether their promises hold, beside a rule that looks every hour at 5 %."
 )
 
 LAB_SEED = 20261124
@@ -87,7 +87,7 @@ def targets(
     output: Annotated[Path | None, typer.Option(help="File for the targets as a page of Markdown.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Simulate every promise of the engine, at the settings it is worded for: the table of promises."""
+    """Simulate every promise of the looks, at the settings it is worded for: the table of promises."""
     from cro_core.clock import system_clock
     from cro_core.domain import to_json
     from cro_core.rendering.lab_text import lines_text

@@ -11,7 +11,7 @@ The same statistic for other effects than none (``shift``) gives the intervals, 
 never disagree: Koopman's score (1984, *Biometrics* 40:513) for a ratio of rates, Miettinen and Nurminen's
 (1985, *Statistics in Medicine* 4:213) for a difference, Fieller's with the permutation variance for means.
 
-Every function takes leading axes: the live engine passes one experiment, the lab ten thousand. All
+Every function takes leading axes: a live look passes one experiment, the lab ten thousand. All
 arithmetic is in floats, because products of counts overflow 64-bit integers on real data.
 """
 

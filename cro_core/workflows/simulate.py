@@ -1,4 +1,4 @@
-"""What the settings promise, simulated: false positives, power and honest estimates, by the engine itself."""
+"""What the settings promise, simulated: false positives, power and honest estimates, by the statistics that decide."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def targets(
     now: datetime,
     quiet: bool | None = True,
 ) -> Promises:
-    """Every promise of the engine, at the settings it is worded for, simulated.
+    """Every promise of the looks, at the settings it is worded for, simulated.
 
     Args:
         programmes: simulated per scenario; 10,000 is what the promises are worded for.

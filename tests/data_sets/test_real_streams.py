@@ -1,4 +1,4 @@
-"""Real experiments replayed look by look through the engine.
+"""Real experiments replayed look by look.
 
 The data are not part of this repository: CRO_TEST_DATA says where they are, else `../shared/data` beside it.
 """
@@ -87,7 +87,7 @@ def test_the_boundary_hardly_ever_is(streams):
 
 
 def verdict(plan, stream):
-    """Snapshot by snapshot through the engine, until a look ends the experiment."""
+    """Snapshot by snapshot, until a look ends the experiment."""
     time, state = stream["time_since_start"].to_numpy(), None
     for day, *sums in zip(time, *moments(stream), strict=True):
         look = take_look(plan, Aggregates.of(*sums), elapsed=day / time[-1], hours=24 * day, state=state)

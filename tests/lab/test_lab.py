@@ -1,4 +1,4 @@
-"""The engine as a whole, by simulation; sizes are small, bounds such that a broken engine fails them."""
+"""The looks as a whole, by simulation; sizes are small, bounds such that broken ones fail them."""
 
 import math
 import time
@@ -31,7 +31,7 @@ def too_many(found, most, errors=3):
     return found.value > most + errors * found.error
 
 
-# -- the same engine ----------------------------------------------------------------------------------------
+# -- the same looks -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def too_many(found, most, errors=3):
     ],
     ids=str,
 )
-def test_the_lab_decides_as_the_live_engine_does(scenario):
+def test_the_lab_decides_as_live_looks_do(scenario):
     """Each programme alone, so that the clock is its own: the same winner, at the same hour, by the same Z."""
     for seed in range(2):
         traffic = lab.simulate(scenario, 1, rng(seed))
@@ -64,7 +64,7 @@ def test_the_lab_decides_as_the_live_engine_does(scenario):
 
 
 def so_far(scenario, traffic, hour):
-    """What the live engine would be given after so many hours."""
+    """What a live look would be given after so many hours."""
     n, x = traffic.n[0].astype(float), traffic.x[0].astype(float)
     n[hour:], x[hour:] = 0, 0
     days = (scenario.epochs, -1, scenario.variants)
@@ -181,7 +181,7 @@ def test_experiments_on_the_same_visitors_do_not_disturb_each_other():
     assert (won[1].winner == 0).mean() > 0.95
 
 
-# -- wrong engines are caught -------------------------------------------------------------------------------
+# -- planted flaws are caught -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_experiments_on_the_same_visitors_do_not_disturb_each_other():
         (Flaw.CACHED, replace(ADAPTIVE, cached=0.3), 0.07),
     ],
 )
-def test_a_wrong_engine_fails(flaw, scenario, least):
-    """The bound that the right engine keeps in the tests above refuses the wrong one."""
+def test_a_planted_flaw_fails(flaw, scenario, least):
+    """The bound that the right looks keep in the tests above refuses the wrong ones."""
     found = lab.fpr(replace(scenario, flaw=flaw), 800, rng(12))
     assert too_many(found.any, 0.05)
     assert found.any.value > least

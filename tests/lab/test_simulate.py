@@ -1,4 +1,4 @@
-"""``cro lab measure`` and ``targets``: the engine simulated under the settings; every option counts, every refusal is named."""
+"""``cro lab measure`` and ``targets``: looks simulated under the settings; every option counts, every refusal is named."""
 
 import json
 import os

@@ -269,7 +269,7 @@ def test_tiny_samples_are_marked() -> None:
     assert "nothing" in outlook_text(hopeless)
 
 
-# ---- what the engine is told
+# ---- what a look is told
 
 
 def test_under_powered_before_and_after() -> None:
