@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import scipy
@@ -20,10 +21,10 @@ from cro_core.decision.inputs import (
     state_before,
     traffic,
 )
-from cro_core.decision.policy import conclude, vetoed
+from cro_core.decision.policy import Conclusion, conclude, vetoed
 from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
-from cro_core.domain import Cell, Experiment, GoalCell, Verdict
+from cro_core.domain import Cell, Experiment, GoalCell, Reason, Verdict
 from cro_core.evidence import Comparison, Decision, Evidence, SplitReport
 from cro_core.metrics.guardrails import breach, guardrails
 from cro_core.planning import plans
@@ -61,23 +62,9 @@ def decide(
         goals: the same units by goal, where a guardrail of the plan watches one.
     """
     sums = totals(experiment, cells)
-    elapsed, hours = plans.progress(experiment, as_of)
-    per_day = traffic(experiment, sum(t.units for t in sums), elapsed)
     split = split or check_split(experiment, cells)
-    plan, before = look_plan(experiment, per_day), state_before(state, hours)
-
-    def take_look(veto: str | None) -> tuple[looks.LookResult, tuple[Comparison, ...]]:
-        result = looks.take_look(
-            plan,
-            aggregates(experiment, cells),
-            elapsed=elapsed,
-            hours=hours,
-            state=before,
-            veto=veto,
-            names=[v.name for v in experiment.ordered],
-        )
-        return result, tuple(compare(experiment, cells, row) for row in result.challengers)
-
+    per_day = traffic(experiment, sum(t.units for t in sums), plans.progress(experiment, as_of)[0])
+    take_look = partial(_take_look, experiment, cells, as_of, state, per_day)
     result, comparisons = take_look(split.reasons[0].text if split.veto else None)
     look = describe_look(experiment, sums, result, as_of)
     conclusion = conclude(experiment, result, comparisons, per_day)
@@ -87,10 +74,60 @@ def decide(
     guards = guardrails(experiment, cells, goals)
     broken = breach(guards)
     if broken is not None:
-        reasons = [broken, *reasons]
-        if conclusion.verdict is not Verdict.INVALID:
-            control = experiment.control.key
-            conclusion = replace(conclusion, verdict=Verdict.KEEP_CONTROL, winner=control, unproven=False)
+        reasons, conclusion = [broken, *reasons], _keeping_control(experiment, conclusion)
+    evidence = Evidence(
+        plan=experiment.plan,
+        epochs=experiment.epochs,
+        look=look,
+        looks=looks_taken(result.state),
+        totals=tuple(with_rate(t) for t in sums),
+        comparisons=comparisons,
+        srm=split.total,
+        splits=split,
+        guardrails=guards,
+        companion=always_valid(experiment, cells) if experiment.plan.companion else None,
+    )
+    decision = _decision(experiment, cells, as_of, conclusion, reasons, evidence)
+    return Judgement(decision, result.state, result.status == "look")
+
+
+def _take_look(
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    as_of: datetime,
+    state: looks.LookState | None,
+    per_day: float,
+    veto: str | None,
+) -> tuple[looks.LookResult, tuple[Comparison, ...]]:
+    """One look with its comparisons; ``per_day`` visitors come, and ``veto`` says why nothing may win."""
+    elapsed, hours = plans.progress(experiment, as_of)
+    result = looks.take_look(
+        look_plan(experiment, per_day),
+        aggregates(experiment, cells),
+        elapsed=elapsed,
+        hours=hours,
+        state=state_before(state, hours),
+        veto=veto,
+        names=[v.name for v in experiment.ordered],
+    )
+    return result, tuple(compare(experiment, cells, row) for row in result.challengers)
+
+
+def _keeping_control(experiment: Experiment, conclusion: Conclusion) -> Conclusion:
+    """What is to be done where a guardrail is broken: a broken split stays one, else everybody gets the control."""
+    if conclusion.verdict is Verdict.INVALID:
+        return conclusion
+    return replace(conclusion, verdict=Verdict.KEEP_CONTROL, winner=experiment.control.key, unproven=False)
+
+
+def _decision(
+    experiment: Experiment,
+    cells: Sequence[Cell],
+    as_of: datetime,
+    conclusion: Conclusion,
+    reasons: Sequence[Reason],
+    evidence: Evidence,
+) -> Decision:
     decision = Decision(
         experiment_id=experiment.id,
         as_of=as_of,
@@ -99,22 +136,9 @@ def decide(
         cells=tuple(cells),
         winner=conclusion.winner,
         unproven=conclusion.unproven,
-        evidence=Evidence(
-            plan=experiment.plan,
-            epochs=experiment.epochs,
-            look=look,
-            looks=looks_taken(result.state),
-            totals=tuple(with_rate(t) for t in sums),
-            comparisons=comparisons,
-            srm=split.total,
-            splits=split,
-            guardrails=guards,
-            companion=always_valid(experiment, cells) if experiment.plan.companion else None,
-        ),
+        evidence=evidence,
         fingerprint=fingerprint(cells),
         versions={"cro": __version__, "numpy": np.__version__, "scipy": scipy.__version__},
         id=f"{experiment.id}:{as_of:%Y%m%dT%H%MZ}",
     )
-    return Judgement(
-        replace(decision, text=paragraph(experiment, decision)), result.state, result.status == "look"
-    )
+    return replace(decision, text=paragraph(experiment, decision))
