@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cro_core.config import Config
 
 app = typer.Typer(
-    help="Simulate the looks that decide: whether their promises hold, beside a rule that looks every hour at 5 %."
+    help="Simulate the looks that decide: whether their promises hold, beside a rule that looks every hour at 5 %.",
+    no_args_is_help=True,
 )
 
 LAB_SEED = 20261124
