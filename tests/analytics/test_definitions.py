@@ -338,7 +338,18 @@ def seal(database: Database, ids: Sequence[str]) -> None:
 
 
 @pytest.mark.sizes(2, 3)
-@pytest.mark.parametrize("name", ["three", "moved", "after"])
+@pytest.mark.parametrize(
+    ("name", "database_url"),
+    [
+        ("three", "sqlite"),
+        ("moved", "sqlite"),
+        ("after", "sqlite"),
+        pytest.param("three", "postgres", marks=pytest.mark.slow),
+        ("moved", "postgres"),
+        pytest.param("after", "postgres", marks=pytest.mark.slow),
+    ],
+    indirect=["database_url"],
+)
 def test_neither_the_place_nor_the_order_of_arrival_changes_a_number(
     database_url: str, tmp_path: Path, name: str, size: int
 ) -> None:

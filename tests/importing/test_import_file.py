@@ -95,10 +95,29 @@ def doc_parts() -> dict[str, str]:
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """A folder with every file that the documentation shows."""
+    return write_parts(tmp_path)
+
+
+def write_parts(folder: Path) -> Path:
     for name, content in doc_parts().items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content, encoding="utf-8")
-    return tmp_path
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+def run_part(name: str, folder: Path) -> str:
+    """What the last of the documented commands prints."""
+    for line in doc_parts()[name].splitlines():
+        command = shlex.split(line.replace("cro", f"{sys.executable} -m cro_core.cli", 1))
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def commanded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with every file that the documentation shows, after its commands, and what the last one printed."""
+    folder = write_parts(tmp_path_factory.mktemp("documented"))
+    return folder, run_part("commands", folder)
 
 
 def changed(path: str = "", value: Any = None) -> dict[str, Any]:
@@ -526,7 +545,7 @@ def test_whole_numbers_of_a_parquet_file_are_told_by_the_whole_column(
     assert [chunk.table["score"].tolist() for chunk in chunks] == [["7.0", "8.0"], ["9.5"]]
 
 
-@pytest.mark.sizes(24_000, 60_000)
+@pytest.mark.sizes(9_000, 60_000)
 def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path, size: int) -> None:
     start = datetime(2026, 3, 1, tzinfo=UTC)
     lines = [
@@ -537,12 +556,16 @@ def test_an_import_that_is_killed_goes_on_where_it_stopped(tmp_path: Path, size:
     file.write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
     toml.write_text(MAPPING_TEXT, encoding="utf-8")
     killed, whole = (create_home(tmp_path / name, environ={}) for name in ("killed", "whole"))
-    command = [sys.executable, "-m", "cro_core.cli", "import", str(file), "--mapping", str(toml), "--home"]
+    program = (
+        f"from cro_core.importing import file_batches; file_batches.BATCH = {size // 3};"
+        "from cro_core.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "import", str(file), "--mapping", str(toml), "--home"]
     process = subprocess.Popen(
         [*command, str(killed.path)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     stored = 0
-    while process.poll() is None and stored < 10_000:
+    while process.poll() is None and not stored:
         time.sleep(0.02)
         with killed.db.read() as connection:
             stored = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
@@ -1207,11 +1230,8 @@ def test_the_examples_of_the_documentation_run_as_they_stand(
     waterfall(home, report.experiment_id)
 
 
-def test_the_documented_commands_run_as_they_stand(written: Path) -> None:
-    for line in doc_parts()["commands"].splitlines():
-        command = shlex.split(line.replace("cro", f"{sys.executable} -m cro_core.cli", 1))
-        done = subprocess.run(command, cwd=written, capture_output=True, text=True, check=True)
-    decision = json.loads(done.stdout)
+def test_the_documented_commands_run_as_they_stand(commanded: tuple[Path, str]) -> None:
+    decision = json.loads(commanded[1])
     assert [(t["variant"], t["units"], t["conversions"]) for t in decision["evidence"]["totals"]] == [
         ("old", 2, 1),
         ("new", 2, 1),
@@ -1219,12 +1239,10 @@ def test_the_documented_commands_run_as_they_stand(written: Path) -> None:
     assert (decision["verdict"], decision["evidence"]["srm"]["units"]) == ("inconclusive", [2, 2])
 
 
-def test_the_documented_outcomes_run_as_they_stand(written: Path) -> None:
-    for line in (doc_parts()["commands"] + doc_parts()["outcome-commands"]).splitlines():
-        command = shlex.split(line.replace("cro", f"{sys.executable} -m cro_core.cli", 1))
-        done = subprocess.run(command, cwd=written, capture_output=True, text=True, check=True)
-    assert done.stdout == doc_parts()["bookings.txt"]
-    told = evaluate(open_home(written / "my-site", environ={}), "newsletter", as_of=LATER).evidence.outcomes
+def test_the_documented_outcomes_run_as_they_stand(commanded: tuple[Path, str]) -> None:
+    folder, _ = commanded
+    assert run_part("outcome-commands", folder) == doc_parts()["bookings.txt"]
+    told = evaluate(open_home(folder / "my-site", environ={}), "newsletter", as_of=LATER).evidence.outcomes
     assert [(a.leads, a.outcomes, a.value) for a in told[0].arms] == [
         (1, 1, 800.0),
         (1, 1, 1200.0),
