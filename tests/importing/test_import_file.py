@@ -997,7 +997,7 @@ def test_the_mapping_of_udacity_homepage_on_a_few_rows(home: Home, csv: Callable
     ]
     import_file(home, csv(rows, "timestamp,id,group,action"), "udacity_homepage", now=NOW)
     totals = evaluate(home, "udacity_homepage", as_of=NOW).evidence.totals
-    assert [(t["units"], t["conversions"]) for t in totals] == [(1, 1), (1, 0)]
+    assert [(t.units, t.conversions) for t in totals] == [(1, 1), (1, 0)]
 
 
 # ---- the command
