@@ -5,7 +5,7 @@ once where shares are fixed and once by day where they may move.
 
     metric       what a metric is
     kinds        one class a kind (mean, adjusted mean, rate, ratio of sums) and the table of them
-    counted      the counts of one variant, as arrays over epochs
+    sums         what was counted of one variant, as arrays over epochs
     by_day       days compared each in itself and combined, where shares may move
     secondary    all secondary metrics of all challengers, p-values adjusted over the family
     guardrails   what no variant may break, read at every look

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from cro_core.metrics.counted import PairSums, UnitSums
+from cro_core.metrics.sums import PairSums, UnitSums
 from cro_core.statistics.arrays import Floats
 from cro_core.statistics.combination import Moments, Pair, Scale, ScoreStatistic, combined_z, effect_at
 

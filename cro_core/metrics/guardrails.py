@@ -14,9 +14,9 @@ import numpy as np
 
 from cro_core.domain import Cell, Experiment, GoalCell, Guardrail, Harm, Measured, Quantity, Reason
 from cro_core.evidence import GuardrailState
-from cro_core.metrics.counted import Counted, counted
 from cro_core.metrics.kinds import Mean, Rate
 from cro_core.metrics.metric import Metric
+from cro_core.metrics.sums import Counted, counted
 from cro_core.statistics import companion
 from cro_core.statistics.combination import Pair
 

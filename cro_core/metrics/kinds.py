@@ -15,8 +15,8 @@ import numpy as np
 from cro_core.domain import Cell, Experiment, Harm, Quantity, QuantityPair, Ratio
 from cro_core.evidence import MetricResult
 from cro_core.metrics.by_day import FLAT, Days, RatioPair, mean_levels, moments, without_covariate
-from cro_core.metrics.counted import Counted, PairSums
 from cro_core.metrics.metric import Metric, Needs, result
+from cro_core.metrics.sums import Counted, PairSums
 from cro_core.statistics import companion, means, proportions
 from cro_core.statistics.combination import Counts, Moments
 

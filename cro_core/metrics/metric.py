@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 from cro_core.domain import Cell, Experiment, QuantityPair
 from cro_core.evidence import MetricResult
 from cro_core.metrics.by_day import Days
-from cro_core.metrics.counted import Counted
+from cro_core.metrics.sums import Counted
 
 
 @dataclass(frozen=True, slots=True)

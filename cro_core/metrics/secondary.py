@@ -15,9 +15,9 @@ from cro_core.domain import Cell, Experiment, Measured
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Family, MetricResult
 from cro_core.metrics.by_day import Days
-from cro_core.metrics.counted import Counted, counted, epochs_of
 from cro_core.metrics.kinds import metrics_of
 from cro_core.metrics.metric import Metric
+from cro_core.metrics.sums import Counted, counted, epochs_of
 from cro_core.planning.plans import progress
 from cro_core.statistics.combination import reached
 from cro_core.statistics.multiplicity import benjamini_hochberg, holm

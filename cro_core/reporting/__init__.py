@@ -1,8 +1,10 @@
 """The weekly report as a value, and its text and JSON forms. Pure: no files, no clock, no web.
 
-:mod:`~cro_core.reporting.values` says what a report holds, :mod:`~cro_core.reporting.build` makes it from
-experiments and decisions, :mod:`~cro_core.reporting.words` says numbers as people do, and
-:mod:`~cro_core.reporting.plain_text` writes the 80 columns. The page is made by :mod:`cro_core.rendering`.
+* what a report holds: ``values``; what is said with: ``words``
+* its parts: ``headline`` (the week in a sentence, the home in numbers), ``sheets`` (an experiment each) with
+  ``summaries`` and ``outcome_rows``, ``changes`` (the audit trail), ``refusals`` (what was not done),
+  ``next_steps`` (what to do, what waits)
+* its text: ``plain_text``; the page is made by :mod:`cro_core.rendering`
 """
 
 from cro_core.reporting.plain_text import as_text

@@ -16,7 +16,7 @@ from cro_core.domain import Experiment, Status, Verdict
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.jupyter.export import write_whole
-from cro_core.reporting import build, sheets
+from cro_core.reporting import headline, next_steps, refusals, sheets
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown
 from cro_core.storage import decisions, events, experiments, journal
@@ -51,7 +51,7 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
         received = sum(n for outcome, n in events.totals(connection).items() if outcome in ACCEPTED)
         taken = {d.id: d for d in decisions.latest(connection, limit=500)}
         trail = [entry for entry in journal.trail(connection, since=start) if entry["at"] <= now]
-        overview = build.overview(list(known.values()), pages, received, start, now)
+        overview = headline.overview(list(known.values()), pages, received, start, now)
         automation = home.config.automation
         report = Report(
             site=home.config.site.name,
@@ -59,23 +59,23 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             simulated=home.simulated,
             period_start=start,
             generated_at=now,
-            headline=build.headline(pages, overview, start, now),
+            headline=headline.headline(pages, overview, start, now),
             overview=overview,
             sheets=tuple(pages),
             changes=changes(trail, known, taken),
-            refusals=build.refusals(
+            refusals=refusals.refusals(
                 pages, start, now, enabled=automation.enabled, approval=not automation.auto_declare_winners
             ),
             production=tuple(_shown(connection, known)),
             assets=sheets.assets((known[page.id], page) for page in pages),
-            model=build.model_track(journal.latest_model(connection)),
-            pending=build.pending(decisions.recommendations(connection)),
+            model=headline.model_track(journal.latest_model(connection)),
+            pending=next_steps.pending(decisions.recommendations(connection)),
             actions=(),
             outcomes=tuple(_outcomes(connection, known.values(), now)),
             differences=tuple(_differences(connection, known, pages, start, now)),
             ranking=ranking,
         )
-    return build.with_actions(report, home.loaded.warnings)
+    return next_steps.with_actions(report, home.loaded.warnings)
 
 
 @dataclass(frozen=True, slots=True)

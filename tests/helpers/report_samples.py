@@ -21,7 +21,7 @@ from cro_core.jupyter.export import page
 from cro_core.jupyter.runner import notebook_path
 from cro_core.learning.asset_ranking import Appearance, rank
 from cro_core.rendering import sections
-from cro_core.reporting import build, sheets
+from cro_core.reporting import headline, next_steps, refusals, sheets
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import Differences, LeadOutcomes, Report, Shown
 from cro_core.segments.findings import Claim
@@ -170,13 +170,13 @@ def report(
         simulated=simulated,
         period_start=start,
         generated_at=NOW,
-        headline=build.headline(
-            pages, build.overview(list(known.values()), pages, 60_000, start, NOW), start, NOW
+        headline=headline.headline(
+            pages, headline.overview(list(known.values()), pages, 60_000, start, NOW), start, NOW
         ),
-        overview=build.overview(list(known.values()), pages, 60_000, start, NOW),
+        overview=headline.overview(list(known.values()), pages, 60_000, start, NOW),
         sheets=tuple(pages),
         changes=changes(_trail(known, taken), known, {d.id: d for d in taken.values()}),
-        refusals=build.refusals(pages, start, NOW, enabled=True, approval=False),
+        refusals=refusals.refusals(pages, start, NOW, enabled=True, approval=False),
         production=(Shown("hero", name, "Film of the dance", NOW - timedelta(days=2), unproven=False),),
         assets=sheets.assets((known[p.id], p) for p in pages),
         differences=(Differences(won.id, name, "Of 12 comparisons by device, 1 survives.", (CLAIM,)),),
@@ -191,8 +191,8 @@ def report(
             now=NOW,
             rng=np.random.default_rng(1),
         ),
-        model=build.model_track(None),
-        pending=build.pending(
+        model=headline.model_track(None),
+        pending=next_steps.pending(
             [
                 {
                     "id": "start:cta-2",
@@ -205,7 +205,7 @@ def report(
         actions=(),
         outcomes=(LeadOutcomes(won.id, name, outcomes(won, "booked", BOOKED)),),
     )
-    return build.with_actions(made)
+    return next_steps.with_actions(made)
 
 
 @cache
@@ -222,12 +222,12 @@ def sample(folder: Path) -> Home:
 def empty() -> Report:
     """A home that has never heard of a visitor."""
     start = NOW - WEEK
-    nothing = build.overview([], [], 0, start, NOW)
+    nothing = headline.overview([], [], 0, start, NOW)
     made = Report(
-        "New site", "UTC", False, start, NOW, build.headline([], nothing, start, NOW), nothing,
-        (), (), (), (), (), build.model_track(None), (), (),
+        "New site", "UTC", False, start, NOW, headline.headline([], nothing, start, NOW), nothing,
+        (), (), (), (), (), headline.model_track(None), (), (),
     )  # fmt: skip
-    return build.with_actions(made)
+    return next_steps.with_actions(made)
 
 
 def _trail(known: dict[str, Experiment], taken: dict[str, Decision]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from cro_core.learning.prediction import (
     variant_features,
 )
 from cro_core.rendering import training as blocks
-from cro_core.reporting.build import model_track
+from cro_core.reporting.headline import model_track
 from cro_core.storage import decisions, experiments, journal
 from cro_core.workflows import predict as predict_workflow
 from cro_core.workflows.train import train

@@ -29,11 +29,11 @@ from cro_core.errors import InvalidInput
 from cro_core.evidence import Family, MetricResult
 from cro_core.metrics import kinds
 from cro_core.metrics.by_day import Days, mean_levels, moments, without_covariate
-from cro_core.metrics.counted import Counted, PairSums, UnitSums, counted, epochs_of
 from cro_core.metrics.guardrails import guarded
 from cro_core.metrics.kinds import AdjustedMean, Mean, Rate, RatioOfSums, metrics_of
 from cro_core.metrics.metric import Metric, Needs, result
 from cro_core.metrics.secondary import secondary, strategy
+from cro_core.metrics.sums import Counted, PairSums, UnitSums, counted, epochs_of
 from cro_core.statistics import means
 from cro_core.storage import events
 from cro_core.storage.database import Database

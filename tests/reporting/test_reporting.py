@@ -18,7 +18,7 @@ from cro_core import reporting
 from cro_core.analytics import definitions
 from cro_core.domain import Status, Verdict, to_json
 from cro_core.learning import prediction
-from cro_core.reporting import build, sheets, summaries, words
+from cro_core.reporting import headline, next_steps, refusals, sheets, summaries, words
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import SCHEMA, Pending, Report, Sheet
 
@@ -282,7 +282,7 @@ class TestWhatToSay:
 
         def headline(*pages: Sheet, received: int = 9) -> str:
             known = [samples.experiment(p.id, p.name, p.status) for p in pages]
-            return build.headline(pages, build.overview(known, pages, received, start, end), start, end)
+            return headline.headline(pages, headline.overview(known, pages, received, start, end), start, end)
 
         won = sheet(Verdict.SHIP, [(5000, 400), (5000, 500)], winner="b")
         lost = sheet(Verdict.KEEP_CONTROL, [(5000, 400), (5000, 380)])
@@ -298,16 +298,16 @@ class TestWhatToSay:
         alarmed = replace(sheet(Verdict.CONTINUE, [(50, 4), (50, 5)], Status.RUNNING), split="alarm")
         waiting = Pending("ship:x", "ship", "Ship x", samples.NOW)
         made = replace(samples.report(), sheets=(*samples.report().sheets, alarmed), pending=(waiting,))
-        steps = build.actions(made, ["the floor costs power"])
+        steps = next_steps.actions(made, ["the floor costs power"])
         assert [s.text.split()[0] for s in steps] == ["Look", "Approve", "Find", "Test", "Check"]
         assert steps[1].command == "cro approve ship:x"
-        assert [s.command for s in build.actions(samples.empty())] == ["cro serve", "cro orchestrate"]
+        assert [s.command for s in next_steps.actions(samples.empty())] == ["cro serve", "cro orchestrate"]
 
     def test_refusals(self) -> None:
         end, start = samples.NOW, samples.NOW - timedelta(days=7)
 
         def refused(page: Sheet, *, enabled: bool = True, approval: bool = False) -> list[str]:
-            return [r.text for r in build.refusals([page], start, end, enabled=enabled, approval=approval)]
+            return [r.text for r in refusals.refusals([page], start, end, enabled=enabled, approval=approval)]
 
         tempting = sheet(Verdict.CONTINUE, [(500, 40), (500, 60)], Status.RUNNING)
         assert refused(tempting) == ["Did not stop “Hero” early"]
@@ -331,10 +331,10 @@ class TestWhatToSay:
     def test_the_model_is_told_as_its_training_told_it(self) -> None:
         record = prediction.fit([], np.random.default_rng(1))
         row = {"status": record.status, "trained_at": samples.NOW, "record": to_json(record)}
-        track = build.model_track(row)
+        track = headline.model_track(row)
         assert (track.status, track.accuracy, track.examples) == ("not_enough_history", None, 0)
         assert track.text == record.text
-        assert build.model_track(None).status == "untrained"
+        assert headline.model_track(None).status == "untrained"
 
 
 class TestChanges:
