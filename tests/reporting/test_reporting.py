@@ -280,19 +280,19 @@ class TestWhatToSay:
     def test_the_headline_tells_the_most_important_thing(self) -> None:
         end, start = samples.NOW, samples.NOW - timedelta(days=7)
 
-        def headline(*pages: Sheet, received: int = 9) -> str:
+        def said(*pages: Sheet, received: int = 9) -> str:
             known = [samples.experiment(p.id, p.name, p.status) for p in pages]
             return headline.headline(pages, headline.overview(known, pages, received, start, end), start, end)
 
         won = sheet(Verdict.SHIP, [(5000, 400), (5000, 500)], winner="b")
         lost = sheet(Verdict.KEEP_CONTROL, [(5000, 400), (5000, 380)])
         going = sheet(Verdict.CONTINUE, [(50, 4), (50, 5)], Status.RUNNING)
-        assert "won “Hero”" in headline(won, lost, going)
-        assert headline(won, won).endswith("and 1 other winner.")
-        assert headline(lost, going).startswith("1 test ended, none with a proven winner")
-        assert headline(going) == "Nothing was decided: 1 test still collecting visitors."
-        assert headline(received=0).startswith("No visitors have been reported yet")
-        assert headline() == "Nothing was decided, and no test is running."
+        assert "won “Hero”" in said(won, lost, going)
+        assert said(won, won).endswith("and 1 other winner.")
+        assert said(lost, going).startswith("1 test ended, none with a proven winner")
+        assert said(going) == "Nothing was decided: 1 test still collecting visitors."
+        assert said(received=0).startswith("No visitors have been reported yet")
+        assert said() == "Nothing was decided, and no test is running."
 
     def test_next_steps_come_by_urgency(self) -> None:
         alarmed = replace(sheet(Verdict.CONTINUE, [(50, 4), (50, 5)], Status.RUNNING), split="alarm")
