@@ -80,7 +80,8 @@ def _plan(config: Config, wanted: NewExperiment) -> Plan:
             update={"minimum_detectable_uplift": wanted.minimum_detectable_uplift}
         )
         config = config.model_copy(update={"statistics": statistics})
-    plan = plans.new_plan(config, wanted.base_rate, len(wanted.variants))
+    # Fewer than two are refused, in words, once the experiment is whole.
+    plan = plans.new_plan(config, wanted.base_rate, max(2, len(wanted.variants)))
     if wanted.primary_goals is None:
         return plan
     return replace(plan, goals=_goals(plan.goals, wanted.primary_goals))

@@ -288,6 +288,7 @@ class TestCreating:
         ("change", "field"),
         [
             ({"id": "a b"}, "experiment_id"),
+            ({"variants": ()}, "variants"),
             ({"variants": (CONTROL,)}, "variants"),
             ({"variants": (CONTROL, Variant("a", ""))}, "variants"),
             ({"variants": (CONTROL, Variant("b c", ""))}, "variant"),
