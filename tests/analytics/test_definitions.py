@@ -231,7 +231,15 @@ def _log(experiment: Experiment, rng: np.random.Generator, number: int) -> list[
 
 
 @pytest.mark.sizes(2, 4)
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    ("name", "database_url"),
+    [
+        *((name, "sqlite") for name in EXPERIMENTS),
+        ("moved", "postgres"),
+        *(pytest.param(n, "postgres", marks=pytest.mark.slow) for n in EXPERIMENTS if n != "moved"),
+    ],
+    indirect=["database_url"],
+)
 def test_random_logs_give_what_the_second_implementation_gives(
     database: Database, name: str, size: int
 ) -> None:

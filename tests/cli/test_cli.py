@@ -158,15 +158,25 @@ def test_rollback_lists_what_can_be_undone(home: Path) -> None:
         (["import", "nothing.csv", "--mapping", "ab_data"], "nothing.csv"),
     ],
 )
-def test_failures_are_one_clear_line(home: Path, arguments: list[str], says: str) -> None:
+def test_failures_are_one_clear_line(
+    home: Path,
+    arguments: list[str],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     command = [sys.executable, "-m", "cro_core.cli", *arguments]
     plain = subprocess.run(command, capture_output=True, text=True, cwd=home)
     assert plain.returncode == 2
     assert plain.stderr.startswith("error: ")
     assert says in plain.stderr
     assert "Traceback" not in plain.stderr
-    structured = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=home)
-    assert says in json.loads(structured.stdout)["error"]["message"]
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", ["cro", *arguments, "--json"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert says in json.loads(capsys.readouterr().out)["error"]["message"]
 
 
 def test_busy_has_an_exit_code_of_its_own(home: Path) -> None:

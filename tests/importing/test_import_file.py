@@ -657,14 +657,18 @@ def any_rows(draw: st.DrawFn) -> dict[str, list[Any]]:
     }
 
 
-@settings(max_examples=500, deadline=None)
-@given(any_rows())
-def test_columns_are_cleaned_exactly_as_rows_are(columns: dict[str, list[Any]]) -> None:
-    items = [
-        as_posted(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
-    ]
-    with patch("cro_core.ingest.cleaning.new_id", return_value="new"):
-        assert clean_columns(columns, RULES) == clean(items, RULES)
+@pytest.mark.sizes(150, 500)
+def test_columns_are_cleaned_exactly_as_rows_are(size: int) -> None:
+    @settings(max_examples=size)
+    @given(any_rows())
+    def check(columns: dict[str, list[Any]]) -> None:
+        items = [
+            as_posted(dict(zip(columns, cells, strict=True))) for cells in zip(*columns.values(), strict=True)
+        ]
+        with patch("cro_core.ingest.cleaning.new_id", return_value="new"):
+            assert clean_columns(columns, RULES) == clean(items, RULES)
+
+    check()
 
 
 def test_most_of_a_usual_file_is_cleaned_by_columns() -> None:

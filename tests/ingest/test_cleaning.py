@@ -516,6 +516,7 @@ class TestClocks:
         assert _steps(site, experiment, now + HOUR) == {"received": 1, "immature": 1}
         assert _steps(site, experiment, ahead + DAY + TICK) == {"received": 1, "counted_exposure": 1}
 
+    @pytest.mark.sizes(30, 10)
     @pytest.mark.parametrize(
         ("change", "before", "after", "hours"),
         [
@@ -525,17 +526,18 @@ class TestClocks:
         ids=["an hour is left out", "an hour comes twice"],
     )
     def test_days_are_the_sites_when_its_clocks_change(
-        self, site: Home, change: datetime, before: int, after: int, hours: int
+        self, site: Home, change: datetime, before: int, after: int, hours: int, size: int
     ) -> None:
-        """A visitor every ten minutes of three days in Paris, whose own clocks stand in its zone."""
+        """A visitor every thirty (ten) minutes of three days in Paris, whose own clocks stand in its zone."""
         start = datetime(change.year, change.month, change.day, tzinfo=UTC) - DAY - before * HOUR
         draft = replace(
             running(zone="Europe/Paris", adaptive=True), status=Status.DRAFT, started_at=None, epochs=()
         )
         experiment = stored(site.db, plans.begin(draft, start))
         expected: Counter[str] = Counter()
-        for number in range((48 + hours) * 6):
-            at = start + number * timedelta(minutes=10)
+        per_hour = 60 // size
+        for number in range((48 + hours) * per_hour):
+            at = start + number * timedelta(minutes=size)
             local = at + (before if at < change else after) * HOUR
             sign = f"+0{(before if at < change else after)}:00"
             shown = assignments(site, f"v{number}", now=at).experiments[0]
@@ -548,7 +550,7 @@ class TestClocks:
             item |= {"epoch": shown.epoch, "propensity": shown.propensity}
             assert ingest(site, [item], now=at).accepted == 1
             expected[f"{local:%Y-%m-%d}"] += 1
-        assert list(expected.values()) == [144, 6 * hours, 144]
+        assert list(expected.values()) == [per_hour * day for day in (24, hours, 24)]
         as_of = start + 6 * DAY
         with site.db.read() as connection:
             reading = reader.reading(connection, experiment, as_of)

@@ -44,9 +44,10 @@ def too_many(found, most, errors=3):
     ],
     ids=str,
 )
-def test_the_lab_decides_as_live_looks_do(scenario):
+@pytest.mark.sizes(1, 2)
+def test_the_lab_decides_as_live_looks_do(scenario, size):
     """Each programme alone, so that the clock is its own: the same winner, at the same hour, by the same Z."""
-    for seed in range(2):
+    for seed in range(size):
         traffic = lab.simulate(scenario, 1, rng(seed))
         found = lab.decide(scenario, traffic)
         plan, result, state = scenario.look_plan(), None, None

@@ -130,9 +130,10 @@ def test_it_is_the_same_each_time(client: FlaskClient) -> None:
     assert client.get("/api/openapi.json").data == client.get("/api/openapi.json").data
 
 
-@pytest.mark.sizes(2, 15)
-def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path, size: int) -> None:
-    """All checks, all phases, against the real server."""
+@pytest.mark.sizes((2, "examples,fuzzing,stateful"), (15, "examples,coverage,fuzzing,stateful"))
+def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path, size: tuple[int, str]) -> None:
+    """All checks against the real server, at full size in all phases."""
+    examples, phases = size
     command = [
         *(
             str(Path(sys.executable).with_name("schemathesis")),
@@ -145,7 +146,9 @@ def test_schemathesis_finds_no_violation(server: Server, tmp_path: Path, size: i
             "--checks",
             "all",
             "--max-examples",
-            str(size),
+            str(examples),
+            "--phases",
+            phases,
         ),
         *("--seed", "20260302", "--generation-database", "none", "--no-color", "--continue-on-failure"),
     ]

@@ -60,6 +60,12 @@ def victim() -> Iterator[Victims]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def other_victim() -> Iterator[Victims]:
+    with victims() as found:
+        yield found
+
+
 def expect(home: Home, posted: Counter[str] | set[str]) -> None:
     assert stored(home) == Counter(posted)
 
@@ -482,19 +488,18 @@ def test_killed_at_any_moment(home: Home, victim: Victims, size: int) -> None:
     assert ids(home) == (Counter(), Counter(model))
 
 
-def test_two_processes_seal_at_once(home: Home) -> None:
+def test_two_processes_seal_at_once(home: Home, victim: Victims, other_victim: Victims) -> None:
     posted = visits(500)
     store(home, posted)
-    with victims() as one, victims() as two:
-        statuses: list[int] = []
-        threads = [
-            threading.Thread(target=lambda v=v: statuses.append(v.work(home, "seal", LATE)))
-            for v in (one, two)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    statuses: list[int] = []
+    threads = [
+        threading.Thread(target=lambda v=v: statuses.append(v.work(home, "seal", LATE)))
+        for v in (victim, other_victim)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert 0 in statuses
     assert -9 not in statuses

@@ -59,7 +59,19 @@ def life(rng: random.Random) -> list[Event]:
     return [e for e in found if e.occurred_at < LATE]
 
 
-@pytest.fixture(params=list(SEALED))
+ALL_PLACES = pytest.mark.parametrize(
+    ("database_url", "lived"),
+    [
+        *(("sqlite", place) for place in SEALED),
+        pytest.param("postgres", "hot", marks=pytest.mark.slow),
+        ("postgres", "mixed"),
+        pytest.param("postgres", "sealed", marks=pytest.mark.slow),
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture
 def lived(make_site: Callable[..., Home], request: pytest.FixtureRequest) -> Home:
     """A home whose events are in the database, in the lake, or in both."""
     home = make_site({"storage": {"hot_days": 1, "seal_at_events": 0}})
@@ -78,6 +90,7 @@ def look(home: Home, as_of: datetime) -> Explained:
     return explain(home, "hero", as_of=as_of, now=LATE)
 
 
+@ALL_PLACES
 def test_every_sql_gives_its_number(lived: Home) -> None:
     with frames.connect(lived) as door:
         for as_of in MOMENTS:
@@ -87,11 +100,13 @@ def test_every_sql_gives_its_number(lived: Home) -> None:
             assert given == {n.name: [(n.count,)] for n in (*found.steps, *found.variants)}
 
 
+@ALL_PLACES
 def test_the_sample_has_everything_that_can_happen(lived: Home) -> None:
     counts = {n.name: n.count for moment in MOMENTS for n in look(lived, moment).steps if n.count}
     assert counts.keys() == {"received", *definitions.STEPS}
 
 
+@ALL_PLACES
 def test_the_numbers_are_those_of_the_decision(lived: Home) -> None:
     for as_of in MOMENTS:
         found, evidence = look(lived, as_of), evaluate(lived, "hero", as_of=as_of).evidence
@@ -105,6 +120,7 @@ def test_the_numbers_are_those_of_the_decision(lived: Home) -> None:
         assert steps["counted_exposure"] == sum(units for units, _ in totals.values()) > 0
 
 
+@ALL_PLACES
 def test_the_tables_agree_with_the_decision(lived: Home) -> None:
     for as_of in MOMENTS:
         evidence = evaluate(lived, "hero", as_of=as_of).evidence
@@ -125,6 +141,7 @@ def _dimensions(segments: Any) -> list[Any]:
     return [table for _, table in segments.groupby("dimension")]
 
 
+@ALL_PLACES
 def test_it_says_where_the_events_are(lived: Home, request: pytest.FixtureRequest) -> None:
     found = look(lived, LATE)
     steps = {n.name: n.count for n in found.steps}
@@ -145,6 +162,7 @@ def test_it_says_where_the_events_are(lived: Home, request: pytest.FixtureReques
     assert look(lived, START + 2 * DAY).complete_until == START + DAY
 
 
+@ALL_PLACES
 def test_the_script_runs_as_it_is_printed(lived: Home) -> None:
     found = look(lived, LATE)
     script = explained_text(found, sql=True)
