@@ -1,4 +1,4 @@
-"""What can go wrong, as a small tree of named errors.
+"""What can go wrong, as a small tree of named errors, and how what pydantic refuses is worded.
 
     CroError
     ├── InvalidInput     a value is out of its range or of the wrong kind (also a ValueError)
