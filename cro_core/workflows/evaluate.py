@@ -24,7 +24,7 @@ def evaluate(home: Home, experiment_id: str, *, as_of: datetime, engine: str = e
     """The decision on one experiment as of a moment, with every input, and no side effect.
 
     Looks that the cycle took before that moment count; later ones do not. An experiment that has ended is
-    judged as of its end; outcomes of its leads, which decide nothing, are told up to the moment itself.
+    decided as of its end; outcomes of its leads, which decide nothing, are told up to the moment itself.
 
     Args:
         home: the site.

@@ -32,9 +32,9 @@ class Replay:
     verdict: str
     identical: bool
     from_counts: tuple[str, ...]
-    """What differs when the stored counts are judged again; empty where nothing does."""
+    """What differs when it is decided again from the stored counts; empty where nothing does."""
     from_rows: tuple[str, ...]
-    """What differs when the rows are counted and judged again; empty where nothing does."""
+    """What differs when the rows are counted and it is decided again; empty where nothing does."""
     fingerprint: str
     """Fingerprint of the stored counts."""
     fingerprint_now: str
@@ -126,7 +126,7 @@ def _same(old: Any, new: Any) -> bool:
 
 
 def _tampered(stored: Decision) -> Iterator[str]:
-    """Says that the stored counts are not those that were judged."""
+    """Says that the stored counts are not those that it was decided from."""
     if (now := fingerprint(stored.cells)) != stored.fingerprint:
         yield f"fingerprint was {stored.fingerprint}, is {now}"
 
