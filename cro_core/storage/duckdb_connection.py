@@ -187,7 +187,8 @@ def literal(value: float | str | Sequence[str]) -> str:
         return quoted(value)
     if isinstance(value, Sequence):
         return f"[{', '.join(map(quoted, value))}]"
-    return str(value) if isinstance(value, int) else f"CAST({value!r} AS DOUBLE)"
+    # In quotes: bare digits are a DECIMAL, which becomes another DOUBLE in the last bit of one value in a hundred.
+    return str(value) if isinstance(value, int) else f"CAST('{float(value)!r}' AS DOUBLE)"
 
 
 def with_values(sql: str, named: Mapping[str, Any]) -> str:
