@@ -8,6 +8,7 @@ import os
 # one would spin against it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import gc
 import shutil
 import tempfile
 import uuid
@@ -92,6 +93,13 @@ def _no_settings_of_this_machine() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("CRO_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_for_a_command() -> Iterator[None]:
+    """A command freezes what there is when it begins; here, where more than one runs, it must be collected again."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

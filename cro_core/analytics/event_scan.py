@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -35,6 +36,9 @@ MEMORY = "400MB"
 
 ROWS = 5_000
 """How many rows are taken from the database at a time."""
+
+FEW = 20_000
+"""Below so many rows a process does without Arrow, whose import takes as long as handing over 50,000 rows as text."""
 
 MAPPED = 2**29
 """Bytes of an SQLite file that are read where the system has them, not copied: a third less for many rows."""
@@ -209,10 +213,16 @@ def unsealed(connection: sa.Connection, columns: Sequence[str], where: Where) ->
     stored = {column.name: column for column in raw_columns()}
     query = sa.select(*(_plain(stored[name]) for name in columns)).where(where)
     with closing(_cursor(connection, query)) as cursor:
-        first = cursor.fetchmany(ROWS)
-        if len(first) < ROWS:
+        few = _few()
+        first = cursor.fetchmany(few)
+        if len(first) < few:
             return Few(columns, first)
         return _arrow(columns, chain([first], iter(lambda: cursor.fetchmany(ROWS), [])))
+
+
+def _few() -> int:
+    """Below how many rows text is faster than Arrow, where that must be imported first, and pandas that it looks for."""
+    return ROWS if "pyarrow" in sys.modules else FEW
 
 
 def in_columns(rows: Few | pa.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -74,6 +75,16 @@ def test_many_rows_are_read_batch_by_batch(three: Database, monkeypatch: pytest.
         {"id": "bounds", "bot": True},
         {"id": NASTY, "bot": False},
     ]
+
+
+def test_where_arrow_would_have_to_be_imported_more_rows_are_few(
+    three: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_scan, "ROWS", 2)
+    with three.read() as connection:
+        assert isinstance(event_scan.unsealed(connection, ["id"], sa.true()), pa.Table)
+        monkeypatch.delitem(sys.modules, "pyarrow")
+        assert isinstance(event_scan.unsealed(connection, ["id"], sa.true()), event_scan.Few)
 
 
 def test_small_tables_have_whole_numbers_fractions_and_text(session: duckdb.DuckDBPyConnection) -> None:

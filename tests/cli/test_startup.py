@@ -87,6 +87,12 @@ def test_where_nothing_runs_no_events_are_read(tmp_path: Path) -> None:
     assert heavy & loaded("status", home=tmp_path / "site") == set()
 
 
+def test_a_command_leaves_the_store_in_one_file(home: Home) -> None:
+    for command in ("status", "orchestrate --in-process", "seal"):
+        loaded(*command.split(), home=home.path)
+        assert [file.name for file in home.data.glob("cro.sqlite*")] == ["cro.sqlite"], command
+
+
 def test_status_looks_at_the_revision_of_the_store(tmp_path: Path) -> None:
     made = create_home(tmp_path / "site", environ={})
     with made.db.write() as connection:
