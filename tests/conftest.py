@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help=text)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Each test runs at its reduced size or, if it has none and is slow, not at all; under ``--full`` the rest."""
     slow = [item for item in items if item.get_closest_marker("slow")]
@@ -46,7 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         chosen = [item for item in items if item in slow or item in reduced]
     else:
         chosen = [item for item in items if item not in slow]
-        config.stash[LEFT_OUT] = {"left out": _by_file(slow), "reduced": _by_file(reduced)}
+        config.stash[LEFT_OUT] = {
+            "left out here, run by make test-slow": _by_file(slow),
+            "run small here, at full size by make test-slow": _by_file(reduced),
+        }
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 
@@ -64,19 +68,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """All workers have left out the same."""
-    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
+    """All workers have left out the same; one that crashed cannot tell."""
+    if hasattr(node, "workeroutput"):
+        node.config.stash[LEFT_OUT] = node.workeroutput["left out"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Nothing is left out in silence."""
-    found = config.stash.get(LEFT_OUT, {})
-    for what in ("left out", "reduced"):
-        if counts := found.get(what):
+    for what, counts in config.stash.get(LEFT_OUT, {}).items():
+        if counts:
             files = ", ".join(f"{name} {number}" for name, number in counts.items())
-            terminalreporter.write_line(
-                f"{sum(counts.values())} tests {what} here, whole under make test-slow: {files}"
-            )
+            terminalreporter.write_line(f"{what}: {sum(counts.values())} tests ({files})")
 
 
 @pytest.fixture

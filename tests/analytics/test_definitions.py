@@ -230,7 +230,7 @@ def _log(experiment: Experiment, rng: np.random.Generator, number: int) -> list[
     return log
 
 
-@pytest.mark.sizes(2, 4)
+@pytest.mark.sizes(3, 4)
 @pytest.mark.parametrize(
     ("name", "database_url"),
     [

@@ -85,7 +85,7 @@ def _damaged(body: bytes, draw: random.Random) -> bytes:
     return bytes(found)
 
 
-@pytest.mark.sizes(150, 2_500)
+@pytest.mark.sizes(300, 2_500)
 def test_no_body_breaks_the_service(shop: Home, serve: Callable[..., Service], size: int) -> None:
     # Fewer on PostgreSQL, where only what the store itself refuses can differ.
     examples = size if shop.database_url.startswith("sqlite") else size // 10
