@@ -59,9 +59,6 @@ EXPERIMENT = NewExperiment(
 AGENT = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 
 
-# -- the servers --------------------------------------------------------------------------------------------
-
-
 class Nowhere:
     """Parses, validates, answers, and stores nothing: the floor."""
 
@@ -189,9 +186,6 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"nothing listens on {port}")
 
 
-# -- the load -----------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Load:
     """What one slot measured."""
@@ -287,9 +281,6 @@ def stored_in(server: Server) -> int:
         count = connection.scalar(select(func.count()).select_from(schema.events))
     opened.db.close()
     return int(count or 0)
-
-
-# -- the table ----------------------------------------------------------------------------------------------
 
 
 def compare(folder: Path, seconds: float, slots: int, postgres: PostgresServer | None) -> None:

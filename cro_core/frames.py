@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy as sa
 
-from cro_core.analytics import completeness, definitions, event_scan, free_sql, reader
+from cro_core.analytics import completeness, definitions, event_scan, free_sql, reader, segment_definitions
 from cro_core.clock import from_micros, iso, zone
 from cro_core.domain import EXPOSURE, Experiment
 from cro_core.errors import InvalidInput, NotFound
@@ -73,7 +73,7 @@ DECISIONS: Mapping[str, str] = {
 """Columns of the table of decisions, with their kinds; what they mean is in ``docs/notebooks.md``."""
 
 
-BY = tuple(definitions.FACETS)
+BY = tuple(segment_definitions.FACETS)
 """Dimensions that :func:`segments` tells apart."""
 
 

@@ -132,10 +132,10 @@ _JSON = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite, parse
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
+    layer = [value]
     for _ in range(MAX_DEPTH + 1):
-        level = [child for parent in level for child in _children(parent) if isinstance(child, (dict, list))]
-        if not level:
+        layer = [child for parent in layer for child in _children(parent) if isinstance(child, (dict, list))]
+        if not layer:
             return
     raise _too_deep()
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cro_core.analytics.definitions import OTHER, STEPS, TIMED, TIMES_OF_DAY, UNKNOWN, WEEKDAYS
+from cro_core.analytics.definitions import OTHER, STEPS, UNKNOWN
+from cro_core.analytics.segment_definitions import TIMED, TIMES_OF_DAY, WEEKDAYS
 from cro_core.clock import zone
 from cro_core.domain import Cell, Experiment
 from cro_core.evidence import Step, Totals
@@ -90,7 +91,7 @@ class Facet:
     """The counted units of one variant in one epoch that share the values of one or two dimensions."""
 
     by: tuple[str, ...]
-    """The one or two of :data:`cro_core.analytics.definitions.FACETS` that units are divided by."""
+    """The one or two of :data:`cro_core.analytics.segment_definitions.FACETS` that units are divided by."""
     values: tuple[str, ...]
     """A value of each dimension in ``by``; :data:`OTHER` or :data:`UNKNOWN`."""
     epoch: int

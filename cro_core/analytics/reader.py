@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from cro_core.analytics import counts, definitions, engine, engines, sources, unit_cache
+from cro_core.analytics import counts, definitions, engine, engines, segment_definitions, sources, unit_cache
 from cro_core.clock import from_micros, to_micros
 from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
@@ -191,7 +191,7 @@ class Reading:
         return self._run(definitions.OUTCOMES, {"goal": goal})
 
     def facets(self, *by: str) -> tuple[counts.Facet, ...]:
-        """Counts units and conversions by one or two dimensions of :data:`definitions.FACETS`.
+        """Counts units and conversions by one or two dimensions of :data:`segment_definitions.FACETS`.
 
         Each has at most :data:`definitions.MOST_SLICES` values beside those of other and of unknown ones.
 
@@ -199,13 +199,13 @@ class Reading:
             InvalidInput: no such dimension.
         """
         for dimension in by:
-            _check_dimension(dimension, tuple(definitions.FACETS))
-        if any(dimension in definitions.TIMED for dimension in by):
-            self.engine.give("clocks", **definitions.clocks(self.experiment))
+            _check_dimension(dimension, tuple(segment_definitions.FACETS))
+        if any(dimension in segment_definitions.TIMED for dimension in by):
+            self.engine.give("clocks", **segment_definitions.clocks(self.experiment))
         if "referrer" in by:
             ours = schema.events.c.experiment_id == self.experiment.id
             self.engine.view("tagged", TAGGED, ours)
-        rows = self._run(definitions.facet_query(by))
+        rows = self._run(segment_definitions.facet_query(by))
         return tuple(
             counts.Facet(
                 by, _facet_values(by, row), row["epoch"], row["variant"], row["units"], row["conversions"]
@@ -214,12 +214,12 @@ class Reading:
         )
 
     def goal_times(self) -> list[Row]:
-        """Counts units that reached each goal, and how often, per variant: :data:`definitions.GOAL_TIMES`."""
-        return self._run(definitions.GOAL_TIMES)
+        """Counts units that reached each goal, and how often, per variant: :data:`segment_definitions.GOAL_TIMES`."""
+        return self._run(segment_definitions.GOAL_TIMES)
 
     def durations(self) -> list[Row]:
-        """Counts units by the seconds until they converted, or while they were seen: :data:`definitions.DURATIONS`."""
-        return self._run(definitions.DURATIONS)
+        """Counts units by the seconds until they converted, or while they were seen: :data:`segment_definitions.DURATIONS`."""
+        return self._run(segment_definitions.DURATIONS)
 
     def _run(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> list[Row]:
         return self.engine.rows(sql, self._prepared(sql, parameters))

@@ -90,12 +90,13 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Say where an experiment's numbers come from: every event from received to counted; changes nothing."""
-    from cro_core.workflows import explain as explanation
+    from cro_core.rendering.explanation_text import explanation_text
+    from cro_core.workflows import explain as explaining
 
     opened = open_home(home)
     now = opened.clock()
-    explained = explanation.explain(opened, experiment, as_of=moment(opened, as_of), now=now)
-    say(explained, as_json, lambda _: explanation.explained_text(explained, sql=sql))
+    explanation = explaining.explain(opened, experiment, as_of=moment(opened, as_of), now=now)
+    say(explanation, as_json, lambda _: explanation_text(explanation, sql=sql))
 
 
 @app.command(epilog="Example: cro analyse ab_data --by country,hour")

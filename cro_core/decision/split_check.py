@@ -10,7 +10,7 @@ decision.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -20,7 +20,8 @@ import numpy as np
 from cro_core.analytics.counts import Slice
 from cro_core.analytics.definitions import SEGMENTS
 from cro_core.clock import zone
-from cro_core.domain import Cell, Experiment, Reason
+from cro_core.decision.split_wording import split_reasons, total_reason
+from cro_core.domain import Cell, Experiment
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Cause, DimensionCheck, SliceCheck, SplitReport, SplitStatus, Srm
 from cro_core.statistics import srm
@@ -88,16 +89,16 @@ def check_split(experiment: Experiment, cells: Sequence[Cell], slices: Sequence[
     total = srm.over_epochs(whole, shares)
     by_dimension = _by_dimension(experiment, slices, whole)
     if shares is None or total.status == "no_data":
-        return SplitReport(total.status, False, total, reasons=(_total_reason(experiment, total, None),))
-    found = [_check(experiment, d, names, units, shares) for d, (names, units) in by_dimension.items()]
-    tables = [table for _, table in found if table is not None]
-    dimensions = tuple(check for check, _ in found)
+        return SplitReport(total.status, False, total, reasons=(total_reason(experiment, total, None),))
+    checked = [_check(experiment, d, names, units, shares) for d, (names, units) in by_dimension.items()]
+    tables = [table for _, table in checked if table is not None]
+    dimensions = tuple(check for check, _ in checked)
     day = next((d for d in dimensions if d.dimension == "day"), None)
     veto = total.alarm or (day is not None and day.status == "alarm")
     broken = veto or any(d.status == "alarm" for d in dimensions)
     cause = _cause(tables, whole, shares) if broken else None
     report = SplitReport("alarm" if veto else total.status, veto, total, dimensions, cause)
-    return replace(report, reasons=tuple(_reasons(experiment, report, day)))
+    return replace(report, reasons=tuple(split_reasons(experiment, report, day)))
 
 
 def segments_due(experiment: Experiment, as_of: datetime, report: SplitReport) -> bool:
@@ -114,9 +115,6 @@ def segments_due(experiment: Experiment, as_of: datetime, report: SplitReport) -
     ends_at = experiment.horizon_ends_at
     last = experiment.plan.finished or (ends_at is not None and as_of >= ends_at)
     return last or report.veto or as_of.astimezone(zone(experiment.plan.zone)).hour == 0
-
-
-# ---------------------------------------------------------------- counts as arrays
 
 
 def _shares(experiment: Experiment) -> Floats | None:
@@ -147,7 +145,7 @@ def _by_dimension(
     grouped: dict[str, dict[str, list[tuple[int, str, int]]]] = {}
     for s in slices:
         grouped.setdefault(s.dimension, {}).setdefault(s.name, []).append((s.epoch, s.variant, s.units))
-    found = {}
+    divided = {}
     for dimension in sorted(grouped, key=lambda name: name != "day"):
         parts = {name: _grid(experiment, counts) for name, counts in grouped[dimension].items()}
         units = np.array(list(parts.values()))
@@ -158,11 +156,8 @@ def _by_dimension(
                 field="slices",
             )
         filled = units.sum(axis=(1, 2)) > 0
-        found[dimension] = (tuple(n for n, kept in zip(parts, filled, strict=True) if kept), units[filled])
-    return found
-
-
-# ---------------------------------------------------------------- checks
+        divided[dimension] = (tuple(n for n, kept in zip(parts, filled, strict=True) if kept), units[filled])
+    return divided
 
 
 def _check(
@@ -257,99 +252,3 @@ def _cause(tables: Sequence[_Table], whole: Floats, shares: Floats) -> Cause | N
         without=srm.over_epochs(whole - table.units[index], shares),
         localised=evidence > float(slice_log_e(whole, shares)),
     )
-
-
-# ---------------------------------------------------------------- words
-
-
-def _reasons(experiment: Experiment, report: SplitReport, day: DimensionCheck | None) -> list[Reason]:
-    found = [_total_reason(experiment, report.total, day)]
-    tilted = [d for d in report.dimensions if d.status == "alarm" and d.dimension != "day"]
-    if tilted and not report.veto:
-        text = "Some visitors did not split as planned, which is no veto: " + _strongest(tilted) + "."
-        found.append(Reason("srm_segment", text))
-    if report.cause:
-        elsewhere = [
-            d for d in report.dimensions if d.status == "alarm" and d.dimension != report.cause.dimension
-        ]
-        found.append(Reason("srm_cause", _cause_text(experiment, report.cause, elsewhere)))
-    return found
-
-
-def _total_reason(experiment: Experiment, total: Srm, day: DimensionCheck | None) -> Reason:
-    if total.status == "unknown_shares":
-        return Reason(
-            "srm_unknown", "The planned shares are not known, so the split of the visitors cannot be checked."
-        )
-    if total.status == "no_data":
-        return Reason("srm_no_data", "No visitor is counted yet.")
-    end = "by far more than chance explains: something is broken, and no number can be trusted."
-    if total.alarm:
-        return Reason(
-            "srm",
-            f"The visitors did not split as planned ({_counts(experiment, total)}; {_evidence(total)}), {end}",
-        )
-    if day is not None and day.status == "alarm":
-        return Reason(
-            "srm",
-            f"In total the visitors split as planned, but on {day.alarming} of {day.slices} days they did not, {end}",
-        )
-    return Reason("srm_ok", "The visitors split as planned.")
-
-
-def _cause_text(experiment: Experiment, cause: Cause, elsewhere: Sequence[DimensionCheck]) -> str:
-    where = _where(cause.dimension, cause.name)
-    numbers = f"{_counts(experiment, cause.own)}; {_evidence(cause.own)}"
-    if cause.localised:
-        text = f"The clearest mismatch is {where} ({numbers}). "
-    else:
-        text = f"The mismatch is spread and no slice explains it by itself; it is strongest {where} ({numbers}). "
-    text += _without_text(experiment, cause.without)
-    return text + (f" It also shows {_strongest(elsewhere)}." if elsewhere else "")
-
-
-def _without_text(experiment: Experiment, rest: Srm) -> str:
-    if rest.status == "no_data":
-        return "Without it no visitor is left."
-    said = "did not split as planned either" if rest.alarm else "split as planned"
-    return f"Without it the other visitors {said} ({_counts(experiment, rest)}; {_evidence(rest)})."
-
-
-def _strongest(dimensions: Sequence[DimensionCheck]) -> str:
-    return ", ".join(
-        _where(d.dimension, d.alarms[0].name)
-        + (f" and {d.alarming - 1} more" if d.alarming > 1 else "")
-        + f" ({_evidence(d.alarms[0].srm)})"
-        for d in dimensions
-    )
-
-
-PLACES: Mapping[str, str] = {
-    "day": "on {}",
-    "hour": "in the hour from {}",
-    "device": "on the device {}",
-    "country": "in the country {}",
-    "city": "in the city {}",
-    "page": "on the page {}",
-    "asset": "with the asset {}",
-}
-
-
-def _where(dimension: str, name: str) -> str:
-    return PLACES.get(dimension, dimension + " {}").replace("{}", name)
-
-
-def _counts(experiment: Experiment, check: Srm) -> str:
-    return ", ".join(
-        f"{variant.name} {seen:,} of {expected:,.0f} expected"
-        for variant, seen, expected in zip(
-            experiment.ordered, check.units, check.expected or check.units, strict=True
-        )
-    )
-
-
-def _evidence(check: Srm) -> str:
-    """An e-value as a bet: how many times a stake on the planned shares being wrong would have grown."""
-    grown = check.e_value or 0.0
-    shown = "more than a million" if grown > 1e6 else f"{grown:,.0f}" if grown >= 10 else f"{grown:.2g}"
-    return f"e-value {shown}, alarm from {check.threshold:,.0f}"

@@ -339,10 +339,10 @@ def _experiment_of(item: Any, rules: Rules) -> str | None:
 
 
 def _check_depth(value: Any) -> None:
-    level: list[Any] = [value]
+    layer: list[Any] = [value]
     for _ in range(MAX_DEPTH):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
+        layer = [child for parent in layer for child in _children(parent)]
+        if not layer:
             return
     raise ValueError(f"properties nest deeper than {MAX_DEPTH} levels")
 

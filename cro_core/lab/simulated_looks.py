@@ -206,8 +206,8 @@ def _futile(
     """Finds the programmes that have no practical gain to hope for."""
     weights = used_weights(plan, (look + 1) / (record.looks * record.n.shape[1]))
     comparisons = Comparisons(z, np.full(len(rows), information))
-    levels = range(1, active.shape[-1] + 1)
-    last = np.array([np.inf, *(last_critical(plan.spending, plan.alpha / level) for level in levels)])
+    divisors = range(1, active.shape[-1] + 1)
+    last = np.array([np.inf, *(last_critical(plan.spending, plan.alpha / divisor) for divisor in divisors)])
     critical = last[active.sum(-1, keepdims=True)]
     power_left = chance_left(plan, record.at(rows, look), weights, comparisons, critical, time)
     return np.asarray((~active | (power_left < plan.futility_power)).all(-1))

@@ -20,7 +20,7 @@ from cro_core.statistics.combination import Moments, Pair, Scale, ScoreStatistic
 FLAT = 1e-12
 """A sum of squares about the mean below this part of the raw sum of squares is rounding."""
 
-Levels = tuple[float, float]
+Values = tuple[float, float]
 """The metric's values for the control and for the challenger."""
 
 Numbers = dict[str, float | str | None]
@@ -40,17 +40,17 @@ class Days:
         """Two-sided; 1 where no day says anything."""
         return _p_value(float(combined_z(pair, self.weights)))
 
-    def compare(self, pair: Pair, levels: Levels) -> Numbers:
+    def compare(self, pair: Pair, values: Values) -> Numbers:
         """Test, differences and their intervals.
 
         Args:
             pair: the challenger and the control, by day.
-            levels: of both in the metric's unit, standardised over days; NaN where no day has units in both.
+            values: of both in the metric's unit, standardised over days; NaN where no day has units in both.
 
         Returns:
             The numbers, not all of them finite; without test where no day says anything.
         """
-        zero, one = levels
+        zero, one = values
         if not ((pair.score().variance > 0) & (self.weights > 0)).any():
             silent = "no day has units in both variants and any variation"
             return {"control": zero, "value": one, "reason": silent}
@@ -126,10 +126,10 @@ class RatioPair:
 
     def estimate(self, scale: Scale) -> Floats:
         """Difference of ratios over epochs, each weighted by ``x1 x0 / (x1 + x0)``."""
-        zero, one = self.levels()
+        zero, one = self.ratios()
         return np.asarray(one - zero if scale == "absolute" else (one / zero - 1 if zero > 0 else np.nan))
 
-    def levels(self) -> Levels:
+    def ratios(self) -> Values:
         """The ratios of control and challenger, standardised over epochs; NaN where there is no denominator."""
         return standardised(self.zero.y, self.zero.x, self.one.y, self.one.x)
 
@@ -151,13 +151,13 @@ def moments(control: UnitSums, challenger: UnitSums) -> Moments:
     )
 
 
-def mean_levels(control: UnitSums, challenger: UnitSums) -> Levels:
+def standardised_means(control: UnitSums, challenger: UnitSums) -> Values:
     """The means of both variants, standardised over days; NaN where no day has units in both."""
     return standardised(control.total, control.n, challenger.total, challenger.n)
 
 
-def standardised(y0: Floats, n0: Floats, y1: Floats, n1: Floats) -> Levels:
-    """Levels ``y / n`` of control (0) and challenger (1), epochs weighted by ``n0 n1 / (n0 + n1)``.
+def standardised(y0: Floats, n0: Floats, y1: Floats, n1: Floats) -> Values:
+    """Values ``y / n`` of control (0) and challenger (1), epochs weighted by ``n0 n1 / (n0 + n1)``.
 
     NaN where nothing overlaps.
     """

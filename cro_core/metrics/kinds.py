@@ -14,7 +14,7 @@ import numpy as np
 
 from cro_core.domain import Cell, Experiment, Harm, Quantity, QuantityPair, Ratio
 from cro_core.evidence import MetricResult
-from cro_core.metrics.by_day import FLAT, Days, RatioPair, mean_levels, moments, without_covariate
+from cro_core.metrics.by_day import FLAT, Days, RatioPair, moments, standardised_means, without_covariate
 from cro_core.metrics.metric import Metric, Needs, result
 from cro_core.metrics.sums import Counted, PairSums
 from cro_core.statistics import companion, means, proportions
@@ -67,8 +67,8 @@ class Mean:
 
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
         """The values of each day re-labelled."""
-        levels = mean_levels(control.sums(self.quantity), challenger.sums(self.quantity))
-        combined = days.compare(self.pair(control, challenger), levels)
+        values = standardised_means(control.sums(self.quantity), challenger.sums(self.quantity))
+        combined = days.compare(self.pair(control, challenger), values)
         return result(self, challenger, "welch_by_day", **combined, covariate="no covariate")
 
     def pair(self, control: Counted, challenger: Counted) -> Moments:
@@ -138,7 +138,7 @@ class AdjustedMean:
         if useless:
             return replace(self.plain.by_day(control, challenger, days), covariate=useless)
         *adjusted, explained = without_covariate(zero, one)
-        combined = days.compare(moments(*adjusted), mean_levels(*adjusted))
+        combined = days.compare(moments(*adjusted), standardised_means(*adjusted))
         cuped = result(self, challenger, "cuped_by_day", **combined)
         return replace(cuped, reduction=explained, covariate=COVARIATE_NAMES[self.covariate])
 
@@ -213,8 +213,8 @@ class Rate:
 
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
         """The units of each day re-labelled: those that reached the goal are hypergeometric."""
-        levels = mean_levels(control.sums(self.quantity), challenger.sums(self.quantity))
-        combined = days.compare(self.pair(control, challenger), levels)
+        values = standardised_means(control.sums(self.quantity), challenger.sums(self.quantity))
+        combined = days.compare(self.pair(control, challenger), values)
         return result(self, challenger, "pearson_by_day", **combined)
 
     def pair(self, control: Counted, challenger: Counted) -> Counts:
@@ -267,7 +267,7 @@ class RatioOfSums:
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
         """The residuals from each day's common ratio, re-labelled."""
         pair = RatioPair(challenger.pair(self.key), control.pair(self.key))
-        return result(self, challenger, "delta_by_day", **days.compare(pair, pair.levels()))
+        return result(self, challenger, "delta_by_day", **days.compare(pair, pair.ratios()))
 
 
 KINDS: tuple[type[Metric], ...] = (Mean, AdjustedMean, Rate, RatioOfSums)

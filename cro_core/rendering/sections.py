@@ -360,15 +360,15 @@ def _falling(page: Sheet, received: int) -> Iterator[tuple[int, Step]]:
     """The steps in the order of reading, each with where its bar begins; empty ones are left out."""
     steps = [s for s in page.waterfall if s.count]
     left = [s for s in steps if s.step != "received" and not _counts(s)]
-    level = received
+    begin = received
     yield from ((0, s) for s in page.waterfall if s.step == "received")
     for step in sorted(left, key=lambda s: -s.count):
-        level -= step.count
-        yield max(level, 0), step
-    level = 0
+        begin -= step.count
+        yield max(begin, 0), step
+    begin = 0
     for step in filter(_counts, steps):
-        yield level, step
-        level += step.count
+        yield begin, step
+        begin += step.count
 
 
 def _counts(step: Step) -> bool:

@@ -55,8 +55,8 @@ def analyse(
         as_of: the moment of the counts.
         cells: the same units by variant, for the totals and the engagement score.
         dimensions: those asked for; they make the family of tests.
-        goals: rows of :data:`cro_core.analytics.definitions.GOAL_TIMES`.
-        durations: rows of :data:`cro_core.analytics.definitions.DURATIONS`.
+        goals: rows of :data:`cro_core.analytics.segment_definitions.GOAL_TIMES`.
+        durations: rows of :data:`cro_core.analytics.segment_definitions.DURATIONS`.
         split_alarms: whether visitors were not divided as planned: then no effect is claimed.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from cro_core.analytics.definitions import FACETS
+from cro_core.analytics.segment_definitions import FACETS
 from cro_core.statistics.proportions import wilson
 from cro_core.statistics.survival import Curve, Quantile
 

@@ -10,7 +10,8 @@ from functools import cached_property
 import numpy as np
 
 from cro_core.analytics.counts import Facet
-from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY, UNKNOWN, WEEKDAYS
+from cro_core.analytics.definitions import OTHER, UNKNOWN
+from cro_core.analytics.segment_definitions import TIMES_OF_DAY, WEEKDAYS
 from cro_core.domain import Experiment
 from cro_core.segments.findings import Question, SegmentSlice, Test, rate_of
 from cro_core.statistics.arrays import Floats

@@ -206,8 +206,8 @@ def _choose(n: float, k: Floats) -> Floats:
 
 
 def _fit(n: Floats, x: Floats, design: Floats) -> _Fit:
-    level = math.log((x.sum() + 0.5) / (n.sum() - x.sum() + 0.5))
-    coefficients = np.linalg.lstsq(design, np.full(len(n), level), rcond=None)[0]
+    intercept = math.log((x.sum() + 0.5) / (n.sum() - x.sum() + 0.5))
+    coefficients = np.linalg.lstsq(design, np.full(len(n), intercept), rcond=None)[0]
     before = math.inf
     for _ in range(STEPS):
         linear = np.clip(design @ coefficients, -30, 30)  # a group without conversions has no finite fit

@@ -393,15 +393,15 @@ def _row(
     power: Floats | None,
 ) -> ChallengerLook:
     """One challenger's numbers at a look that was taken."""
-    pair, z, level = m.data.pair(k + 1), float(m.comparisons.z[k]), int(ruling.level[k])
-    if not level:
+    pair, z, divisor = m.data.pair(k + 1), float(m.comparisons.z[k]), int(ruling.divisor[k])
+    if not divisor:
         rows = {scale: Effect(_number(pair.estimate(scale))) for scale in ("relative", "absolute")}
         out = "dropped at an earlier look"
         return ChallengerLook(
             k + 1, False, None, z, None, None, rows["relative"], rows["absolute"], None, None, out
         )
-    bound = float(critical[level - 1])
-    p = stagewise.p_value(m.before.paths[level - 1], m.information, z * math.sqrt(m.information))
+    bound = float(critical[divisor - 1])
+    p = stagewise.p_value(m.before.paths[divisor - 1], m.information, z * math.sqrt(m.information))
     dropped = m.before.active[k] and not ruling.active[k]
     won = int(ruling.winner) == k
     return ChallengerLook(
@@ -410,10 +410,10 @@ def _row(
         crossed="up" if won or ruling.blocked[k] else "down" if dropped else None,
         z=z,
         critical=bound,
-        p_value=min(1.0, level * p),
+        p_value=min(1.0, divisor * p),
         relative=_repeated(pair, m.weights, bound, "relative"),
         absolute=_repeated(pair, m.weights, bound, "absolute"),
-        stopped=_stopped(m, pair, z, paths[level - 1], 1 - m.plan.alpha / level) if ended else None,
+        stopped=_stopped(m, pair, z, paths[divisor - 1], 1 - m.plan.alpha / divisor) if ended else None,
         conditional_power=None if power is None else float(power[k]),
         reason=None,
     )

@@ -156,8 +156,8 @@ class Ruling:
     """Index of the challenger that won, -1 for none; shape ``(...)``."""
     active: Bools
     """Challengers still in after this look."""
-    level: NDArray[np.intp]
-    """Divisor of alpha at which each was last tested at this look; 0 where it was not."""
+    divisor: NDArray[np.intp]
+    """Divisor of alpha with which each was last tested at this look; 0 where it was not."""
     blocked: Bools
     """Crossed upwards, but the gate held it back."""
 
@@ -222,19 +222,19 @@ def step_down(
         sign: how many critical values the margin must be at least, of ``GATES``.
     """
     bound = np.concatenate([[np.inf], critical])
-    level = np.zeros(z.shape, np.intp)
+    divisor = np.zeros(z.shape, np.intp)
     up = blocked = np.zeros(z.shape, bool)
     for _ in range(z.shape[-1]):
         count = active.sum(-1, keepdims=True)
         limit = bound[count]
         tested = active & ~up.any(-1, keepdims=True)
-        level = np.where(tested, count, level)
+        divisor = np.where(tested, count, divisor)
         above = tested & (z >= limit)
         passes = above if margin is None else above & (margin >= sign * limit)
         up, blocked = up | passes, blocked | (above & ~passes)
         active = active & ~(tested & (z <= -limit) & ~up.any(-1, keepdims=True))
     best = np.where(up, z, -np.inf).argmax(-1)
-    return Ruling(np.where(up.any(-1), best, -1), active, level, blocked & active)
+    return Ruling(np.where(up.any(-1), best, -1), active, divisor, blocked & active)
 
 
 @lru_cache(maxsize=64)

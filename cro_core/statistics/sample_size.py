@@ -218,8 +218,8 @@ def plan_size(
         InvalidInput: an argument out of range.
     """
     factor = inflation(variants=variants, adaptive=adaptive, floor=floor)
-    level = alpha / (variants - 1)
-    each = round(factor * sample_size(base_rate, relative_uplift, alpha=level, power=power))
+    alpha_each = alpha / (variants - 1)
+    each = round(factor * sample_size(base_rate, relative_uplift, alpha=alpha_each, power=power))
     if traffic_per_day is None:
         return SizePlan(each, each * variants, math.nan, math.nan, math.nan, False)
     check_between(traffic_per_day, "traffic_per_day", 0, math.inf)
@@ -229,8 +229,8 @@ def plan_size(
         units_per_variant=each,
         units=each * variants,
         days_needed=each * variants / traffic_per_day,
-        attainable_uplift=attainable_uplift(base_rate, reached / factor, alpha=level, power=power),
-        power=power_of(base_rate, relative_uplift, min(reached, each) / factor, alpha=level),
+        attainable_uplift=attainable_uplift(base_rate, reached / factor, alpha=alpha_each, power=power),
+        power=power_of(base_rate, relative_uplift, min(reached, each) / factor, alpha=alpha_each),
         underpowered=reached < each,
     )
 

@@ -22,7 +22,7 @@ from helpers.lake_samples import store
 from helpers.store_samples import DAY, HOUR, START, TICK, event, exposure, running, stored, with_shares
 from typer.testing import CliRunner
 
-from cro_core.analytics import definitions, engines, reader
+from cro_core.analytics import definitions, engines, reader, segment_definitions
 from cro_core.analytics.spark import in_spark
 from cro_core.cli import app
 from cro_core.domain import EXPOSURE, Event, Experiment, Ratio
@@ -397,7 +397,11 @@ def test_every_definition_has_words_in_spark() -> None:
         definitions.QUARTERS,
         definitions.STEPS_TAKEN,
     ]
-    texts += [definitions.facet_query(("hour", "referrer")), definitions.DURATIONS, definitions.OUTCOMES]
+    texts += [
+        segment_definitions.facet_query(("hour", "referrer")),
+        segment_definitions.DURATIONS,
+        definitions.OUTCOMES,
+    ]
     for text in texts:
         said = in_spark(text)
         assert set(re.findall(r":(\w+)", said)) >= set(re.findall(r"\$(\w+)", text))

@@ -12,7 +12,8 @@ from helpers.store_samples import running
 from numpy.typing import NDArray
 
 from cro_core.analytics.counts import Facet
-from cro_core.analytics.definitions import OTHER, TIMES_OF_DAY
+from cro_core.analytics.definitions import OTHER
+from cro_core.analytics.segment_definitions import TIMES_OF_DAY
 from cro_core.assignment.buckets import assign
 from cro_core.domain import Cell, Experiment
 from cro_core.segments import analysis

@@ -28,7 +28,7 @@ from cro_core.domain import (
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Family, MetricResult
 from cro_core.metrics import kinds
-from cro_core.metrics.by_day import Days, mean_levels, moments, without_covariate
+from cro_core.metrics.by_day import Days, moments, standardised_means, without_covariate
 from cro_core.metrics.guardrails import guarded
 from cro_core.metrics.kinds import AdjustedMean, Mean, Rate, RatioOfSums, metrics_of
 from cro_core.metrics.metric import Metric, Needs, result
@@ -76,7 +76,9 @@ class Times:
 
     def by_day(self, control: Counted, challenger: Counted, days: Days) -> MetricResult:
         sides = self.sums(control), self.sums(challenger)
-        return result(self, challenger, "welch_by_day", **days.compare(moments(*sides), mean_levels(*sides)))
+        return result(
+            self, challenger, "welch_by_day", **days.compare(moments(*sides), standardised_means(*sides))
+        )
 
 
 @pytest.fixture
@@ -231,22 +233,22 @@ CHALLENGER = UnitSums(column(70, 60), column(40, 50), column(60, 80))
 
 
 def test_every_argument_of_days_changes_the_answer() -> None:
-    pair, levels = moments(CONTROL, CHALLENGER), mean_levels(CONTROL, CHALLENGER)
+    pair, values = moments(CONTROL, CHALLENGER), standardised_means(CONTROL, CHALLENGER)
     days = Days(column(0.5, 0.5), 0.95)
-    base = days.compare(pair, levels)
+    base = days.compare(pair, values)
     assert days.p_value(pair) == base["p_value"]
     late = replace(days, weights=column(0.1, 0.9))
-    assert late.compare(pair, levels)["statistic"] != base["statistic"]
+    assert late.compare(pair, values)["statistic"] != base["statistic"]
     assert late.p_value(pair) != days.p_value(pair)
-    wide = replace(days, level=0.99).compare(pair, levels)
+    wide = replace(days, level=0.99).compare(pair, values)
     assert wide["low"] < base["low"] < base["high"] < wide["high"]  # type: ignore[operator]
     assert wide["p_value"] == base["p_value"]
-    assert days.compare(moments(CHALLENGER, CONTROL), levels)["statistic"] != base["statistic"]
+    assert days.compare(moments(CHALLENGER, CONTROL), values)["statistic"] != base["statistic"]
     other = days.compare(pair, (1.0, 3.0))
     assert (other["control"], other["value"], other["absolute"], other["relative"]) == (1.0, 3.0, 2.0, 2.0)
     silent = replace(days, weights=column(0, 0))
     assert silent.p_value(pair) == 1
-    assert "p_value" not in silent.compare(pair, levels)
+    assert "p_value" not in silent.compare(pair, values)
 
 
 def test_a_covariate_of_either_variant_changes_the_adjusted_sums() -> None:

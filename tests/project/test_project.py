@@ -48,6 +48,7 @@ LAYERS = {
         "cro_core.analytics.engine",
         "cro_core.analytics.engines",
         "cro_core.analytics.event_scan",
+        "cro_core.analytics.explanation",
         "cro_core.analytics.free_sql",
         "cro_core.analytics.reader",
         "cro_core.analytics.sources",

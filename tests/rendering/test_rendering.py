@@ -23,7 +23,7 @@ from cro_core.domain import Status, Verdict
 from cro_core.evidence import Step
 from cro_core.jupyter.export import export, page, write_whole
 from cro_core.jupyter.runner import record
-from cro_core.rendering import charts, cycles, plots, sections, widgets
+from cro_core.rendering import cycles, pandas_plots, plots, sections, widgets
 from cro_core.rendering.decision_text import decision_text
 from cro_core.rendering.html import badge, css, join, named, safe, table, tag, theme
 from cro_core.reporting import sheets, words
@@ -302,10 +302,10 @@ class TestCycles:
 
 def test_rates_by_slice_show_the_largest_first() -> None:
     units = pd.DataFrame({"device": ["phone"] * 60 + ["<desk>"] * 40, "converted": [True] * 6 + [False] * 94})
-    block = charts.rates(units, "device", "Rate by device")
+    block = pandas_plots.rates(units, "device", "Rate by device")
     assert plain(block.text) == "Rate by device\nphone (60) 10.0 %\n<desk> (40) 0.00 %"
     assert "<desk>" not in block.html
-    assert charts.rates(units[:0], "device", "Rate by device").text == "Nobody is counted yet."
+    assert pandas_plots.rates(units[:0], "device", "Rate by device").text == "Nobody is counted yet."
 
 
 def test_a_decision_for_the_terminal_holds_every_number() -> None:

@@ -22,7 +22,7 @@ from statsmodels.stats.contingency_tables import StratifiedTable
 from statsmodels.stats.multitest import multipletests
 from typer.testing import CliRunner
 
-from cro_core.analytics import definitions, reader
+from cro_core.analytics import definitions, reader, segment_definitions
 from cro_core.analytics.counts import Facet
 from cro_core.analytics.definitions import OTHER, UNKNOWN
 from cro_core.cli import app
@@ -439,11 +439,11 @@ def test_facets_are_those_of_a_plain_count(database: Database) -> None:
 
 
 def test_the_clock_of_the_site_changes_when_it_does() -> None:
-    spring = definitions.clocks(running(zone="Europe/Copenhagen", horizon=timedelta(days=40)))
+    spring = segment_definitions.clocks(running(zone="Europe/Copenhagen", horizon=timedelta(days=40)))
     assert [shift // 3_600_000_000 for shift in spring["shift"]] == [1, 2]
     change = datetime(2026, 3, 29, 1, tzinfo=UTC)
     assert spring["starts_at"][1] == spring["ends_at"][0] == change.timestamp() * 1e6
-    assert definitions.clocks(running(zone="Asia/Kathmandu"))["shift"] == [20_700_000_000]
+    assert segment_definitions.clocks(running(zone="Asia/Kathmandu"))["shift"] == [20_700_000_000]
 
 
 def test_only_the_most_frequent_values_are_told_apart(

@@ -208,9 +208,9 @@ def test_holm_in_every_order():
     critical = np.array([2.0, 2.3, 2.5])
     all_in = np.ones(3, bool)
     none = step_down(np.array([2.4, -2.4, 0.0]), all_in, critical)
-    assert (int(none.winner), none.active.tolist(), none.level.tolist()) == (-1, [True] * 3, [3] * 3)
+    assert (int(none.winner), none.active.tolist(), none.divisor.tolist()) == (-1, [True] * 3, [3] * 3)
     chain = step_down(np.array([2.1, -2.6, -2.4]), all_in, critical)
-    assert (int(chain.winner), chain.active.tolist(), chain.level.tolist()) == (
+    assert (int(chain.winner), chain.active.tolist(), chain.divisor.tolist()) == (
         0,
         [True, False, False],
         [1, 3, 2],

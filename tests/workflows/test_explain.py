@@ -19,15 +19,17 @@ from typer.testing import CliRunner
 
 from cro_core import frames
 from cro_core.analytics import definitions
+from cro_core.analytics.explanation import Explanation
 from cro_core.cli import app
 from cro_core.clock import from_micros
 from cro_core.domain import Event, Goal
 from cro_core.errors import Conflict, NotFound
 from cro_core.home import Home, set_clock
 from cro_core.ingest.cleaning import Rejection
+from cro_core.rendering.explanation_text import explanation_text
 from cro_core.storage import events
 from cro_core.workflows.evaluate import evaluate
-from cro_core.workflows.explain import Explained, explain, explained_text
+from cro_core.workflows.explain import explain
 from cro_core.workflows.seal import seal
 
 LATE = START + 15 * DAY
@@ -86,7 +88,7 @@ def lived(make_site: Callable[..., Home], request: pytest.FixtureRequest) -> Hom
     return home
 
 
-def look(home: Home, as_of: datetime) -> Explained:
+def look(home: Home, as_of: datetime) -> Explanation:
     return explain(home, "hero", as_of=as_of, now=LATE)
 
 
@@ -165,7 +167,7 @@ def test_it_says_where_the_events_are(lived: Home, request: pytest.FixtureReques
 @ALL_PLACES
 def test_the_script_runs_as_it_is_printed(lived: Home) -> None:
     found = look(lived, LATE)
-    script = explained_text(found, sql=True)
+    script = explanation_text(found, sql=True)
     with frames.connect(lived) as door:
         last = found.variants[-1]
         assert door.execute(script).fetchall() == [(last.count,)]
@@ -193,7 +195,7 @@ def test_names_with_quotes_do_not_leave_their_place(make_site: Callable[..., Hom
         events.record(connection, [exposure("u", "a", START), event(name, "u", START + TICK)], (), START)
     found = look(home, START + 3 * DAY)
     with frames.connect(home) as door:
-        assert door.execute(explained_text(found, sql=True)).fetchall() == [(0,)]
+        assert door.execute(explanation_text(found, sql=True)).fetchall() == [(0,)]
         assert door.execute("SELECT step FROM explained ORDER BY 1").fetchall() == [
             ("counted_exposure",),
             ("counted_goal",),
