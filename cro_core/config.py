@@ -726,8 +726,8 @@ def _bounds(info: FieldInfo) -> str:
         "min_length": "length >=",
         "max_length": "length <=",
     }
-    found = [f"{sign} {getattr(m, k)}" for m in info.metadata for k, sign in signs.items() if hasattr(m, k)]
-    return " " + " and ".join(found) if found else ""
+    bounds = [f"{sign} {getattr(m, k)}" for m in info.metadata for k, sign in signs.items() if hasattr(m, k)]
+    return " " + " and ".join(bounds) if bounds else ""
 
 
 def _costs(config: Config, sources: Mapping[str, str]) -> Iterator[str]:

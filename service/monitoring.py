@@ -165,13 +165,13 @@ class _Home(Collector):
         """The figures; where the store does not answer only that it does not."""
         up = GaugeMetricFamily("cro_store_up", "1 where the store can be read, else 0.")
         try:
-            found = list(self._read())
+            figures = list(self._read())
         except sa.exc.SQLAlchemyError as error:
             log.warning("the store cannot be read for the metrics: %s", type(error).__name__)
-            found = []
-        up.add_metric([], float(bool(found)))
+            figures = []
+        up.add_metric([], float(bool(figures)))
         yield up
-        yield from found
+        yield from figures
 
     def _read(self) -> Iterator[Metric]:
         runs, experiments = schema.runs, schema.experiments

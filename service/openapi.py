@@ -143,18 +143,18 @@ def _operation(endpoint: Endpoint, refs: Refs, schemas: Mapping[str, Schema]) ->
 
 def _error_statuses(endpoint: Endpoint) -> list[int]:
     """Lists the statuses that are declared and those that follow from the declaration."""
-    found = {500, 503, *endpoint.errors}
+    statuses = {500, 503, *endpoint.errors}
     if endpoint.limited:
-        found.add(429)
+        statuses.add(429)
     if endpoint.access is not Access.PUBLIC:
-        found |= {401, 403}
+        statuses |= {401, 403}
     if "<" in endpoint.path:
-        found.add(404)
+        statuses.add(404)
     if endpoint.method == "POST":
-        found |= {400, 413, 415, 422}
+        statuses |= {400, 413, 415, 422}
     if endpoint.query is not NoQuery:
-        found.add(422)
-    return sorted(found - set(endpoint.replies))
+        statuses.add(422)
+    return sorted(statuses - set(endpoint.replies))
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterator[dict[str, Any]]:

@@ -41,8 +41,8 @@ def problems(home: Home, *, waiting: int, since_commit: float | None) -> dict[st
         "disk": lambda: _disk(home),
         "queue": lambda: _queue(waiting, home.config.service.max_waiting_events),
     }
-    found = {name: check() for name, check in checks.items()}
-    return {name: problem for name, problem in found.items() if problem}
+    answers = {name: check() for name, check in checks.items()}
+    return {name: problem for name, problem in answers.items() if problem}
 
 
 def _store(home: Home, since_commit: float | None) -> str | None:
@@ -62,10 +62,12 @@ def _store(home: Home, since_commit: float | None) -> str | None:
 def _schema(home: Home) -> str | None:
     try:
         with home.db.read() as connection:
-            found = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            version = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
     except (sa.exc.SQLAlchemyError, StoreError):
         return "its version cannot be read"
-    return None if found == HEAD else f"the store has version {found}, this service needs {HEAD}: restart it"
+    return (
+        None if version == HEAD else f"the store has version {version}, this service needs {HEAD}: restart it"
+    )
 
 
 def _disk(home: Home) -> str | None:

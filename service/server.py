@@ -127,9 +127,9 @@ def _numeric(host: str, port: int) -> str:
         InvalidInput: the address cannot be bound on this machine.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # IPv4 first: of a machine's two loopbacks it is the one that everything else here means.
-        family, kind, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+        family, kind, _, _, address = min(addresses, key=lambda entry: entry[0] != socket.AF_INET)
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)

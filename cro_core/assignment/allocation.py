@@ -168,12 +168,12 @@ def shares_from_totals(
     """:func:`next_shares` from running totals, unchecked: what the lab's inner loop calls."""
     count = observed.shape[-1]
     matched = count > 2 if control_matched is None else control_matched
-    found = scores(observed, expected)
-    known = (np.isfinite(found.ratio) | ~active).all(-1, keepdims=True)
+    score = scores(observed, expected)
+    known = (np.isfinite(score.ratio) | ~active).all(-1, keepdims=True)
     competing = active & (np.arange(count) != CONTROL) if matched else active
     chances = best_probabilities(
-        np.where(competing, np.where(known, found.ratio, 1.0), -np.inf),
-        np.where(known & active, found.sd, 1.0),
+        np.where(competing, np.where(known, score.ratio, 1.0), -np.inf),
+        np.where(known & active, score.sd, 1.0),
     )
     if matched:
         chances[..., CONTROL] = chances.max(-1)

@@ -47,9 +47,9 @@ def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
 
 def aggregates(experiment: Experiment, cells: Sequence[Cell]) -> looks.Aggregates:
     """The cells as arrays (epochs, variants), the control first; epochs to come are zero."""
-    found = {(c.epoch, c.variant): c for c in cells}
+    counted = {(c.epoch, c.variant): c for c in cells}
     nothing = Cell(0, "", 0, 0)
-    grid = [[found.get((e.number, v.key), nothing) for v in experiment.ordered] for e in experiment.epochs]
+    grid = [[counted.get((e.number, v.key), nothing) for v in experiment.ordered] for e in experiment.epochs]
     return looks.Aggregates.of(
         [[c.units for c in row] for row in grid], [[c.conversions for c in row] for row in grid]
     )

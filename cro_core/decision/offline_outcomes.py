@@ -41,15 +41,15 @@ def outcomes(experiment: Experiment, goal: str, rows: Sequence[Mapping[str, Any]
         goal: name of the outcome.
         rows: one for each variant that counted visitors met, as :data:`cro_core.analytics.definitions.OUTCOMES` selects them.
     """
-    found = {row["variant"]: row for row in rows}
+    row_of = {row["variant"]: row for row in rows}
     nothing = dict.fromkeys(COLUMNS, 0)
     groups = {
-        v.key: (_leads(found.get(v.key, nothing)), _units(found.get(v.key, nothing)))
+        v.key: (_leads(row_of.get(v.key, nothing)), _units(row_of.get(v.key, nothing)))
         for v in experiment.variants
     }
     arms = []
     for v in experiment.variants:
-        row, (leads, units) = found.get(v.key, nothing), groups[v.key]
+        row, (leads, units) = row_of.get(v.key, nothing), groups[v.key]
         arms.append(
             VariantOutcomes(
                 v.key, v.name or v.key, v.is_control, units.n, leads.n, int(row["outcomes"]), int(row["lead_outcomes"]),
@@ -91,8 +91,8 @@ def _units(row: Mapping[str, Any]) -> _Group:
 
 
 def _rate(group: _Group) -> Estimate:
-    found = wilson(group.n, group.reached, LEVEL)
-    return Estimate(found.estimate, found.low, found.high)
+    interval = wilson(group.n, group.reached, LEVEL)
+    return Estimate(interval.estimate, interval.low, interval.high)
 
 
 def _mean(group: _Group) -> Estimate:

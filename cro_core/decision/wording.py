@@ -38,8 +38,8 @@ def significant(plan: Plan, won: Comparison) -> Reason:
 
 def worth_it(plan: Plan, won: Comparison) -> Reason:
     """Says that the gain may be as large as the site asks for."""
-    asked = {"not_excluded": won.relative_high, "point": won.relative, "proven": won.relative_low}[plan.gate]
-    shown = "without bound" if asked is None else f"{asked:+.1%}"
+    gated = {"not_excluded": won.relative_high, "point": won.relative, "proven": won.relative_low}[plan.gate]
+    shown = "without bound" if gated is None else f"{gated:+.1%}"
     return Reason("worth_it", f"A gain of {plan.min_uplift:.0%} is asked for; {GATES[plan.gate]} is {shown}.")
 
 

@@ -185,11 +185,11 @@ def generate(
     if not assets:
         return ()
     shown, known = incumbents or {}, tried or {}
-    found = [
+    proposals = [
         *_hero(assets, shown.get(HERO), set(known.get(HERO, ()))),
         *_cta(shown.get(CTA), {text.casefold() for text in known.get(CTA, ())}),
     ]
-    return tuple(sorted(found, key=lambda h: (-h.priority.value, h.id)))
+    return tuple(sorted(proposals, key=lambda h: (-h.priority.value, h.id)))
 
 
 def asset_variant(asset: MediaAsset, *, is_control: bool = False) -> Variant:

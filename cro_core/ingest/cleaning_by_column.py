@@ -38,12 +38,12 @@ def clean_columns(columns: Columns, rules: Rules) -> tuple[list[Event], list[Rej
         columns: what the rows say, a column for each field; at least one column.
         rules: what they are checked against.
     """
-    found = _sure(columns, rules)
-    unsure = [row for row, event in enumerate(found) if event is None]
+    certain = _sure(columns, rules)
+    unsure = [row for row, event in enumerate(certain) if event is None]
     events, rejections = clean([_item(columns, row) for row in unsure], rules)
     rejections = [replace(rejection, index=unsure[rejection.index]) for rejection in rejections]
     rejected, others = {rejection.index for rejection in rejections}, iter(events)
-    kept = [event or next(others) for row, event in enumerate(found) if event or row not in rejected]
+    kept = [event or next(others) for row, event in enumerate(certain) if event or row not in rejected]
     return kept, rejections
 
 
@@ -76,19 +76,19 @@ def _sure(columns: Columns, rules: Rules) -> list[Event | None]:
     }
     hashes[""] = None
     models: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
-    found: list[Event | None] = []
+    certain: list[Event | None] = []
     for row, like in enumerate(zip(*shared, strict=True)):
         if row in odd:
-            found.append(None)
+            certain.append(None)
             continue
         if like not in models:
             models[like] = _model(_item(columns, row), rules)
         model = models[like]
         if model is None:
-            found.append(None)
+            certain.append(None)
             continue
         kind, received_at, experiment, variant, device, city, country, rest = model
-        found.append(
+        certain.append(
             Event(
                 ids[row],
                 kind,
@@ -105,7 +105,7 @@ def _sure(columns: Columns, rules: Rules) -> list[Event | None]:
                 *rest,
             )
         )
-    return found
+    return certain
 
 
 def _model(item: dict[str, Any], rules: Rules) -> tuple[Any, ...] | None:

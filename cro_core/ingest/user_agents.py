@@ -42,13 +42,13 @@ def classify(user_agent: str | None) -> Agent:
 def _read(header: str) -> Agent:
     from ua_parser import parse
 
-    found = parse(header)
+    agent = parse(header)
     lowered = header.lower()
-    browser = found.user_agent.family if found.user_agent else ""
-    spider = found.device is not None and found.device.family == "Spider"
+    browser = agent.user_agent.family if agent.user_agent else ""
+    spider = agent.device is not None and agent.device.family == "Spider"
     if browser not in LIBRARIES and (spider or any(part.search(header) for part in _robots())):
         return Agent(bot=True)
-    return Agent(_device(lowered, found.os.family if found.os else ""))
+    return Agent(_device(lowered, agent.os.family if agent.os else ""))
 
 
 @lru_cache(maxsize=1)
@@ -56,10 +56,10 @@ def _robots() -> tuple[re.Pattern[str], ...]:
     """The list of crawler-user-agents but for its libraries, in parts: one pattern of all of it is three times as slow."""
     from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
-    known = [
+    patterns = [
         robot["pattern"] for robot in CRAWLER_USER_AGENTS_DATA if LIBRARY_TAG not in robot.get("tags", ())
     ]
-    return tuple(re.compile("|".join(known[i : i + 25])) for i in range(0, len(known), 25))
+    return tuple(re.compile("|".join(patterns[i : i + 25])) for i in range(0, len(patterns), 25))
 
 
 def _device(lowered: str, system: str) -> str | None:

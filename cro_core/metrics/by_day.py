@@ -15,7 +15,15 @@ from scipy.special import ndtr, ndtri
 
 from cro_core.metrics.sums import PairSums, UnitSums
 from cro_core.statistics.arrays import Floats
-from cro_core.statistics.combination import Moments, Pair, Scale, ScoreStatistic, combined_z, effect_at
+from cro_core.statistics.combination import (
+    Moments,
+    Pair,
+    Scale,
+    ScoreStatistic,
+    combined_z,
+    divided,
+    effect_at,
+)
 
 FLAT = 1e-12
 """A sum of squares about the mean below this part of the raw sum of squares is rounding."""
@@ -136,12 +144,12 @@ class RatioPair:
     def _score(self, zero: PairSums) -> ScoreStatistic:
         one, both = self.one, self.one + zero
         n = np.maximum(both.n, 2)
-        common = _divided(both.y, both.x)
+        common = divided(both.y, both.x)
         residual = np.maximum(both.yy - 2 * common * both.xy + common**2 * both.xx, 0)
         residual = np.where(residual > FLAT * (both.yy + common**2 * both.xx), residual, 0.0)
         surplus = one.y - common * one.x
         variance = np.where(both.x > 0, one.n * zero.n * residual / (n * (n - 1)), 0.0)
-        return ScoreStatistic(surplus, variance, _divided(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, divided(surplus, np.sqrt(variance)))
 
 
 def moments(control: UnitSums, challenger: UnitSums) -> Moments:
@@ -162,10 +170,10 @@ def standardised(y0: Floats, n0: Floats, y1: Floats, n1: Floats) -> Values:
     NaN where nothing overlaps.
     """
     n = n0 + n1
-    weight = _divided(n0 * n1, n).sum()
+    weight = divided(n0 * n1, n).sum()
     if weight <= 0:
         return math.nan, math.nan
-    return float(_divided(y0 * n1, n).sum() / weight), float(_divided(y1 * n0, n).sum() / weight)
+    return float(divided(y0 * n1, n).sum() / weight), float(divided(y1 * n0, n).sum() / weight)
 
 
 def without_covariate(control: PairSums, challenger: PairSums) -> tuple[UnitSums, UnitSums, float]:
@@ -184,7 +192,7 @@ def without_covariate(control: PairSums, challenger: PairSums) -> tuple[UnitSums
     centre = both.x / size
     spread = both.xx - both.x * centre
     spread = np.where(spread > FLAT * both.xx, spread, 0.0)
-    theta = _divided(both.xy - both.y * centre, spread)
+    theta = divided(both.xy - both.y * centre, spread)
     before = (both.yy - both.y**2 / size).sum()
     explained = float((theta**2 * spread).sum() / before) if before > 0 else 0.0
     zero, one = (_adjusted(side, theta, centre) for side in (control, challenger))
@@ -198,14 +206,6 @@ def _adjusted(side: PairSums, theta: Floats, centre: Floats) -> UnitSums:
     about = side.xx - 2 * centre * x + n * centre**2
     squares = side.yy - 2 * theta * (side.xy - centre * y) + theta**2 * about
     return UnitSums(n, total, np.maximum(squares, 0))
-
-
-def _divided(above: ArrayLike, below: ArrayLike) -> Floats:
-    """``above / below``, 0 where ``below`` is not positive."""
-    above, below = np.broadcast_arrays(np.asarray(above, float), np.asarray(below, float))
-    quotient = np.zeros(above.shape)
-    np.divide(above, below, out=quotient, where=below > 0)
-    return quotient
 
 
 def _p_value(z: float) -> float:

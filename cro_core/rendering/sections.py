@@ -60,13 +60,13 @@ def decided(report: Report) -> Block:
 
 def changes(report: Report) -> Block:
     """What was changed and why, what was not and why not."""
-    told = [_change(c, report.zone) for c in report.changes]
+    items = [_change(c, report.zone) for c in report.changes]
     refused = [join([tag("strong", r.text + "."), _why(r.why)]) for r in report.refusals]
     return Block(
         join(
             [
                 tag("h3", "Changed"),
-                bullets(told) if told else _nothing("Nothing was changed."),
+                bullets(items) if items else _nothing("Nothing was changed."),
                 tag("h3", "Not done, on purpose"),
                 bullets(refused) if refused else _nothing("It refused nothing."),
             ]
@@ -108,16 +108,18 @@ def winners_and_production(report: Report) -> Block:
 
 def numbers(report: Report) -> Block:
     """For each experiment, how every received event was counted or why it was not."""
-    known = [page for page in report.sheets if page.waterfall]
-    return _cards(map(_reconciliation, known), "No events have been received yet.")
+    pages = [page for page in report.sheets if page.waterfall]
+    return _cards(map(_reconciliation, pages), "No events have been received yet.")
 
 
 def _outcomes(page: LeadOutcomes) -> Markup:
     """The outcomes of one experiment's leads."""
     rows = [(named(row[0]), *row[1:]) for row in outcome_rows.rows(page.outcomes)]
     header = tuple(words.sentence(name) for name in outcome_rows.HEADER)
-    told = fold("Intervals (95 %)", bullets(outcome_rows.ranges(page.outcomes)))
-    return card(tag("h3", named(page.name)), table(outcome_rows.title(page.outcomes), header, rows), told)
+    intervals = fold("Intervals (95 %)", bullets(outcome_rows.ranges(page.outcomes)))
+    return card(
+        tag("h3", named(page.name)), table(outcome_rows.title(page.outcomes), header, rows), intervals
+    )
 
 
 def assets(report: Report) -> Block:
@@ -200,10 +202,10 @@ def choices(report: Report) -> list[tuple[str, str]]:
 
 def chosen(report: Report, test: str) -> Block:
     """The sheet of one experiment with its reconciliation; every sheet for an empty id."""
-    found = [p for p in report.sheets if test in ("", p.id)]
-    cards = [_running(p, report.zone) if p.status is Status.RUNNING else _verdict(p) for p in found]
+    pages = [p for p in report.sheets if test in ("", p.id)]
+    cards = [_running(p, report.zone) if p.status is Status.RUNNING else _verdict(p) for p in pages]
     if test:
-        cards += [_reconciliation(p) for p in found if p.waterfall]
+        cards += [_reconciliation(p) for p in pages if p.waterfall]
     return _cards(cards, "No test has started yet.")
 
 
@@ -413,8 +415,8 @@ def _gain(page: Sheet) -> Markup:
 
 
 def _cards(cards: Iterable[Markup], empty: str) -> Block:
-    found = list(cards)
-    return Block(grid(found) if found else _nothing(empty), "" if found else empty)
+    made = list(cards)
+    return Block(grid(made) if made else _nothing(empty), "" if made else empty)
 
 
 def _nothing(text: str) -> Markup:

@@ -26,17 +26,17 @@ def refusals(
         enabled: whether the autopilot may change anything at all.
         approval: whether a person has to agree before a winner is shown.
     """
-    found = (
+    refused = (
         []
         if enabled
         else [Refusal("the autopilot", "Changed nothing at all", "The setting automation.enabled is off.")]
     )
     for page in pages:
         if ended_between(page, start, end):
-            found += _refused_at_end(page, approval)
+            refused += _refused_at_end(page, approval)
         elif page.status is Status.RUNNING:
-            found += _refused_early(page)
-    return tuple(found)
+            refused += _refused_early(page)
+    return tuple(refused)
 
 
 def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:

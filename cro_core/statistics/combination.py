@@ -78,7 +78,7 @@ class Counts:
         safe = np.maximum(n, 2)
         surplus = self.x1 - x * (self.n1 / safe)
         variance = (self.n1 / safe) * (self.n0 / safe) * (x / (safe - 1)) * (n - x)
-        return ScoreStatistic(surplus, variance, _ratio(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, divided(surplus, np.sqrt(variance)))
 
     def z(self, effect: ArrayLike, scale: Scale) -> Floats:
         """Score statistic with rates fitted under the effect.
@@ -96,7 +96,7 @@ class Counts:
         n = np.maximum(self.n1 + self.n0, 2)
         spread = (fit1 * (1 - fit1) / n1 + factor**2 * fit0 * (1 - fit0) / n0) * n / (n - 1)
         both = (self.n1 > 0) & (self.n0 > 0)
-        return np.where(both, _ratio(gap, np.sqrt(np.maximum(spread, 0))), 0.0)
+        return np.where(both, divided(gap, np.sqrt(np.maximum(spread, 0))), 0.0)
 
     def effect(self, position: Floats, scale: Scale) -> Floats:
         """Ratios 0 to inf less 1, or differences -1 to 1."""
@@ -107,7 +107,7 @@ class Counts:
         n = np.maximum(self.n1 + self.n0, 1)
         mine, theirs = (self.x1 * self.n0 / n).sum(-1), (self.x0 * self.n1 / n).sum(-1)
         base = theirs if scale == "relative" else (self.n1 * self.n0 / n).sum(-1)
-        return _ratio(mine - theirs, base, np.nan)
+        return divided(mine - theirs, base, np.nan)
 
     def _fit_ratio(self, ratio: Floats) -> Floats:
         """The control's rate that fits best when the challenger's is ``ratio`` times it."""
@@ -125,7 +125,7 @@ class Counts:
         l0 = self.x0 * gap * (1 - gap) / n
         q = l2**3 - l1 * l2 / 2 + l0 / 2
         p = np.where(q >= 0, 1, -1) * np.sqrt(np.maximum(l2 * l2 - l1 / 3, 0))
-        angle = (np.pi + np.arccos(np.minimum(_ratio(np.abs(q), np.abs(p) ** 3), 1))) / 3
+        angle = (np.pi + np.arccos(np.minimum(divided(np.abs(q), np.abs(p) ** 3), 1))) / 3
         return np.asarray(np.clip(2 * p * np.cos(angle) - l2, np.maximum(0, -gap), np.minimum(1, 1 - gap)))
 
 
@@ -168,7 +168,7 @@ class Moments:
         n = np.maximum(self.n1 + self.n0, 1)
         mine, theirs = (self.sum1 * self.n0 / n).sum(-1), (self.sum0 * self.n1 / n).sum(-1)
         base = theirs if scale == "relative" else (self.n1 * self.n0 / n).sum(-1)
-        return _ratio(mine - theirs, base, np.nan)
+        return divided(mine - theirs, base, np.nan)
 
     def _score(self, factor: ArrayLike, added: ArrayLike) -> ScoreStatistic:
         factor, added = np.asarray(factor, float), np.asarray(added, float)
@@ -181,7 +181,7 @@ class Moments:
         about_mean = np.where(about_mean > 1e-12 * squares, about_mean, 0.0)  # rounding of a constant
         surplus = self.sum1 - total * (self.n1 / safe)
         variance = (self.n1 / safe) * (self.n0 / (safe - 1)) * about_mean
-        return ScoreStatistic(surplus, variance, _ratio(surplus, np.sqrt(variance)))
+        return ScoreStatistic(surplus, variance, divided(surplus, np.sqrt(variance)))
 
 
 def reached(weights: ArrayLike, elapsed: ArrayLike) -> Floats:
@@ -242,7 +242,7 @@ def combined_z(pair: Pair, weights: Floats, effect: ArrayLike = 0.0, scale: Scal
         Shape of ``effect`` and the pair's leading axes; 0 where no weight was used.
     """
     z = pair.z(np.asarray(effect, float)[..., None], scale)
-    return _ratio(combine(z, weights), np.sqrt(weights.sum(-1)))
+    return divided(combine(z, weights), np.sqrt(weights.sum(-1)))
 
 
 def effect_at(pair: Pair, weights: Floats, z: ArrayLike, scale: Scale = "relative") -> Floats:
@@ -276,9 +276,9 @@ def _odds(position: ArrayLike) -> Floats:
         return np.asarray(np.asarray(position) / (1 - np.asarray(position)))
 
 
-def _ratio(above: ArrayLike, below: ArrayLike, otherwise: float = 0.0) -> Floats:
-    """``above / below`` where ``below`` is positive."""
+def divided(above: ArrayLike, below: ArrayLike, otherwise: float = 0.0) -> Floats:
+    """``above / below`` where ``below`` is positive, else ``otherwise``; arrays of any shapes that fit."""
     above, below = np.broadcast_arrays(np.asarray(above, float), np.asarray(below, float))
-    found = np.full(above.shape, otherwise)
-    np.divide(above, below, out=found, where=below > 0)
-    return found
+    quotient = np.full(above.shape, otherwise)
+    np.divide(above, below, out=quotient, where=below > 0)
+    return quotient

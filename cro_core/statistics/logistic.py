@@ -99,10 +99,10 @@ def score_tests(
     if not 0 < x.sum() < n.sum():
         reason = "everybody converted" if x.sum() else "nobody converted"
         return [ScoreTest(None, 0, None, reason) for _ in asked]
-    found = _fit(n, x, known)
-    kept = found.weight > 1e-9  # rows that are all or nothing tell nothing
-    root = np.sqrt(found.weight[kept])
-    residual = (x - found.expected)[kept] / root
+    fit = _fit(n, x, known)
+    kept = fit.weight > 1e-9  # rows that are all or nothing tell nothing
+    root = np.sqrt(fit.weight[kept])
+    residual = (x - fit.expected)[kept] / root
     base = _basis(known[kept] * root[:, None])
     return [_scored(residual, base, columns[kept] * root[:, None]) for columns in asked]
 
@@ -132,16 +132,16 @@ def log_odds(units: ArrayLike, conversions: ArrayLike, null: ArrayLike, column: 
     """
     n, x, known = _checked(units, conversions, null)
     asked = _columns(column, len(n))
-    found = _fit(n, x, np.column_stack([known, asked]))
-    root = np.sqrt(found.weight)
+    fit = _fit(n, x, np.column_stack([known, asked]))
+    root = np.sqrt(fit.weight)
     base, left = _basis(known * root[:, None]), asked[:, 0] * root
     information = float(((left - base @ (base.T @ left)) ** 2).sum())
     mine = asked[:, 0] > 0
     if information < 1e-6 or not 0 < x[mine].sum() < n[mine].sum():
         return LogOdds(None, None, None)
-    rate = expit(known[mine] @ found.coefficients[:-1])
+    rate = expit(known[mine] @ fit.coefficients[:-1])
     without = float((n[mine] * rate).sum() / n[mine].sum())
-    return LogOdds(float(found.coefficients[-1]), 1 / math.sqrt(information), without)
+    return LogOdds(float(fit.coefficients[-1]), 1 / math.sqrt(information), without)
 
 
 def exact_test(strata: Sequence[tuple[float, float, float, float]]) -> float | None:
@@ -201,8 +201,8 @@ def _hypergeometric(
 
 
 def _choose(n: float, k: Floats) -> Floats:
-    found: Floats = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    return found
+    logarithm: Floats = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    return logarithm
 
 
 def _fit(n: Floats, x: Floats, design: Floats) -> _Fit:
@@ -227,8 +227,8 @@ def _basis(columns: Floats, scale: float | None = None) -> Floats:
     """Orthonormal columns that span the same; what is below :data:`RANK` of ``scale`` is rounding."""
     left, sizes, _ = np.linalg.svd(columns, full_matrices=False)
     limit = RANK * (sizes.max(initial=0.0) if scale is None else scale)
-    found: Floats = left[:, sizes > max(limit, 1e-300)]
-    return found
+    basis: Floats = left[:, sizes > max(limit, 1e-300)]
+    return basis
 
 
 def _columns(design: ArrayLike, rows: int) -> Floats:

@@ -464,8 +464,8 @@ def _result(
 
 def _leader(rows: Sequence[ChallengerLook]) -> int | None:
     """Variant with the best estimate among those still in; the control's uplift is 0."""
-    known = [(row.relative.estimate, row.challenger) for row in rows if row.active]
-    uplifts = [(uplift, k) for uplift, k in known if uplift is not None]
+    estimates = [(row.relative.estimate, row.challenger) for row in rows if row.active]
+    uplifts = [(uplift, k) for uplift, k in estimates if uplift is not None]
     return max([(0.0, CONTROL), *uplifts])[1] if uplifts else None
 
 

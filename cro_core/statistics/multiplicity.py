@@ -112,11 +112,11 @@ def next_level(
             f"trials are {len(trials)} with {len(levels)} levels: give each its own, in order of their starts",
             field="trials",
         )
-    known = [_p_value_at(trial, now) for trial in trials]
-    refunds = list(accumulate((p <= candidate for p in known), initial=0))
+    p_values = [_p_value_at(trial, now) for trial in trials]
+    refunds = list(accumulate((p <= candidate for p in p_values), initial=0))
     discovered = sorted(
         trial.ends
-        for trial, p, level in zip(trials, known, levels, strict=True)
+        for trial, p, level in zip(trials, p_values, levels, strict=True)
         if trial.ends is not None and p <= level
     )
     # a discovery pays from the first trial on that could know of it; refunded trials do not count

@@ -97,9 +97,9 @@ class Aggregates:
     @classmethod
     def of(cls, units: ArrayLike, total: ArrayLike, squares: ArrayLike | None = None) -> Aggregates:
         """Checked aggregates of any array-likes."""
-        found = cls(_floats(units), _floats(total), None if squares is None else _floats(squares))
-        found.check()
-        return found
+        aggregates = cls(_floats(units), _floats(total), None if squares is None else _floats(squares))
+        aggregates.check()
+        return aggregates
 
     def check(self) -> None:
         """Raises as the class says."""

@@ -326,8 +326,8 @@ def boundaries(
 
 def power(information: ArrayLike, critical: ArrayLike, drift: float) -> float:
     """Probability of crossing in the direction of the drift; arguments as in :func:`exits`."""
-    found = exits(information, critical, abs(drift))
-    return float(found.upper.sum())
+    crossings = exits(information, critical, abs(drift))
+    return float(crossings.upper.sum())
 
 
 def drift_for_power(information: ArrayLike, critical: ArrayLike, target: float) -> float:
@@ -370,15 +370,15 @@ def design(
     critical = boundaries(times, alpha=alpha, spending=spending, spending_time=spending_time)
     drift = drift_for_power(times, critical, target)
     needed = drift**2 * times[-1] / (float(ndtri(target)) - float(ndtri(alpha / 2))) ** 2
-    found = exits(times, critical, np.array([drift, 0.0]))
-    used = expected_information(times, found) / times[-1] * needed
+    crossings = exits(times, critical, np.array([drift, 0.0]))
+    used = expected_information(times, crossings) / times[-1] * needed
     return Design(critical, float(needed), float(used[0]), float(used[1]))
 
 
-def expected_information(information: ArrayLike, found: Exits) -> Floats:
+def expected_information(information: ArrayLike, crossings: Exits) -> Floats:
     """Mean information when stopping at the first crossing or the last look; shape ``(drifts,)``."""
     times = np.asarray(information, float)
-    stopped = found.upper + found.lower
+    stopped = crossings.upper + crossings.lower
     result: Floats = times @ stopped + times[-1] * (1 - stopped.sum(0))
     return result
 

@@ -110,8 +110,8 @@ def shrink(
 def restricted(tau2: ArrayLike, values: Floats, turned: Floats) -> Floats:
     """The restricted log-likelihood of tau squared, in the directions of the information's eigenvectors."""
     t = np.atleast_1d(np.asarray(tau2, float))[:, None]
-    found: Floats = ((t * turned**2 / (1 + t * values) - np.log1p(t * values)) / 2).sum(axis=1)
-    return found
+    likelihood: Floats = ((t * turned**2 / (1 + t * values) - np.log1p(t * values)) / 2).sum(axis=1)
+    return likelihood
 
 
 def reml(values: Floats, turned: Floats) -> float:
@@ -143,8 +143,8 @@ def _quantile(weight: Floats, mean: Floats, size: Floats, share: float) -> Float
         middle = (low + high) / 2
         below = weight @ ndtr((middle - mean) / size) < share
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    found: Floats = (low + high) / 2
-    return found
+    end: Floats = (low + high) / 2
+    return end
 
 
 def _best(

@@ -95,12 +95,12 @@ def p_value(state: State, information: float, value: float) -> float:
 def p_values(information: ArrayLike, critical: ArrayLike, look: ArrayLike, value: ArrayLike) -> Floats:
     """:func:`p_value` of many outcomes of one schedule; arguments and result as for :func:`estimate`."""
     at, size = np.asarray(look, np.intp), np.abs(np.asarray(value, float))
-    found, state = np.ones(size.shape), State()
+    values, state = np.ones(size.shape), State()
     for k, (t, z) in enumerate(zip(np.asarray(information, float), np.asarray(critical, float), strict=True)):
         here = at == k
-        found[here] = 2 * (state.spent + crossing(state, float(t), size[here]))
+        values[here] = 2 * (state.spent + crossing(state, float(t), size[here]))
         state = advance(state, float(t), float(z))
-    return np.minimum(found, 1)
+    return np.minimum(values, 1)
 
 
 def estimate(
@@ -183,11 +183,11 @@ def _solve(
     middle, side = low, np.zeros(low.shape)
     for _ in range(10):
         middle = (low * over - high * under) / (over - under)
-        found = miss(middle)
-        short = found < 0
+        missed = miss(middle)
+        short = missed < 0
         # an end that stays twice running is given half its weight, or the other would crawl
-        under = np.where(short, found, np.where(side > 0, under / 2, under))
-        over = np.where(short, np.where(side < 0, over / 2, over), found)
+        under = np.where(short, missed, np.where(side > 0, under / 2, under))
+        over = np.where(short, np.where(side < 0, over / 2, over), missed)
         low, high = np.where(short, middle, low), np.where(short, high, middle)
         side = np.where(short, -1.0, 1.0)
     return middle

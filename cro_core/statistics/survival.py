@@ -113,7 +113,7 @@ def quantiles(
     left = np.maximum(risk - died, 0.5)  # to all the last ones it happened: their variance is still finite
     summed = np.cumsum(died / (risk * left))
     end, total = s[-1], summed[-1]
-    found = []
+    reached_at = []
     for share in shares:
         gap = (1 - s) - share * (1 - end)
         variance = s**2 * summed + share**2 * end**2 * total - 2 * share * s * end * summed
@@ -123,7 +123,7 @@ def quantiles(
         early = int(np.argmax(inside | (gap > 0)))
         late = np.flatnonzero(inside | (gap < 0))
         last = min(int(late[-1]) + 1 if late.size else reached, len(times) - 1)
-        found.append(
+        reached_at.append(
             Quantile(
                 share,
                 float(times[reached]),
@@ -131,4 +131,4 @@ def quantiles(
                 float(times[max(last, reached)]),
             )
         )
-    return found
+    return reached_at

@@ -103,15 +103,15 @@ def simulate(
                 yield size
                 bar.update(size)
 
-    found: lab.FalsePositives | lab.Power | lab.Coverage
+    measured: lab.FalsePositives | lab.Power | lab.Coverage
     if what == "fpr":
-        found = lab.fpr(scenario, programmes, rng, progress=progress)
+        measured = lab.fpr(scenario, programmes, rng, progress=progress)
     elif what == "power":
         fixed = _looked_at_once(plan, scenario.variants)
-        found = lab.power(scenario, programmes, rng, fixed=fixed, progress=progress)
+        measured = lab.power(scenario, programmes, rng, fixed=fixed, progress=progress)
     else:
-        found = lab.coverage(scenario, programmes, rng, progress=progress)
-    return Simulated(what, programmes, _setup(plan, scenario), found)
+        measured = lab.coverage(scenario, programmes, rng, progress=progress)
+    return Simulated(what, programmes, _setup(plan, scenario), measured)
 
 
 def targets(
@@ -135,8 +135,8 @@ def targets(
         InvalidInput: a name that is none.
     """
     lines = tqdm(promises.table(programmes, seed, only), desc="targets", unit=" figures", disable=quiet)
-    found = tuple(lines)
-    return Promises(found, promises.document(found, programmes, seed, now.date()))
+    figures = tuple(lines)
+    return Promises(figures, promises.document(figures, programmes, seed, now.date()))
 
 
 def _check(what: Measure, asked: Asked) -> None:

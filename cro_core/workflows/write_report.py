@@ -45,13 +45,13 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
     """
     ranking = asset_ranking(home, now=now)
     with home.db.read() as connection:
-        known = {e.id: e for e in experiments.with_status(connection)}
-        start = _period_start(connection, known.values(), now)
-        pages = list(_sheets(connection, known, start, now))
+        by_id = {e.id: e for e in experiments.with_status(connection)}
+        start = _period_start(connection, by_id.values(), now)
+        pages = list(_sheets(connection, by_id, start, now))
         received = sum(n for outcome, n in events.totals(connection).items() if outcome in ACCEPTED)
         taken = {d.id: d for d in decisions.latest(connection, limit=500)}
         trail = [entry for entry in journal.trail(connection, since=start) if entry["at"] <= now]
-        overview = headline.overview(list(known.values()), pages, received, start, now)
+        overview = headline.overview(list(by_id.values()), pages, received, start, now)
         automation = home.config.automation
         report = Report(
             site=home.config.site.name,
@@ -62,17 +62,17 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             headline=headline.headline(pages, overview, start, now),
             overview=overview,
             sheets=tuple(pages),
-            changes=changes(trail, known, taken),
+            changes=changes(trail, by_id, taken),
             refusals=refusals.refusals(
                 pages, start, now, enabled=automation.enabled, approval=not automation.auto_declare_winners
             ),
-            production=tuple(_shown(connection, known)),
-            assets=sheets.assets((known[page.id], page) for page in pages),
+            production=tuple(_shown(connection, by_id)),
+            assets=sheets.assets((by_id[page.id], page) for page in pages),
             model=headline.model_track(journal.latest_model(connection)),
             pending=next_steps.pending(decisions.recommendations(connection)),
             actions=(),
-            outcomes=tuple(_outcomes(connection, known.values(), now)),
-            differences=tuple(_differences(connection, known, pages, start, now)),
+            outcomes=tuple(_outcomes(connection, by_id.values(), now)),
+            differences=tuple(_differences(connection, by_id, pages, start, now)),
             ranking=ranking,
         )
     return next_steps.with_actions(report, home.loaded.warnings)
@@ -144,9 +144,9 @@ def _outcomes(
         return
     newest = sorted((e for e in known if e.started_at), key=lambda e: e.started_at or now, reverse=True)
     for experiment in newest[:WINNERS]:
-        for found in measure_outcomes(connection, experiment, now):
-            if any(arm.outcomes for arm in found.arms):
-                yield LeadOutcomes(experiment.id, experiment.name or experiment.id, found)
+        for outcome in measure_outcomes(connection, experiment, now):
+            if any(arm.outcomes for arm in outcome.arms):
+                yield LeadOutcomes(experiment.id, experiment.name or experiment.id, outcome)
 
 
 def _differences(
@@ -159,8 +159,8 @@ def _differences(
     """Who converted, in the experiments that ended: they are looked at once, at their end."""
     for page in pages:
         if sheets.ended_between(page, start, now) and known[page.id].started_at is not None:
-            found = of_whom(connection, known[page.id], now)
-            yield Differences(page.id, page.name, found.said, found.claims)
+            segments = of_whom(connection, known[page.id], now)
+            yield Differences(page.id, page.name, segments.said, segments.claims)
 
 
 def _told_again(decision: Decision | None) -> bool:

@@ -49,13 +49,13 @@ def get_readiness(home: Home) -> Answer:
     The store takes a write, its schema is the one of this version, its disk has room, and the queue of events is
     not full.
     """
-    found = readiness.problems(
+    problems = readiness.problems(
         home,
         waiting=current_app.extensions["cro_intake"].waiting,
         since_commit=current_app.extensions["cro_monitor"].seconds_since_commit(),
     )
-    if found:
-        return Answer({"status": "not_ready", "problems": found}, 503, {"Retry-After": "5"})
+    if problems:
+        return Answer({"status": "not_ready", "problems": problems}, 503, {"Retry-After": "5"})
     return Answer({"status": "ready", "problems": {}})
 
 
