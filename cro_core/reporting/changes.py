@@ -137,7 +137,7 @@ def changes(
     """
     times = Counter((entry["action"], entry["subject"]) for entry in trail)
     teller = Storyteller(experiments, decisions, times)
-    newest_last: list[Change] = []
+    newest_first: list[Change] = []
     seen: set[tuple[str, str]] = set()
     for entry in trail:
         key = (entry["action"], entry["subject"])
@@ -146,5 +146,5 @@ def changes(
         seen.add(key)
         change = teller.tell(entry)
         if change is not None:
-            newest_last.append(change)
-    return tuple(reversed(newest_last))
+            newest_first.append(change)
+    return tuple(reversed(newest_first))
