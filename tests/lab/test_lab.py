@@ -139,6 +139,13 @@ def test_futility_saves_visitors_and_little_power():
     assert found.power.value > 0.77
 
 
+def test_futility_stops_at_the_first_look_of_a_day_only():
+    plan = LookPlan(futility=True, futility_power=0.5, futility_from_day=2)
+    scenario = replace(SHORT, uplifts=(0.03,), plan=plan)
+    found = lab.decide(scenario, lab.simulate(scenario, 200, rng(9)))
+    assert np.unique(found.look[found.futile] + 1).tolist() == [48, 72]
+
+
 def test_estimates_are_honest():
     """1,000 programmes, Monte-Carlo error 0.7 points of coverage."""
     found = lab.coverage(lab.planned(Scenario(uplifts=(0.1,), profile="week")), 1000, rng(8))

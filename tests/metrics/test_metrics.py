@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +351,41 @@ def test_without_earlier_events_there_is_no_covariate(database: Database) -> Non
     assert result.covariate == "no covariate: the engagement before the exposure is the same for all"
     assert result.reduction is None
     assert result.p_value is not None
+
+
+TICK = timedelta(microseconds=1)
+BEFORE_EXPOSURE = {
+    "after": (-TICK, False),
+    "at": (timedelta(), False),  # the variant may have caused it
+    "just": (TICK, True),
+    "weeks": (28 * DAY - TICK, True),
+    "limit": (28 * DAY, True),
+    "beyond": (28 * DAY + TICK, False),
+}
+
+
+def test_the_covariate_ends_before_the_exposure(database: Database) -> None:
+    """Every goal weighs another power of two, so that the sum tells which of them were taken."""
+    goals = tuple(Goal(name, 2.0**bit, bit == 0) for bit, name in enumerate(BEFORE_EXPOSURE))
+    experiment, at = stored(database, running(goals=goals)), START + 30 * HOUR
+    for number, to in enumerate(["hero", "other", None]):
+        post(database, [exposure(f"u{number}", "b", at)])
+        past = [event(k, f"u{number}", at - before, to=to) for k, (before, _) in BEFORE_EXPOSURE.items()]
+        post(database, past)
+    (pair,) = [p for p in counted(database, experiment)[1].pairs if p.metric == "engagement"]
+    taken = sum(goal.weight for goal in goals if BEFORE_EXPOSURE[goal.name][1])
+    assert (pair.units, pair.x_sum, pair.x_sumsq) == (3, 3 * taken, 3 * taken**2)
+
+
+@pytest.mark.parametrize("at_exposure", [True, False])
+def test_a_goal_at_the_exposures_own_time_is_never_in_the_covariate(
+    database: Database, at_exposure: bool
+) -> None:
+    """It is an outcome or nothing, whatever the plan makes of it."""
+    experiment = stored(database, running(goals=GOALS, goal_at_exposure=at_exposure))
+    post(database, [exposure("u1", "a", START + HOUR), event("lead", "u1", START + HOUR)])
+    (pair,) = [p for p in counted(database, experiment)[1].pairs if p.metric == "engagement"]
+    assert (pair.y_sum, pair.x_sum) == (100.0 * at_exposure, 0.0)
 
 
 def test_a_covariate_that_the_variant_has_touched_is_not_used() -> None:

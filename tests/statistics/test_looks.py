@@ -140,22 +140,48 @@ def test_the_gate_reads_the_interval_that_is_shown():
 def test_futility_asks_once_a_day_from_the_third():
     plan = LookPlan(futility=True)
     flat = (30_000, 900), (30_000, 880)
-    assert look(plan, 71.0, *flat).challengers[0].conditional_power is None
+    assert look(plan, 71.9, *flat).challengers[0].conditional_power is None
+    assert look(plan, 72.0, *flat).challengers[0].conditional_power > 0.1
     found = look(plan, 240.0, *flat)
     assert (found.verdict, found.winner, codes(found)) == (Verdict.KEEP_CONTROL, None, ["futile"])
     assert found.challengers[0].conditional_power < 0.1
     assert look(LookPlan(), 240.0, *flat).verdict is Verdict.CONTINUE
-    hopeful = look(plan, 240.0, (30_000, 900), (30_000, 970))
-    assert hopeful.verdict is Verdict.CONTINUE
-    assert hopeful.challengers[0].conditional_power > 0.1
-    later = look(plan, 241.0, (30_100, 903), (30_100, 883), state=hopeful.state)
-    assert (later.verdict, later.challengers[0].conditional_power) == (Verdict.CONTINUE, None)
-    tomorrow = look(plan, 264.0, (33_000, 990), (33_000, 968), state=later.state)
-    assert codes(tomorrow) == ["futile"]
     patient = LookPlan(futility=True, futility_power=1e-9)
     assert look(patient, 240.0, *flat).verdict is Verdict.CONTINUE
     bold = LookPlan(futility=True, mde=0.3)
     assert look(bold, 240.0, *flat).challengers[0].conditional_power > found.challengers[0].conditional_power
+
+
+def test_hope_lost_within_a_day_waits_for_the_next():
+    plan = LookPlan(futility=True)
+    hopeful = look(plan, 240.0, (30_000, 900), (30_000, 970))
+    assert hopeful.verdict is Verdict.CONTINUE
+    assert hopeful.challengers[0].conditional_power > 0.1
+    hopeless, later = ((33_000, 1000), (33_000, 960)), hopeful
+    for hours in (241.0, 252.0, 263.9):
+        grown = [(n + 10 * hours, x + hours / 4) for n, x in hopeless]
+        later = look(plan, hours, *grown, state=later.state)
+        assert (later.status, later.verdict, codes(later)) == ("look", Verdict.CONTINUE, ["inside"])
+        assert later.challengers[0].conditional_power is None
+        assert codes(look(plan, hours, *grown)) == ["futile"]  # the first look of its day would have stopped
+    tomorrow = look(plan, 264.0, *((n + 3000, x + 80) for n, x in hopeless), state=later.state)
+    assert (tomorrow.status, codes(tomorrow)) == ("look", ["futile"])
+
+
+@pytest.mark.parametrize("first_day", [0, 3, 4])
+def test_futility_is_asked_at_the_first_look_of_each_day(first_day):
+    plan = LookPlan(futility=True, futility_power=1e-12, futility_from_day=first_day)
+    found = hourly(plan, 124, np.random.default_rng(4), store=True)
+    asked = [hour for hour, r in enumerate(found, 1) if r.challengers[0].conditional_power is not None]
+    assert asked == [24 * day for day in range(max(first_day, 1), 6)]  # no look is taken before hour 24
+    nightly, state = [], None
+    for hours in (90, 91, 118, 119, 150, 336):  # cycles that were missed: days begin with another hour
+        sizes = (hours * 80, hours * 4), (hours * 80, hours * 4 + 1)
+        result = look(plan, float(hours), *sizes, state=state)
+        assert result.status == "look"
+        state = result.state
+        nightly += [hours] * (result.challengers[0].conditional_power is not None)
+    assert nightly == [hours for hours in (90, 118, 150) if hours >= 24 * first_day]  # never at the last
 
 
 def test_a_veto_forbids_a_winner_and_costs_the_look():
