@@ -20,6 +20,8 @@ from cro_core.storage.experiments import plan_from_json
 T = TypeVar("T")
 Read = Callable[[Any], Any]
 
+PLAN = frozenset(part.name for part in fields(Plan))
+
 
 def evidence_to_json(evidence: Evidence) -> dict[str, Any]:
     """The evidence as JSON."""
@@ -36,7 +38,7 @@ def evidence_from_json(data: Mapping[str, Any]) -> Evidence:
 def _reader(kind: Any) -> Read | None:
     """What makes a value of a type from its JSON; ``None`` where it stays as it is."""
     if kind is Plan:
-        return plan_from_json
+        return _plan
     if kind is datetime:
         return parse_time
     if isinstance(kind, type) and is_dataclass(kind):
@@ -65,6 +67,11 @@ def _object(kind: Callable[..., T], data: Mapping[str, Any]) -> T:
             read = readers[name]
             values[name] = value if read is None or value is None else read(value)
     return kind(**values)
+
+
+def _plan(data: Mapping[str, Any]) -> Plan:
+    # A running experiment's plan must be understood whole; of one that was only kept, what we do not know may be left.
+    return plan_from_json({name: value for name, value in data.items() if name in PLAN})
 
 
 def _sequence(read: Read | None, data: Iterable[Any]) -> tuple[Any, ...]:

@@ -206,7 +206,9 @@ def test_a_part_that_a_decision_has_not_got_is_left_out_and_reads_as_none() -> N
     assert {part.name for part in fields(Evidence)} - set(whole) == dear
     older = {name: part for name, part in whole.items() if name not in ("splits", "looks", "guardrails")}
     older["comparisons"] = [{"variant": "b", "relative": 0.2, "of_another_version": 1}]
+    older["plan"] = {**whole["plan"], "of_another_version": 1}
     evidence = evidence_from_json(older)
+    assert evidence.plan == evidence_from_json(whole).plan
     assert (evidence.splits, evidence.looks, evidence.guardrails) == (None, None, None)
     (comparison,) = evidence.comparisons
     assert (comparison.relative, comparison.stopped, comparison.name) == (0.2, None, None)
