@@ -47,11 +47,22 @@ def get(connection: sa.Connection, decision_id: str) -> Decision:
     Raises:
         NotFound: there is none.
     """
+    return from_record(get_record(connection, decision_id))
+
+
+def get_record(connection: sa.Connection, decision_id: str) -> dict[str, Any]:
+    """The decision of that id as it was stored, with whatever another version may have put in it.
+
+    Raises:
+        NotFound: there is none.
+    """
     table = schema.decisions
-    record = connection.scalar(sa.select(table.c.record).where(table.c.id == decision_id))
+    record: dict[str, Any] | None = connection.scalar(
+        sa.select(table.c.record).where(table.c.id == decision_id)
+    )
     if record is None:
         raise NotFound(f"decision {decision_id!r} does not exist here: `cro status` lists the last ones")
-    return from_record(record)
+    return record
 
 
 def latest(

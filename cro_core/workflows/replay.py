@@ -58,12 +58,14 @@ def replay(home: Home, decision_id: str) -> Replay:
         NotFound: no such decision.
     """
     with home.db.read() as connection:
-        stored = decisions.get(connection, decision_id)
+        record = decisions.get_record(connection, decision_id)
+        stored = decisions.from_record(record)
         experiment = experiments.get(connection, stored.experiment_id)
         with reader.reading(connection, experiment, stored.as_of) as reading:
             now = count(reading, whole=True)
     then = _then(experiment, stored)
-    again = [*_tampered(stored), *_differences(stored, _decided_again(experiment, stored, then))]
+    unread = _unread(record["evidence"], decisions.to_record(stored)["evidence"])
+    again = [*_tampered(stored), *unread, *_differences(stored, _decided_again(experiment, stored, then))]
     moved = tuple(_moved(stored, then, now))
     fresh = _differences(stored, _decided_again(experiment, stored, now)) if moved else ()
     return Replay(
@@ -129,6 +131,20 @@ def _tampered(stored: Decision) -> Iterator[str]:
     """Says that the stored counts are not those that it was decided from."""
     if (now := fingerprint(stored.cells)) != stored.fingerprint:
         yield f"fingerprint was {stored.fingerprint}, is {now}"
+
+
+def _unread(record: Any, read: Any, place: str = "") -> Iterator[str]:
+    """Numbers of the record that this version has no place for: nobody has decided them again."""
+    if isinstance(record, Mapping) and isinstance(read, Mapping):
+        for key, value in record.items():
+            inside = f"{place}.{key}" if place else key
+            if key in read:
+                yield from _unread(value, read[key], inside)
+            elif value is not None:
+                yield f"{inside} was {value}, is None"
+    elif isinstance(record, list) and isinstance(read, list):
+        for index, (one, other) in enumerate(zip(record, read, strict=True)):
+            yield from _unread(one, other, f"{place}.{index}")
 
 
 def _moved(stored: Decision, then: LookCounts, now: LookCounts) -> Iterator[str]:

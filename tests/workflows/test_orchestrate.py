@@ -518,6 +518,17 @@ class TestLooks:
         (line,) = replay(home, stored.id).from_counts
         assert line.startswith("comparisons.0.z was ")
 
+    def test_replay_notices_what_it_cannot_read(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        with home.db.write() as connection:
+            (stored,) = decisions.latest(connection)
+            record = decisions.to_record(stored)
+            record["evidence"]["totals"][0]["of_another_version"] = 1
+            record["evidence"]["unheard_of"] = {"a": 2}
+            connection.execute(sa.update(schema.decisions).values(record=record))
+        lines = replay(home, stored.id).from_counts
+        assert lines == ("totals.0.of_another_version was 1, is None", "unheard_of was {'a': 2}, is None")
+
     @pytest.mark.parametrize(
         ("place", "value", "says"),
         [
