@@ -1165,13 +1165,17 @@ def test_a_replayed_experiment_can_be_replaced(home: Home, csv: Callable[..., Pa
     assert [e["id"] for e in rows_of(home, schema.experiments)] == ["shop-live"]
 
 
-def test_as_live_stands_beside_the_finished_experiment(home: Home, csv: Callable[..., Path]) -> None:
+@pytest.mark.sizes(4, 14)
+def test_as_live_stands_beside_the_finished_experiment(
+    tmp_path: Path, csv: Callable[..., Path], size: int
+) -> None:
+    home = create_home(tmp_path / "home", environ={"CRO_AUTOMATION__TEST_DURATION_MAX_DAYS": str(size)})
     rows = live_rows(1)
     import_file(home, csv(rows), MAPPING, now=NOW)
     before = waterfall(home)
     replay = import_file(home, csv(rows), MAPPING, now=NOW, as_live=True).replay
     assert replay is not None
-    assert replay.hour == 14 * 24 - 1  # too few visitors ever: the horizon ends it
+    assert replay.hour == size * 24 - 1  # too few visitors ever: the horizon ends it
     assert replay.verdict == "inconclusive"
     assert waterfall(home) == before
 
