@@ -45,8 +45,8 @@ from cro_core.workflows.ingest import save_alone
 from service import logs
 from service.app import create_app
 from service.fast_path import with_fast_path
-from service.rsgi import RsgiAdapter
 from service.server import _granian as granian
+from service.slow_clients import RsgiAdapter
 
 HELLO = "Flask hello"
 MODES = (HELLO, "no store", "group commit", "transaction a request", "JSON file")

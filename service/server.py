@@ -19,7 +19,7 @@ from cro_core.workflows import geolocate
 from service import logs
 
 if TYPE_CHECKING:
-    from service.rsgi import RsgiAdapter
+    from service.slow_clients import RsgiAdapter
 
 SHUTDOWN_SECONDS = 20
 """How long requests that are being answered may take to end after SIGTERM or SIGINT."""
@@ -69,7 +69,7 @@ def _granian(host: str, port: int, logging_settings: dict[str, Any]) -> Any:
         target="service",  # only a name: the app comes from the loader
         address=host,
         port=port,
-        interface=Interfaces.RSGI,  # not WSGI: service/rsgi.py says why
+        interface=Interfaces.RSGI,  # not WSGI: service/slow_clients.py says why
         http=HTTPModes.http1,  # one request at a time on a connection
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
         backlog=MOST_CONNECTIONS,
@@ -87,7 +87,7 @@ def _load(path: Path, threads: int) -> RsgiAdapter:
     """The app behind its adapter, made in the worker: neither connections nor threads survive a fork."""
     from service.app import create_app
     from service.fast_path import with_fast_path
-    from service.rsgi import RsgiAdapter
+    from service.slow_clients import RsgiAdapter
 
     threading.Thread(target=_leave_with, args=(os.getppid(),), name="watch-parent", daemon=True).start()
     _allow_connections()

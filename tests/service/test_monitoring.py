@@ -29,8 +29,8 @@ from cro_core.storage.database import Database
 from service import readiness, schemas
 from service.app import create_app
 from service.rate_limits import MOST_COUNTERS, WINDOW_SECONDS
-from service.rsgi import BODY_SECONDS
 from service.server import HEADER_SECONDS, MOST_CONNECTIONS, SHUTDOWN_SECONDS
+from service.slow_clients import BODY_SECONDS
 
 EVENTS = "/api/cro/events"
 SCRAPED = "/metrics"

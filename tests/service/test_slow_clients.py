@@ -23,8 +23,8 @@ from sqlalchemy import select
 
 from cro_core.home import Home
 from cro_core.storage import schema
-from service.rsgi import BODY_SECONDS, RsgiAdapter
 from service.server import HEADER_SECONDS
+from service.slow_clients import BODY_SECONDS, RsgiAdapter
 
 EVENTS = "/api/cro/events"
 CROWD = 40
