@@ -15,12 +15,12 @@ import sqlalchemy as sa
 from cro_core.assignment.allocation import next_shares
 from cro_core.decision.decide import Judgement
 from cro_core.decision.inputs import aggregates
-from cro_core.domain import Experiment, Status, to_json
+from cro_core.domain import Epoch, Experiment, Status, to_json
 from cro_core.errors import Busy
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
-from cro_core.storage import decisions, experiments, look_states
+from cro_core.storage import decisions, experiments, journal, look_states
 from cro_core.workflows import feasibility, lifecycle, open_backlog, proposals
 from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.seal import seal
@@ -153,12 +153,15 @@ class _Cycle:
     ) -> list[str]:
         """Gives the days to come, in a day's last hour, the shares that the mature units speak for.
 
-        Today's shares are frozen. Where this cycle is missed, tomorrow keeps today's shares.
+        Today's shares are frozen, and a day's are changed once: a second cycle in that hour leaves them, and what
+        a person has undone stays undone. Where this hour is missed, tomorrow keeps today's shares.
         """
         current = experiment.epoch_at(self.now)
         if not experiment.plan.adaptive or current is None or current.number + 1 >= len(experiment.epochs):
             return []
-        if current.ends_at - self.now > PLAN_AHEAD:
+        if current.ends_at - self.now > PLAN_AHEAD or _are_planned(
+            transaction.connection, experiment, current
+        ):
             return []
         shares = _next_shares(experiment, judgement, current.number + 1)
         before = dict(experiment.epochs[current.number + 1].shares)
@@ -230,6 +233,12 @@ class _Cycle:
             return []
         proposals.propose_start(transaction, hypothesis, patience)
         return [f"{hypothesis.id}: proposed for {patience.weeks} weeks, waiting for approval. {patience.why}"]
+
+
+def _are_planned(connection: sa.Connection, experiment: Experiment, today: Epoch) -> bool:
+    """Whether a cycle of today has given the days to come their shares already."""
+    changes = journal.trail(connection, subject=experiment.id, since=today.starts_at)
+    return any(change["action"] == lifecycle.ALLOCATE for change in changes)
 
 
 def _next_shares(experiment: Experiment, judgement: Judgement, epoch: int) -> dict[str, float]:

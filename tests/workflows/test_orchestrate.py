@@ -333,7 +333,7 @@ class TestAllocation:
     """Shares move once a day, towards what did better, and never inside a day."""
 
     @pytest.fixture
-    def moving(self, tmp_path: Path) -> Home:
+    def unseen(self, tmp_path: Path) -> Home:
         settings = {**SETTINGS, "smart_traffic_allocation": {"enabled": True}}
         settings["statistics"] = {"base_rate": 0.2, "minimum_detectable_uplift": 0.1}
         create_home(tmp_path / "moving", settings, environ={})
@@ -341,8 +341,12 @@ class TestAllocation:
         set_clock(home, START)
         home = open_home(tmp_path / "moving", environ={})
         create(home)
-        visit(home, "hero", [("photo", 300, 40), ("film", 300, 90)], START + DAY / 4)
         return home
+
+    @pytest.fixture
+    def moving(self, unseen: Home) -> Home:
+        visit(unseen, "hero", [("photo", 300, 40), ("film", 300, 90)], START + DAY / 4)
+        return unseen
 
     def test_tomorrow_is_planned_in_the_last_hour(self, moving: Home) -> None:
         before = get(moving, "hero").epochs
@@ -357,6 +361,43 @@ class TestAllocation:
         assert (
             orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=20)).changes == ()
         )  # same counts, same shares
+
+    def test_a_day_gets_its_shares_once(self, unseen: Home) -> None:
+        """However often the cycle runs, and although every hour's visitors speak for other shares."""
+        for hour in range(72):
+            more = (hour % 4 == 3) * (-1) ** (hour // 24)
+            counts = [("photo", 30, 6), ("film", 30, 6 + more)]
+            visit(unseen, "hero", counts, START + timedelta(hours=hour, minutes=10), epoch=hour // 24)
+        late = [
+            timedelta(hours=24 * day + hour) for day in (1, 2, 3) for hour in (21, 22, 23, 23.4, 23.9, 24)
+        ]
+        begun: dict[int, Any] = {}
+        for moment in (START + passed for passed in late):
+            (decision,) = orchestrate(unseen, now=moment).decisions
+            assert decision.verdict == "continue"
+            for epoch in get(unseen, "hero").epochs:
+                if epoch.starts_at <= moment:
+                    assert begun.setdefault(epoch.number, epoch.shares) == epoch.shares
+        with unseen.db.read() as connection:
+            changes = journal.trail(connection, subject="hero")[::-1]
+        planned = [(c["at"], c["after"]) for c in changes if c["action"] == lifecycle.ALLOCATE]
+        assert [at for at, _ in planned] == [START + timedelta(hours=h) for h in (47, 71, 95)]
+        assert [(after["from_epoch"], after["shares"]) for _, after in planned] == list(begun.items())[2:]
+        assert (
+            len({shares["film"] for shares in begun.values()}) == 4
+        )  # a half at first, then another every day
+
+    def test_what_a_person_has_undone_stays_so_for_the_day(self, unseen: Home) -> None:
+        visit(unseen, "hero", [("photo", 60, 10), ("film", 60, 15)], START + DAY / 4)
+        before = get(unseen, "hero").epochs
+        orchestrate(unseen, now=START + 2 * DAY - timedelta(minutes=30))
+        assert get(unseen, "hero").epochs[2:] != before[2:]
+        rollback(unseen, now=START + 2 * DAY - timedelta(minutes=20), actor="ann")
+        assert orchestrate(unseen, now=START + 2 * DAY - timedelta(minutes=10)).changes == ()
+        assert get(unseen, "hero").epochs == before
+        orchestrate(unseen, now=START + 3 * DAY - timedelta(minutes=30))
+        after = get(unseen, "hero").epochs
+        assert (after[:3], after[3].shares["film"] > 0.5) == (before[:3], True)
 
     def test_exposed_visitors_keep_their_variant(self, moving: Home) -> None:
         names = [f"visitor-{n}" for n in range(300)]
