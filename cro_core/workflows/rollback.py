@@ -69,14 +69,11 @@ def _undo_start(transaction: Transaction, entry: Mapping[str, Any]) -> str:
 def _undo_conclude(transaction: Transaction, entry: Mapping[str, Any]) -> str:
     connection = transaction.connection
     experiment = experiments.get(connection, entry["subject"])
-    shown = decisions.production(connection).get(experiment.slot)
-    if shown is not None and shown["experiment_id"] == experiment.id:
-        shipped = next(
-            c for c in journal.trail(connection, subject=experiment.slot)
-            if c["action"] == PRODUCE and c["after"]["experiment_id"] == experiment.id
-        )  # fmt: skip
-        journal.mark_undone(connection, shipped["id"], entry["id"])
-        _undo_production(transaction, shipped)
+    shipped = _standing(connection, experiment.slot, PRODUCE)
+    own = next((c for c in shipped if c["after"]["experiment_id"] == experiment.id), None)
+    if own is not None:
+        _undo_production(transaction, own)
+        journal.mark_undone(connection, own["id"], entry["id"])
     experiments.update(connection, replace(experiment, status=Status.ARCHIVED, winner=None))
     withdraw(transaction, experiment.id)
     return f"{experiment.id}: decision taken back; the site shows what it showed before"
@@ -85,6 +82,13 @@ def _undo_conclude(transaction: Transaction, entry: Mapping[str, Any]) -> str:
 def _undo_allocation(transaction: Transaction, entry: Mapping[str, Any]) -> str:
     connection = transaction.connection
     experiment = experiments.get(connection, entry["subject"])
+    if experiment.status is not Status.RUNNING:
+        raise Conflict(f"experiment {experiment.id} is {experiment.status} already: no share of it will move")
+    newest = _standing(connection, experiment.id, ALLOCATE)[0]
+    if newest["id"] != entry["id"]:
+        raise Conflict(
+            f"the shares of {experiment.id} moved again with change {newest['id']}: undo that first"
+        )
     experiments.set_future_shares(connection, experiment, entry["before"]["shares"], transaction.now)
     return f"{experiment.id}: shares of the coming days are {entry['before']['shares']} again"
 
@@ -94,13 +98,20 @@ def _undo_production(transaction: Transaction, entry: Mapping[str, Any]) -> str:
     slot, before = entry["subject"], entry["before"]
     shown = decisions.production(connection).get(slot)
     if shown is None or shown["decision_id"] != entry["after"]["decision_id"]:
-        raise Conflict(f"slot {slot} shows something newer by now: undo that first")
+        newer = f", {shown['variant']} of {shown['experiment_id']}" if shown else ""
+        raise Conflict(f"slot {slot} shows something newer by now{newer}: undo that first")
     decisions.set_production(connection, slot, None if before is None else _revive(before))
     return f"{slot}: shows " + (
         f"{before['variant']} of {before['experiment_id']} again"
         if before
         else "the site's own default again"
     )
+
+
+def _standing(connection: sa.Connection, subject: str, action: str) -> list[dict[str, Any]]:
+    """The changes of one kind that nobody has undone, newest first."""
+    changes = journal.trail(connection, subject=subject)
+    return [change for change in changes if change["action"] == action and change["undone_by"] is None]
 
 
 def _revive(entry: Mapping[str, Any]) -> dict[str, Any]:

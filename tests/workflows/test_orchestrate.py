@@ -83,6 +83,28 @@ def trail(home: Home) -> list[tuple[str, str]]:
         return [(entry["action"], entry["subject"]) for entry in journal.trail(connection)]
 
 
+def changes(home: Home, action: str, subject: str) -> list[int]:
+    """Numbers of the changes of that kind that can be undone, newest first."""
+    with home.db.read() as connection:
+        return [c["id"] for c in undoable(connection) if (c["action"], c["subject"]) == (action, subject)]
+
+
+def shown(home: Home) -> str | None:
+    """The experiment whose variant the slot ``hero`` shows."""
+    with home.db.read() as connection:
+        return decisions.production(connection).get("hero", {}).get("experiment_id")
+
+
+def next_test(home: Home, key: str, **converting: int) -> tuple[str, ...]:
+    """Decides another test in the slot two days on; returns what that changed."""
+    create(home, key)
+    visit(
+        home, key, [(variant, 400, number) for variant, number in converting.items()], home.clock() + DAY / 2
+    )
+    set_clock(home, home.clock() + 2 * DAY)
+    return orchestrate(home, now=home.clock()).changes
+
+
 def won(home: Home, key: str = "hero") -> datetime:
     """An experiment whose film is about to win; returns the moment of the deciding cycle."""
     create(home, key)
@@ -218,24 +240,49 @@ class TestRollback:
 
     def test_taking_a_decision_back_restores_what_was_shown_before(self, home: Home) -> None:
         orchestrate(home, now=won(home))
+        assert next_test(home, "hero-2", photo=140, film=60) == ("hero-2: keep_control",)
+        next_test(home, "hero-3", photo=60, film=140)
+        rollback(home, changes(home, lifecycle.CONCLUDE, "hero-3")[0], now=home.clock(), actor="ann")
+        assert shown(home) == "hero"
+
+    def test_an_old_winner_is_not_undone_over_a_newer_one(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        next_test(home, "hero-2", photo=60, film=140)
+        before = trail(home)
+        for old in (changes(home, lifecycle.PRODUCE, "hero")[-1], *changes(home, lifecycle.CONCLUDE, "hero")):
+            with pytest.raises(Conflict, match="something newer by now, film of hero-2: undo that first"):
+                rollback(home, old, now=home.clock(), actor="ann")
+        assert (shown(home), get(home, "hero").winner, trail(home)) == ("hero-2", "film", before)
+
+    @pytest.mark.parametrize(
+        "way", [[(lifecycle.PRODUCE, "hero")] * 2, [(lifecycle.CONCLUDE, f"hero{n}") for n in ("-2", "")]]
+    )
+    def test_winners_are_undone_from_the_newest_to_the_oldest(
+        self, home: Home, way: list[tuple[str, str]]
+    ) -> None:
+        orchestrate(home, now=won(home))
+        next_test(home, "hero-2", photo=60, film=140)
+        for (action, subject), left in zip(way, ("hero", None), strict=True):
+            rollback(home, changes(home, action, subject)[0], now=home.clock(), actor="ann")
+            assert shown(home) == left
+        assert changes(home, lifecycle.PRODUCE, "hero") == []
+
+    def test_a_decision_whose_winner_was_undone_touches_no_other(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
+        rollback(home, now=home.clock(), actor="ann")
+        next_test(home, "hero-2", photo=60, film=140)
+        rollback(home, changes(home, lifecycle.CONCLUDE, "hero")[0], now=home.clock(), actor="ann")
+        assert (shown(home), get(home, "hero").winner) == ("hero-2", None)
+
+    def test_nothing_is_undone_over_what_a_person_has_put_there(self, home: Home) -> None:
+        orchestrate(home, now=won(home))
         create(home, "hero-2")
-        visit(home, "hero-2", [("photo", 400, 140), ("film", 400, 60)], home.clock() + DAY / 2)
-        set_clock(home, home.clock() + 2 * DAY)
-        report = orchestrate(home, now=home.clock())
-        assert report.changes == ("hero-2: keep_control",)
-        create(home, "hero-3")
-        visit(home, "hero-3", [("photo", 400, 60), ("film", 400, 140)], home.clock() + DAY / 2)
-        set_clock(home, home.clock() + 2 * DAY)
-        orchestrate(home, now=home.clock())
-        with home.db.read() as connection:
-            concluded = next(
-                c
-                for c in undoable(connection)
-                if (c["action"], c["subject"]) == (lifecycle.CONCLUDE, "hero-3")
-            )
-        rollback(home, concluded["id"], now=home.clock(), actor="ann")
-        with home.db.read() as connection:
-            assert decisions.production(connection)["hero"]["experiment_id"] == "hero"
+        lifecycle.end_experiment(home, "hero-2", now=home.clock(), actor="ann", winner="photo")
+        for action in (lifecycle.PRODUCE, lifecycle.CONCLUDE):
+            (automatic,) = changes(home, action, "hero")
+            with pytest.raises(Conflict, match="something newer by now, photo of hero-2"):
+                rollback(home, automatic, now=home.clock(), actor="ann")
+        assert shown(home) == "hero-2"
 
     def test_only_automatic_changes_and_only_once(self, home: Home) -> None:
         create(home)
@@ -419,6 +466,31 @@ class TestAllocation:
         orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
         rollback(moving, now=START + 2 * DAY - timedelta(minutes=20), actor="ann")
         assert {e.shares["film"] for e in get(moving, "hero").epochs} == {0.5}
+
+    def test_old_shares_are_not_restored_over_newer_ones(self, unseen: Home) -> None:
+        for day, film in enumerate([15, 7]):
+            visit(
+                unseen, "hero", [("photo", 60, 10), ("film", 60, film)], START + (day + 0.25) * DAY, epoch=day
+            )
+            orchestrate(unseen, now=START + (day + 2) * DAY - timedelta(minutes=30))
+        after = get(unseen, "hero").epochs
+        newer, older = changes(unseen, lifecycle.ALLOCATE, "hero")
+        now = START + 3 * DAY - timedelta(minutes=20)
+        with pytest.raises(Conflict, match=f"moved again with change {newer}: undo that first"):
+            rollback(unseen, older, now=now, actor="ann")
+        assert get(unseen, "hero").epochs == after
+        rollback(unseen, newer, now=now, actor="ann")
+        rollback(unseen, older, now=now, actor="ann")
+        shares = [e.shares["film"] for e in get(unseen, "hero").epochs]
+        assert shares == [0.5, 0.5, after[2].shares["film"], *[0.5] * (len(after) - 3)]
+
+    def test_shares_of_an_ended_experiment_are_left(self, moving: Home) -> None:
+        orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=30))
+        before = get(moving, "hero").epochs
+        lifecycle.end_experiment(moving, "hero", now=START + 2 * DAY, actor="ann")
+        with pytest.raises(Conflict, match="archived already"):
+            rollback(moving, changes(moving, lifecycle.ALLOCATE, "hero")[0], now=START + 2 * DAY, actor="ann")
+        assert get(moving, "hero").epochs == before
 
     def test_shares_of_a_day_that_has_begun_are_frozen(self, moving: Home) -> None:
         experiment = get(moving, "hero")
