@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import multivariate_normal, norm
 
 from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
@@ -228,6 +229,98 @@ def test_the_best_of_those_that_crossed_wins():
     assert (found.verdict, found.winner, found.leader) == (Verdict.SHIP, 2, 2)
     p = found.challengers[0].p_value
     assert 0 < found.challengers[1].p_value < p
+
+
+@pytest.mark.parametrize("challengers", [1, 2, 3])
+def test_p_of_several_challengers_at_one_look(challengers):
+    """One look at the end is the plain test, its p times the challengers; 1 is the most a p can be."""
+    converted = [345, 310, 301][:challengers]
+    found = look(PLAN, HORIZON, (10_000, 300), *((10_000, x) for x in converted))
+    plain = [2 * norm.sf(abs(row.z)) for row in found.challengers]
+    assert [row.p_value for row in found.challengers] == pytest.approx(
+        [min(1, challengers * p) for p in plain], rel=1e-9
+    )
+    assert (found.challengers[-1].p_value == 1) == (challengers > 1)
+    for row in found.challengers:
+        assert (row.stopped.low, row.stopped.high) == pytest.approx((row.relative.low, row.relative.high))
+        assert row.critical == pytest.approx(norm.isf(0.025 / challengers))
+
+
+@pytest.mark.parametrize("challengers", [1, 2, 3])
+def test_p_of_several_challengers_at_a_second_look(challengers):
+    """Against two-dimensional normal integrals: crossing at either look, times the challengers."""
+    plan = LookPlan(spending=Spending("pocock"))
+    half = [(10_000, 300 + k) for k in range(challengers + 1)]
+    first = look(plan, AT_DAY_7, *half)
+    over = look(plan, HORIZON, *((2 * n, 2 * x + 40 * k) for k, (n, x) in enumerate(half)), state=first.state)
+    overlap = math.sqrt(first.information / over.information)
+    early = first.critical
+    assert norm.sf(early) * 2 * challengers == pytest.approx(first.alpha_spent)
+    pair = multivariate_normal(cov=[[1, overlap], [overlap, 1]])
+    for row in over.challengers:
+        inside = pair.cdf([early, -row.z]) - pair.cdf([-early, -row.z])
+        assert row.p_value == pytest.approx(2 * challengers * (norm.sf(early) + inside), rel=1e-4)
+
+
+@pytest.mark.parametrize("challengers", [1, 2, 3])
+def test_p_boundary_and_interval_of_several_challengers_say_the_same(challengers):
+    """Beyond the boundary, p at most alpha, the interval above 0: for one more conversion all at once."""
+    plan = LookPlan(spending=Spending("pocock"), min_uplift=0.001)
+    half = [(10_000, 300)] * (challengers + 1)
+    state = look(plan, AT_DAY_7, *half).state
+    crossed = 0
+    for converted in range(650, 730):
+        sizes = (20_000, 600), *[(20_000, 601)] * (challengers - 1), (20_000, converted)
+        row = look(plan, HORIZON, *sizes, state=state).challengers[-1]
+        says = {row.z >= row.critical, row.p_value <= 0.05, row.stopped.low > 0, row.relative.low > 0}
+        assert len(says) == 1
+        crossed += row.crossed == "up"
+    assert 10 < crossed < 70
+
+
+def test_p_goes_with_the_level_that_holm_has_reached():
+    """Of three, one is out at once: it was tested among three, the others among two, now and later."""
+    plan, sizes = LookPlan(), [(20_000, 600), (20_000, 640), (20_000, 620), (20_000, 430)]
+    found = look(plan, AT_DAY_7, *sizes)
+    plain = [2 * norm.sf(abs(row.z)) for row in found.challengers]
+    factors = [row.p_value / p for row, p in zip(found.challengers, plain, strict=True)]
+    assert [row.active for row in found.challengers] == [True, True, False]
+    assert factors[2] == pytest.approx(3, rel=1e-6)
+    assert factors[:2] == pytest.approx([2, min(2, 1 / plain[1])], rel=1e-6)
+    grown = [(n + 1000, x + 30) for n, x in sizes[:3]]
+    later = look(plan, 200.0, *grown, sizes[3], state=found.state)
+    alone = look(plan, 200.0, *grown, state=look(plan, AT_DAY_7, *sizes[:3]).state)
+    for among_three, among_two in zip(later.challengers[:2], alone.challengers, strict=True):
+        assert (among_three.p_value, among_three.critical) == pytest.approx(
+            (among_two.p_value, among_two.critical),
+            rel=0.01,  # the clock is common, a little of the third pair is in it
+        )
+    assert later.challengers[2].p_value is None
+
+
+def test_a_veto_changes_no_number_of_several_challengers():
+    sizes = (20_000, 600), (20_000, 640), (20_000, 560)
+    free, held = (look(PLAN, AT_DAY_7, *sizes, veto=veto) for veto in (None, "The split is broken."))
+    assert free.challengers == held.challengers
+    assert free.challengers[0].critical == free.critical
+
+
+def test_futility_of_several_challengers():
+    """Each has the chance that it would have alone at its part of alpha; all must have lost theirs."""
+    plan = LookPlan(futility=True)
+    control, hopeful, hopeless = (30_000, 900), (30_000, 970), (30_000, 880)
+    found = look(plan, 240.0, control, hopeless, hopeful, hopeful)
+    alone = [look(replace(plan, alpha=0.05 / 3), 240.0, control, one) for one in (hopeless, hopeful)]
+    chances = [row.conditional_power for row in found.challengers]
+    assert chances[:2] == pytest.approx([one.challengers[0].conditional_power for one in alone])
+    assert (found.verdict, chances[0] < 0.1 < chances[1]) == (Verdict.CONTINUE, True)
+    assert codes(look(plan, 240.0, control, hopeless, hopeless)) == ["futile"]
+    out = replace(LookState.start(2), dropped=(None, 30.0))
+    later = look(plan, 240.0, control, hopeless, hopeful, state=out)  # who is out has no say
+    assert codes(later) == ["futile"]
+    assert later.challengers[0].conditional_power == pytest.approx(
+        look(plan, 240.0, control, hopeless).challengers[0].conditional_power
+    )
 
 
 def test_holm_in_every_order():
