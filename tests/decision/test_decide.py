@@ -14,6 +14,7 @@ from cro_core.decision.inputs import fingerprint, state_of
 from cro_core.domain import Cell, Experiment, Goal, Plan, Status, Variant, Verdict
 from cro_core.evidence import Decision
 from cro_core.planning import plans
+from cro_core.statistics.proportions import difference
 from cro_core.storage.decisions import from_record, to_record
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -44,6 +45,14 @@ def test_published_table_is_reproduced() -> None:
     assert found.p_value == pytest.approx(0.017548, abs=5e-7)
     assert found.p_value_yates == pytest.approx(0.019521, abs=5e-7)
     assert found.relative == pytest.approx(0.20)
+
+
+@pytest.mark.parametrize("challengers", [1, 2, 3])
+def test_the_pooled_interval_shares_alpha_between_challengers(challengers: int) -> None:
+    counts = ((5_000, 150), *[(5_000, 170)] * challengers)
+    pooled = difference(5_000, 150, 5_000, 170, 1 - 0.05 / challengers)
+    for found in judged(*counts).evidence.comparisons:
+        assert (found.low, found.high) == (pooled.low, pooled.high)
 
 
 def test_agrees_with_scipy_and_pingouin() -> None:

@@ -146,6 +146,28 @@ def test_futility_stops_at_the_first_look_of_a_day_only():
     assert np.unique(found.look[found.futile] + 1).tolist() == [48, 72]
 
 
+def test_futility_of_several_challengers_is_that_of_a_live_look():
+    plan = LookPlan(futility=True, futility_power=0.2, futility_from_day=2)
+    scenario = replace(SHORT, uplifts=(0.06, 0.06), plan=plan)
+    traffic = lab.simulate(scenario, 60, rng(10))
+    found = lab.decide(scenario, traffic)
+    chances = []
+    for programme in range(60):
+        alone = replace(traffic, n=traffic.n[[programme]], x=traffic.x[[programme]])
+        live = take_look(scenario.look_plan(), so_far(scenario, alone, 48), elapsed=0.5, hours=48)
+        chances.append(max(row.conditional_power for row in live.challengers))
+    at_once = found.futile & (found.look == 47)
+    assert at_once.tolist() == [chance < 0.2 for chance in chances]
+    assert 10 < at_once.sum() < 50
+
+
+def test_the_sample_of_several_is_held_against_one_look_at_their_part_of_alpha():
+    scenario = replace(SHORT, uplifts=(0.1, 0.0))
+    fixed = 3 * sample_size(0.1, 0.1, alpha=0.025)
+    by_default, given = (lab.power(scenario, 20, rng(), fixed=size).sample for size in (None, fixed))
+    assert by_default == given
+
+
 def test_estimates_are_honest():
     """1,000 programmes, Monte-Carlo error 0.7 points of coverage."""
     found = lab.coverage(lab.planned(Scenario(uplifts=(0.1,), profile="week")), 1000, rng(8))

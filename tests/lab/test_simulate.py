@@ -176,6 +176,15 @@ def test_futility_is_not_used_where_the_traffic_gives_less_than_even_odds() -> N
     assert (enough.futility, little.futility) == (True, False)
 
 
+@pytest.mark.parametrize("variants", [2, 3])
+def test_the_sample_is_held_against_one_look_at_the_same_error_rate(variants: int) -> None:
+    """Without an effect nearly every programme runs to its end."""
+    rare = {**CALM, "automation": {**CALM["automation"], "confidence_level": 0.99}}
+    measured = under(rare, "power", Asked("const", uplift=1e-6, variants=variants))
+    once = variants * sample_size(0.1, 0.2, alpha=0.01 / (variants - 1))
+    assert measured.found.sample.value == pytest.approx(measured.setup.visitors / once, rel=0.03)
+
+
 def test_more_visitors_than_planned_end_at_the_plan() -> None:
     planned = under(CALM).setup.planned_visitors
     found = under(CALM, "fpr", Asked(visitors=2 * planned)).found

@@ -576,17 +576,20 @@ def test_a_running_experiment_has_days_left(make_site: Callable[..., Home]) -> N
     assert "in 6 days: its time is up" in text
 
 
-def test_a_running_experiment_that_cannot_tell(make_site: Callable[..., Home]) -> None:
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "b", "c")])
+def test_a_running_experiment_that_cannot_tell(make_site: Callable[..., Home], keys: tuple[str, ...]) -> None:
     home = make_site(LEAD_SITE)
-    stored(home.db, running(base_rate=0.03, mde=0.1, units=117_064))
+    stored(home.db, running(keys=keys, base_rate=0.03, mde=0.1, units=117_064))
     post(home.db, visits(MONDAY, 9, lambda _: 80))
     now = datetime(2026, 3, 10, 9, tzinfo=UTC)
     answer = plan(home, now=now, experiment_id="hero")
     assert answer.running is not None
     assert answer.verdict == CANNOT_TELL
-    reached = answer.running.expected_units / 2 / 1.1
-    assert answer.attainable_uplift == pytest.approx(sample_size.attainable_uplift(0.03, reached))
-    assert answer.found == pytest.approx(sample_size.power_of(0.03, 0.1, reached))
+    reached, alpha = answer.running.expected_units / len(keys) / 1.1, 0.05 / (len(keys) - 1)
+    attainable = sample_size.attainable_uplift(0.03, reached, alpha=alpha)
+    assert answer.attainable_uplift == pytest.approx(attainable)
+    assert answer.found == pytest.approx(sample_size.power_of(0.03, 0.1, reached, alpha=alpha))
+    assert answer.one_look_units_per_variant == sample_size.sample_size(0.03, 0.1, alpha=alpha)
     assert "Let it end as planned" in verdict_text(answer)
     late = plan(home, now=START + 13.5 * DAY, experiment_id="hero").running
     assert late is not None
