@@ -43,6 +43,10 @@ class Totals:
     value_sumsq: float
 
 
+RATE_CONFIDENCE = 0.95
+"""Confidence level of the interval of one variant's rate, however many variants there are."""
+
+
 @dataclass(frozen=True, slots=True)
 class TotalsWithRate(Totals):
     """One variant over all epochs, with its conversion rate."""
@@ -470,6 +474,16 @@ class Evidence:
     """Where the counts come from."""
     outcomes: tuple[Outcomes, ...] = ()
     """What became of the leads later; never stored with a decision, for it decides nothing."""
+
+    def confidence(self, comparison: Comparison, alpha: float) -> float:
+        """Confidence level of a comparison's interval: 1 less the part of ``alpha`` that it was tested at.
+
+        The challengers share it equally; as some are beaten by the control, the others' parts grow (Holm 1979).
+        A comparison that was not tested at this look is told at the part that each had at the start.
+        """
+        lines = [line[-1] for line in self.looks.critical if line] if self.looks else []
+        tested = [part for part, line in enumerate(lines, start=1) if line == comparison.critical_z]
+        return 1 - alpha / min(tested, default=len(self.comparisons))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from cro_core.decision.inputs import aggregates
 from cro_core.domain import Cell, Experiment, Variant
-from cro_core.evidence import AlwaysValid, Comparison, Look, Totals, TotalsWithRate
+from cro_core.evidence import RATE_CONFIDENCE, AlwaysValid, Comparison, Look, Totals, TotalsWithRate
 from cro_core.statistics import looks, proportions
 from cro_core.statistics.arrays import Floats
 from cro_core.statistics.companion import companion
@@ -131,7 +131,7 @@ def _at_any_time_text(
 
 def with_rate(total: Totals) -> TotalsWithRate:
     """A variant over all epochs, with Wilson's interval of its rate."""
-    rate = proportions.wilson(total.units, total.conversions)
+    rate = proportions.wilson(total.units, total.conversions, RATE_CONFIDENCE)
     return TotalsWithRate(
         **{field.name: getattr(total, field.name) for field in fields(total)},
         rate=rate.estimate,

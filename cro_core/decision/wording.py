@@ -65,10 +65,14 @@ def paragraph(experiment: Experiment, decision: Decision) -> str:
         for t in decision.evidence.totals
         if t.units
     )
-    level = 1 - experiment.plan.alpha / len(experiment.challengers)
     # An uplift before the last look, or from a broken split, is a number that only misleads.
     telling = decision.final and decision.verdict is not Verdict.INVALID
-    uplifts = " ".join(_uplift_sentence(c, level) for c in decision.evidence.comparisons if telling)
+    evidence = decision.evidence
+    uplifts = " ".join(
+        _uplift_sentence(c, evidence.confidence(c, experiment.plan.alpha))
+        for c in evidence.comparisons
+        if telling
+    )
     reasons = " ".join(r.text for r in decision.reasons)
     parts = (f"{experiment.name}: {headline}", counted and counted + ".", uplifts, reasons)
     return " ".join(part for part in parts if part)

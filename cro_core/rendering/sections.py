@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from cro_core.domain import Status, Verdict
-from cro_core.evidence import Step
+from cro_core.evidence import RATE_CONFIDENCE, Step
 from cro_core.learning.asset_ranking import Ranking
 from cro_core.rendering import plots
 from cro_core.rendering.html import (
@@ -316,7 +316,7 @@ def _rates_plot(page: Sheet) -> Markup:
     colours = _colours(page)
     ranges = [plots.Range(a.name, a.rate, a.rate_low, a.rate_high, colours[a.variant]) for a in page.arms]
     said = "; ".join(f"{r.label} {words.percent(r.estimate)}" for r in ranges)
-    return plots.rates(ranges, f"Conversion rate with {words.level(page.confidence)} interval: {said}")
+    return plots.rates(ranges, f"Conversion rate with {words.level(RATE_CONFIDENCE)} interval: {said}")
 
 
 def _uplift_plot(page: Sheet) -> Markup:

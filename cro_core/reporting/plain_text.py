@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from cro_core.evidence import RATE_CONFIDENCE
 from cro_core.reporting import outcome_rows, summaries, words
 from cro_core.reporting.values import Report, Sheet
 
@@ -112,7 +113,7 @@ def _arms(page: Sheet) -> Iterator[str]:
     if not page.arms:
         return
     yield "    " + _columns(
-        ("version", "visitors", "converted", "rate", f"{words.level(page.confidence)} interval"), ARM_WIDTHS
+        ("version", "visitors", "converted", "rate", f"{words.level(RATE_CONFIDENCE)} interval"), ARM_WIDTHS
     )
     for arm in page.arms:
         name = f"{arm.name} (control)" if arm.is_control else arm.name

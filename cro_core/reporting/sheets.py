@@ -37,7 +37,7 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
     winner = decision.winner if decision else experiment.winner
     verdict = decision.verdict if decision else None
     progress = _progress(experiment, evidence.look, contrasts) if decision else None
-    return Sheet(
+    page = Sheet(
         id=experiment.id,
         name=experiment.name or experiment.id,
         status=experiment.status,
@@ -67,6 +67,9 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         waterfall=evidence.waterfall or tuple(waterfall),
         worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
     )
+    if page.best is None:
+        return page
+    return replace(page, confidence=evidence.confidence(page.best.comparison, experiment.plan.alpha))
 
 
 def assets(pairs: Iterable[tuple[Experiment, Sheet]]) -> tuple[Asset, ...]:

@@ -142,7 +142,7 @@ class Sheet:
     taken_back: bool
     """Whether the decision was undone since."""
     confidence: float
-    """Level of the challengers' intervals."""
+    """Level of the interval of ``best``."""
     min_uplift: float
     """Uplift that is worth shipping."""
     arms: tuple[TotalsWithRate, ...]

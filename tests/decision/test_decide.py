@@ -55,6 +55,24 @@ def test_the_pooled_interval_shares_alpha_between_challengers(challengers: int) 
         assert (found.low, found.high) == (pooled.low, pooled.high)
 
 
+def test_an_interval_is_named_by_the_level_that_it_has() -> None:
+    """Where a challenger is beaten the other's part of alpha grows, and its interval is that of a test of two."""
+    control, better, worse, alike = (10_000, 300), (10_000, 355), (10_000, 200), (10_000, 310)
+    (alone,) = judged(control, better).evidence.comparisons
+    beaten = judged(control, better, worse)
+    first, second = beaten.evidence.comparisons
+    assert (first.stopped_low, first.stopped_high) == pytest.approx((alone.stopped_low, alone.stopped_high))
+    assert f"(95 % interval {first.stopped_low:+.1%} to {first.stopped_high:+.1%})" in beaten.text
+    assert f"(97.5 % interval {second.stopped_low:+.1%} to {second.stopped_high:+.1%})" in beaten.text
+    assert (beaten.verdict, second.active) == (Verdict.SHIP, False)
+    at_once = judged(control, (10_000, 380), worse)  # won before anybody was beaten
+    assert at_once.text.count("(97.5 % interval") == 2
+    assert judged(control, alike, alike).text.count("(97.5 % interval") == 2
+    assert judged(control, alike, worse, alike).text.count("(97.5 % interval") == 2
+    untested = replace(first, critical_z=None)
+    assert beaten.evidence.confidence(untested, 0.05) == 0.975
+
+
 def test_agrees_with_scipy_and_pingouin() -> None:
     rng = default_rng(5)
     for _ in range(20):

@@ -16,8 +16,10 @@ from helpers.places import ROOT
 
 from cro_core import reporting
 from cro_core.analytics import definitions
-from cro_core.domain import Status, Verdict, to_json
+from cro_core.decision.decide import decide
+from cro_core.domain import Cell, Status, Variant, Verdict, to_json
 from cro_core.learning import prediction
+from cro_core.planning import plans
 from cro_core.reporting import headline, next_steps, refusals, sheets, summaries, words
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import SCHEMA, Pending, Report, Sheet
@@ -204,6 +206,20 @@ class TestSheets:
         three = replace(of, variants=(*of.variants, replace(of.variants[1], key="c")))
         assert sheets.sheet(of, None).confidence == pytest.approx(0.95)
         assert sheets.sheet(three, None).confidence == pytest.approx(0.975)
+
+    def test_an_interval_is_named_by_the_level_that_it_has(self) -> None:
+        """That of the uplift by the challenger's part of alpha, which grows as others are beaten."""
+        of = samples.experiment("hero", "Hero")
+        three = plans.begin(replace(of, variants=(*of.variants, Variant("c", "Poster"))), samples.NOW)
+        for beaten, level in ((200, 0.95), (300, 0.975)):
+            cells = [Cell(0, v, 10_000, x) for v, x in (("a", 300), ("b", 320), ("c", beaten))]
+            made = decide(three, cells, as_of=samples.NOW + three.plan.horizon).decision
+            page = sheets.sheet(three, made)
+            assert (page.best and page.best.variant, page.confidence) == ("b", level)
+            assert f"({words.level(level)} interval" in summaries.evidence(page)
+            running = replace(page, verdict=Verdict.CONTINUE, status=Status.RUNNING)
+            text = reporting.as_text(replace(samples.empty(), sheets=(running,)))
+            assert re.search(r"rate +95 % interval", text)  # of each rate by itself
 
     def test_a_decision_that_was_undone_is_no_winner(self) -> None:
         of = samples.experiment("hero", "Hero", Status.ARCHIVED, winner=None)
