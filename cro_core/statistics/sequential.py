@@ -33,7 +33,7 @@ from scipy.special import ndtr, ndtri
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.arrays import Floats
-from cro_core.statistics.checks import check_between
+from cro_core.statistics.checks import check_between, check_lengths, check_number
 
 FAMILIES: Mapping[str, float] = {
     "hwang_shih_decani": -4.0,
@@ -48,6 +48,9 @@ FURTHEST = 8.0
 
 LEAST_STEP = 1e-4
 """Smallest relative growth of information that makes a new look."""
+
+_STRAIGHT = 1e-16
+"""Size of gamma below which Hwang, Shih and DeCani's family spends evenly, to the last digit."""
 
 _RESOLUTION = 2.0
 """Quadrature nodes per standard deviation of an increment; 2 gives ten digits."""
@@ -79,8 +82,9 @@ class Spending:
             raise InvalidInput(
                 f"parameter is {self.parameter!r}: {self.family} has none, leave it out", field="parameter"
             )
-        least = -math.inf if self.family == "hwang_shih_decani" else 0.0
-        check_between(self.parameter, "parameter", least, math.inf)
+        check_number(self.parameter, "parameter")
+        if self.family == "kim_demets":
+            check_between(self.parameter, "parameter", 0, math.inf)
 
     def spent(self, time: ArrayLike, alpha: float) -> Floats:
         """Probability that may have been used up to ``time``.
@@ -88,19 +92,29 @@ class Spending:
         Args:
             time: elapsed share of the experiment, clipped to [0, 1]; any shape.
             alpha: all there is to spend, in (0, 1).
+
+        Raises:
+            InvalidInput: a time that is no number, or ``alpha`` outside (0, 1).
         """
-        u = np.clip(np.asarray(time, float), 0, 1)
+        check_between(alpha, "alpha", 0, 1)
+        u = _shares_of_time(time)
         if self.family == "obrien_fleming":
             with np.errstate(divide="ignore"):
                 return np.asarray(2 * ndtr(ndtri(alpha / 2) / np.sqrt(u)))
+        return np.asarray(alpha * self._part(u))
+
+    def _part(self, u: Floats) -> Floats:
+        """Part of alpha that may have been used up to ``u``, of a family in which it does not depend on alpha."""
+        size = abs(self.shape)
         if self.family == "pocock":
-            return np.asarray(alpha * np.log1p((math.e - 1) * u))
-        shape = self.shape
+            return np.asarray(np.log1p((math.e - 1) * u))
         if self.family == "kim_demets":
-            return np.asarray(alpha * u**shape)
-        if shape == 0:
-            return np.asarray(alpha * u)
-        return np.asarray(alpha * np.expm1(-shape * u) / math.expm1(-shape))
+            return np.asarray(u**size)
+        if size < _STRAIGHT:
+            return u
+        early = np.expm1(-size * u) / math.expm1(-size)
+        late = np.exp(size * (u - 1))  # by its logarithm, which no parameter overflows
+        return np.asarray(early * late if self.shape < 0 else early)
 
     @property
     def shape(self) -> float:
@@ -316,7 +330,10 @@ def boundaries(
     """
     times = np.asarray(information, float)
     check_between(alpha, "alpha", 0, 1)
-    clock = times / times[-1] if spending_time is None else np.asarray(spending_time, float)
+    for value in times:
+        check_number(value, "information")
+    clock = times / times[-1] if spending_time is None else np.atleast_1d(np.asarray(spending_time, float))
+    check_lengths(information=times.tolist(), spending_time=clock.tolist())
     allowed = (spending or Spending()).spent(clock, alpha / 2)
     state = State()
     for t, spend_to in zip(times, allowed, strict=True):
@@ -406,6 +423,19 @@ def conditional_power(
     ahead = value + np.asarray(drift) * left - critical * np.sqrt(final)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(left > 0, ndtr(ahead / np.sqrt(left)), ahead >= 0), float)
+
+
+def _shares_of_time(values: ArrayLike) -> Floats:
+    """Elapsed shares, clipped to [0, 1]."""
+    try:
+        shares = np.asarray(values, float)
+    except (TypeError, ValueError):
+        shares = np.asarray(math.nan)
+    if np.isnan(shares).any():
+        raise InvalidInput(
+            f"time is {values!r}: give elapsed shares of the experiment, from 0 to 1", field="time"
+        )
+    return np.asarray(np.clip(shares, 0, 1))
 
 
 def _check_growth(state: State, information: float) -> None:

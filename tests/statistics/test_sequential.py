@@ -1,5 +1,6 @@
 import json
 import math
+from decimal import MAX_EMAX, MIN_EMIN, Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -296,6 +297,45 @@ def test_crossing_is_a_likelihood_ratio_away_from_the_null(drift, bound):
     assert float(crossing(state, 1.0, bound, drift)) == pytest.approx(judge, abs=1e-7)
 
 
+# -- extremes -----------------------------------------------------------------------------------------------
+
+MOMENTS = [0, 1e-300, 1e-9, 0.25, 0.5, 0.999, 1 - 1e-9, 1]
+EXTREMES = [
+    *(("hwang_shih_decani", sign * size) for size in (0, 1e-320, 1e-17, 1e-12, 700, 720, 1e5, 1e308) for sign in (-1, 1)),
+    *(("kim_demets", rho) for rho in (1e-320, 1e-12, 50, 1e3, 1e308)),
+    ("pocock", None),
+    ("obrien_fleming", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "parameter"), EXTREMES)
+def test_no_parameter_is_too_large_or_too_small(family, parameter):
+    """From nothing to alpha and never back, and the last look has all of what is left."""
+    spending = Spending(family, parameter)
+    for alpha in (1e-300, 0.025, 0.05, 0.9999):
+        spent = spending.spent(MOMENTS, alpha)
+        assert (spent[0], spent[-1]) == (0, pytest.approx(alpha, rel=1e-12))
+        assert (np.diff(spent) >= 0).all()
+    assert spending.spent([-1, 2, math.inf], 0.05) == pytest.approx([0, 0.05, 0.05])
+    for looks in (1, 2, 10):
+        times = np.arange(1, looks + 1) / looks
+        critical = boundaries(times, spending=spending)
+        assert ((critical > 1.9) & (critical <= 8)).all()
+        assert 2 * exits(times, critical).upper.sum() == pytest.approx(0.05, abs=1e-9)
+
+
+@pytest.mark.parametrize("gamma", [-1e5, -720, -710, -700, -50, -4, -1e-12, 1e-12, 4, 50, 720, 1e5])
+def test_hwang_shih_and_decani_to_the_last_digits(gamma):
+    """Against 60 decimal digits, in which nothing overflows."""
+    with localcontext(prec=60, Emax=MAX_EMAX, Emin=MIN_EMIN):
+        exact = [
+            float(((-Decimal(gamma) * Decimal(u)).exp() - 1) / ((-Decimal(gamma)).exp() - 1)) for u in MOMENTS
+        ]
+    assert Spending("hwang_shih_decani", gamma).spent(MOMENTS, 0.05) == pytest.approx(
+        0.05 * np.array(exact), rel=1e-13, abs=1e-290
+    )
+
+
 # -- bad input ----------------------------------------------------------------------------------------------
 
 
@@ -308,7 +348,24 @@ def test_crossing_is_a_likelihood_ratio_away_from_the_null(drift, bound):
         (lambda: Spending("hwang_shih_decani", math.nan), "parameter is nan"),
         (lambda: boundaries([0.5, 0.4]), r"information is 0.4 after 0.5: give looks in order"),
         (lambda: boundaries([0.0, 0.4]), "information is 0.0 after 0.0"),
-        (lambda: boundaries([0.5, math.nan]), "information is nan|spend_to is nan"),
+        (lambda: boundaries([0.5, math.nan]), "information is .*nan.*: give a finite number"),
+        (
+            lambda: boundaries([0.5, 1], spending_time=[1]),
+            "lengths differ .*'information': 2, 'spending_time': 1",
+        ),
+        (
+            lambda: boundaries([0.5, 1], spending_time=[0.5, math.nan]),
+            r"time is array\(\[0.5, nan\]\): give elapsed",
+        ),
+        (lambda: Spending().spent(math.nan, 0.05), "time is nan: give elapsed shares of the experiment"),
+        (lambda: Spending().spent([0.5, None], 0.05), r"time is \[0.5, None\]: give elapsed"),
+        (lambda: Spending("pocock").spent("half", 0.05), "time is 'half': give elapsed"),
+        (lambda: Spending("obrien_fleming").spent(0.5, 1), "alpha is 1: give a number between 0 and 1"),
+        (lambda: Spending().spent(0.5, math.nan), "alpha is nan"),
+        (lambda: Spending("kim_demets", math.inf), "parameter is inf: give a finite number"),
+        (lambda: Spending("kim_demets", -3), "parameter is -3: give a number between 0 and inf"),
+        (lambda: Spending("hwang_shih_decani", -math.inf), "parameter is -inf: give a finite number"),
+        (lambda: Spending("hwang_shih_decani", "late"), "parameter is 'late': give a finite number"),
         (lambda: boundaries([0.5, 1], alpha=1.5), "alpha is 1.5: give a number between 0 and 1"),
         (lambda: boundaries([1], alpha=0), "alpha is 0"),
         (lambda: step(State(), 1.0, 0.6), "spend_to is 0.6"),
