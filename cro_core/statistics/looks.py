@@ -63,6 +63,8 @@ class LookState:
     """Hours of data at each look that was taken, increasing."""
     ended: bool = False
     """Whether a look has ended the experiment."""
+    elapsed: float = 0.0
+    """Elapsed share at the last look; 0 where it is not known."""
 
     @classmethod
     def start(cls, challengers: int) -> LookState:
@@ -95,6 +97,7 @@ class LookState:
             "dropped": list(self.dropped),
             "hours": list(self.hours),
             "ended": self.ended,
+            "elapsed": self.elapsed,
         }
 
     @classmethod
@@ -110,6 +113,7 @@ class LookState:
                 tuple(None if at is None else float(at) for at in data["dropped"]),
                 tuple(float(h) for h in data["hours"]),
                 bool(data["ended"]),
+                float(data.get("elapsed", 0.0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
@@ -217,7 +221,8 @@ def take_look(
     Args:
         plan: what was fixed before the start.
         data: counts so far, shape ``(epochs, variants)``, mature units only; epochs to come are zero.
-        elapsed: planned share of traffic over which these units came, in [0, 1]; 1 is the horizon.
+        elapsed: planned share of traffic over which these units came, in [0, 1]; 1 is the horizon. It never
+            goes back from one look to the next.
         hours: hours over which these units came, at least 0.
         state: of the look before; ``None`` before the first.
         veto: why nothing may win now (an SRM alarm), in words.
@@ -237,7 +242,7 @@ def take_look(
     comparisons = compare(data, weights)
     final = elapsed >= 1 or (time >= 1 and hours >= plan.min_hours)
     called = tuple(names or ["the control", *(f"challenger {k}" for k in range(1, data.variants))])
-    moment = _Moment(plan, data, weights, comparisons, before, time, hours, final, veto, called)
+    moment = _Moment(plan, data, weights, comparisons, before, time, elapsed, hours, final, veto, called)
     obstacle = _obstacle(moment)
     return _with_look(moment) if obstacle is None else _without_look(moment, *obstacle)
 
@@ -252,6 +257,7 @@ class _Moment:
     comparisons: Comparisons
     before: LookState
     time: float
+    elapsed: float
     hours: float
     final: bool
     veto: str | None
@@ -330,7 +336,7 @@ def _with_look(m: _Moment) -> LookResult:
         at if at is not None or still else m.hours
         for at, still in zip(m.before.dropped, ruling.active, strict=True)
     ]
-    state = LookState(paths, tuple(dropped), (*m.before.hours, m.hours), ended)
+    state = LookState(paths, tuple(dropped), (*m.before.hours, m.hours), ended, m.elapsed)
     return _result(m, verdict, "look", reasons, winner, float(critical[m.count - 1]), rows, state)
 
 
@@ -495,6 +501,11 @@ def _check_look(plan: LookPlan, data: Aggregates, elapsed: float, hours: float, 
         raise InvalidInput(
             f"hours is {hours:g} after {state.hours[-1]:g}: give looks in order, or rewind the state",
             field="hours",
+        )
+    if elapsed < state.elapsed - 1e-9:
+        raise InvalidInput(
+            f"elapsed is {elapsed:g} after {state.elapsed:g}: give looks in order, or rewind the state",
+            field="elapsed",
         )
 
 

@@ -11,7 +11,7 @@ from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
 from cro_core.statistics.looks import Aggregates, LookPlan, LookState, take_look
 from cro_core.statistics.rules import spending_time, step_down
-from cro_core.statistics.sequential import Spending, boundaries
+from cro_core.statistics.sequential import FURTHEST, Spending, boundaries
 
 HORIZON = 336.0
 
@@ -417,6 +417,39 @@ def test_results_are_json():
             assert "state" not in json.loads(text)
 
 
+def test_elapsed_never_goes_back():
+    """Whether a look was taken in between or not, and through the store; a rewound state has no last look."""
+    first = look(PLAN, AT_DAY_7, (20_000, 600), (20_000, 640))
+    kept = look(PLAN, 169.0, (20_000, 600), (20_000, 640), state=first.state)
+    assert kept.status == "nothing_new"
+    more = table((22_000, 660), (22_000, 700))
+    for state in (
+        first.state,
+        kept.state,
+        LookState.from_json(json.loads(json.dumps(first.state.as_json()))),
+    ):
+        with pytest.raises(InvalidInput, match=r"elapsed is 0\.49 after 0\.5") as caught:
+            take_look(PLAN, more, elapsed=0.49, hours=170, state=state)
+        assert caught.value.field == "elapsed"
+        for elapsed in (0.5 - 1e-12, 0.5, 0.51):
+            assert take_look(PLAN, more, elapsed=elapsed, hours=170, state=state).status == "look"
+    again = take_look(PLAN, more, elapsed=0.49, hours=168, state=first.state.rewind(168))
+    assert again.status == "look"
+    of_an_earlier_version = {k: v for k, v in first.state.as_json().items() if k != "elapsed"}
+    older = LookState.from_json(of_an_earlier_version)
+    assert take_look(PLAN, more, elapsed=0.5, hours=170, state=older).status == "look"
+
+
+def test_visitors_who_are_forgotten_give_no_alpha_back():
+    """The planned sample shrinks between looks: nothing more may be spent until it is reached again."""
+    plan = LookPlan(planned_units=100_000)
+    first = look(plan, 100.0, (30_000, 900), (30_000, 930))
+    fewer = look(plan, 101.0, (29_000, 905), (29_000, 1150), state=first.state)
+    assert (first.spending_time, fewer.spending_time, fewer.status) == (0.6, 0.58, "look")
+    assert (fewer.critical, fewer.alpha_spent) == (FURTHEST, first.alpha_spent)
+    assert (fewer.verdict, fewer.challengers[0].z > 5) == (Verdict.CONTINUE, True)
+
+
 def test_an_ended_experiment_takes_no_more_looks():
     over = look(PLAN, HORIZON, (20_000, 600), (20_000, 640))
     with pytest.raises(Conflict, match="has ended this experiment"):
@@ -559,6 +592,16 @@ def test_every_part_of_the_plan_changes_an_answer(field):
         (
             lambda: look(PLAN, 47.0, (900, 9), (900, 9), state=look(PLAN, 48.0, (900, 9), (900, 9)).state),
             "hours is 47 after 48: give looks in order, or rewind",
+        ),
+        (
+            lambda: take_look(
+                PLAN,
+                table((900, 9), (900, 9)),
+                elapsed=0.3,
+                hours=170,
+                state=look(PLAN, AT_DAY_7, (900, 9), (900, 9)).state,
+            ),
+            "elapsed is 0.3 after 0.5: give looks in order, or rewind",
         ),
         (lambda: LookState.from_json({"paths": []}), "stored state cannot be read"),
         (
