@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
 from cro_core.metrics.sums import PairSums, UnitSums
-from cro_core.statistics.arrays import Floats
+from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.combination import (
     Moments,
     Pair,
@@ -80,12 +80,12 @@ class Days:
             return {"reason": "the control's level is not positive: no relative difference"}
         low, high = self._ends(pair, "relative")
         bounded = math.isfinite(low) and math.isfinite(high)
-        silent = "the control's level is not clearly above 0: no bound of the relative difference"
+        why = "the control's level is not clearly above 0" if one >= 0 else "the variant's level is negative"
         return {
             "relative": one / zero - 1,
             "relative_low": low,
             "relative_high": high,
-            "reason": None if bounded else silent,
+            "reason": None if bounded else f"{why}: no bound of the relative difference",
         }
 
     def _ends(self, pair: Pair, scale: Scale) -> tuple[float, float]:
@@ -136,6 +136,11 @@ class RatioPair:
         """Difference of ratios over epochs, each weighted by ``x1 x0 / (x1 + x0)``."""
         zero, one = self.ratios()
         return np.asarray(one - zero if scale == "absolute" else (one / zero - 1 if zero > 0 else np.nan))
+
+    def has_interval(self, scale: Scale) -> Bools:
+        """A difference always; a ratio where the control's is positive and the challenger's not negative."""
+        zero, one = self.ratios()
+        return np.asarray(scale == "absolute" or (zero > 0 and one >= 0))
 
     def ratios(self) -> Values:
         """The ratios of control and challenger, standardised over epochs; NaN where there is no denominator."""

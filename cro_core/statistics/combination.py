@@ -23,7 +23,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cro_core.statistics.arrays import Floats
+from cro_core.statistics.arrays import Bools, Floats
 
 Scale = Literal["relative", "absolute"]
 
@@ -57,6 +57,9 @@ class Pair(Protocol):
 
     def estimate(self, scale: Scale) -> Floats:
         """Effect standardised over epochs; NaN where there is none. The epoch axis is gone."""
+
+    def has_interval(self, scale: Scale) -> Bools:
+        """Whether the scale can hold the effect: a ratio of means needs them not negative. The epoch axis is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,10 @@ class Counts:
         mine, theirs = (self.x1 * self.n0 / n).sum(-1), (self.x0 * self.n1 / n).sum(-1)
         base = theirs if scale == "relative" else (self.n1 * self.n0 / n).sum(-1)
         return divided(mine - theirs, base, np.nan)
+
+    def has_interval(self, scale: Scale) -> Bools:
+        """Always: rates are not negative, and a control without conversions leaves only the upper end open."""
+        return np.ones(self.n1.shape[:-1], bool)
 
     def _fit_ratio(self, ratio: Floats) -> Floats:
         """The control's rate that fits best when the challenger's is ``ratio`` times it."""
@@ -165,10 +172,20 @@ class Moments:
 
     def estimate(self, scale: Scale) -> Floats:
         """Difference of means over epochs, each weighted by ``n1 n0 / N``; relative: over the control's."""
+        mine, theirs, units = self._standardised()
+        return divided(mine - theirs, theirs if scale == "relative" else units, np.nan)
+
+    def has_interval(self, scale: Scale) -> Bools:
+        """A difference always; a ratio where the control's mean is positive and the challenger's not negative."""
+        mine, theirs, _ = self._standardised()
+        return np.asarray((scale == "absolute") | ((theirs > 0) & (mine >= 0)))
+
+    def _standardised(self) -> tuple[Floats, Floats, Floats]:
+        """Sums of the challenger and the control over epochs of weight ``n1 n0 / N``, and those weights' sum."""
         n = np.maximum(self.n1 + self.n0, 1)
-        mine, theirs = (self.sum1 * self.n0 / n).sum(-1), (self.sum0 * self.n1 / n).sum(-1)
-        base = theirs if scale == "relative" else (self.n1 * self.n0 / n).sum(-1)
-        return divided(mine - theirs, base, np.nan)
+        sums = self.sum1 * self.n0, self.sum0 * self.n1, self.n1 * self.n0
+        mine, theirs, units = ((values / n).sum(-1) for values in sums)
+        return mine, theirs, units
 
     def _score(self, factor: ArrayLike, added: ArrayLike) -> ScoreStatistic:
         factor, added = np.asarray(factor, float), np.asarray(added, float)
@@ -257,9 +274,10 @@ def effect_at(pair: Pair, weights: Floats, z: ArrayLike, scale: Scale = "relativ
 
     Returns:
         Effects; an end that the data leave open is the end of the scale: -1 or inf (relative), -1 or 1
-        (absolute, counts), -inf or inf (absolute, means). NaN where the pair says nothing.
+        (absolute, counts), -inf or inf (absolute, means). NaN where the pair says nothing, or nothing on that
+        scale.
     """
-    informative = ((pair.score().variance > 0) & (weights > 0)).any(-1)
+    informative = ((pair.score().variance > 0) & (weights > 0)).any(-1) & pair.has_interval(scale)
     wanted = np.broadcast_arrays(np.asarray(z, float), informative)[0]
     low, high = np.zeros(wanted.shape), np.ones(wanted.shape)
     for _ in range(BISECTIONS):

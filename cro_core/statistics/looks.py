@@ -19,7 +19,7 @@ import numpy as np
 from cro_core.domain import Reason, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import stagewise
-from cro_core.statistics.arrays import Floats
+from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import Pair, Scale, effect_at
 from cro_core.statistics.rules import (
@@ -31,6 +31,7 @@ from cro_core.statistics.rules import (
     Ruling,
     chance_left,
     compare,
+    control_is_positive,
     gate_margin,
     last_critical,
     next_boundaries,
@@ -49,6 +50,9 @@ __all__ = [
     "LookState",
     "take_look",
 ]
+
+NOT_POSITIVE = "the control's mean is not clearly above 0"
+"""Why a mean metric has no gain in per cent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,18 +324,18 @@ def _with_look(m: _Moment) -> LookResult:
     """The result of a look that was taken."""
     paths, critical = next_boundaries(m.plan, m.before.paths, m.information, m.time)
     active = np.array(m.before.active)
-    ruling = step_down(
-        m.comparisons.z, active, critical, gate_margin(m.plan, m.data, m.weights), GATES[m.plan.gate]
-    )
+    told = control_is_positive(m.data, m.weights, float(critical[m.count - 1]))
+    margin = np.where(told, gate_margin(m.plan, m.data, m.weights), -np.inf)
+    ruling = step_down(m.comparisons.z, active, critical, margin, GATES[m.plan.gate])
     few = [k for k in range(m.data.variants) if m.data.units[:, k].sum() < m.plan.min_units]
     crossed = bool(ruling.winner >= 0)
     if m.veto or few:
         nothing = np.zeros(active.shape, bool)
         ruling = Ruling(np.asarray(-1), active, np.where(active, m.count, 0), nothing)
     power = _futility(m)
-    verdict, winner, reasons = _verdict(m, ruling, few, crossed, power)
+    verdict, winner, reasons = _verdict(m, ruling, few, crossed, power, told)
     ended = verdict is not Verdict.CONTINUE
-    rows = tuple(_row(m, k, ruling, critical, paths, ended, power) for k in range(len(active)))
+    rows = tuple(_row(m, k, ruling, critical, paths, ended, power, told) for k in range(len(active)))
     dropped = [
         at if at is not None or still else m.hours
         for at, still in zip(m.before.dropped, ruling.active, strict=True)
@@ -351,7 +355,7 @@ def _futility(m: _Moment) -> Floats | None:
 
 
 def _verdict(
-    m: _Moment, ruling: Ruling, few: Sequence[int], crossed: bool, power: Floats | None
+    m: _Moment, ruling: Ruling, few: Sequence[int], crossed: bool, power: Floats | None, told: Bools
 ) -> tuple[Verdict, int | None, list[Reason]]:
     """Verdict, winner and the argument."""
     reasons = _veto_reason(m)
@@ -369,19 +373,23 @@ def _verdict(
     if not ruling.active.any():
         text = f"Every challenger is beaten by {m.names[CONTROL]}."
         return Verdict.KEEP_CONTROL, CONTROL, [*reasons, Reason("control_wins", text)]
-    return _undecided(m, ruling, power, reasons)
+    return _undecided(m, ruling, power, told, reasons)
 
 
 def _undecided(
-    m: _Moment, ruling: Ruling, power: Floats | None, reasons: list[Reason]
+    m: _Moment, ruling: Ruling, power: Floats | None, told: Bools, reasons: list[Reason]
 ) -> tuple[Verdict, int | None, list[Reason]]:
-    small = Reason(
-        "gain_too_small", f"Better than the control, but the gain is below {m.plan.min_uplift:.0%}."
-    )
-    if ruling.blocked.any():
-        reasons.append(small)
+    small, untold = (ruling.blocked & told).any(), (ruling.blocked & ~told).any()
+    if small:
+        text = f"Better than the control, but the gain is below {m.plan.min_uplift:.0%}."
+        reasons.append(Reason("gain_too_small", text))
+    if untold:
+        text = (
+            f"Better than the control, but a gain of {m.plan.min_uplift:.0%} means nothing: {NOT_POSITIVE}."
+        )
+        reasons.append(Reason("gain_untold", text))
     if m.final:
-        verdict = Verdict.KEEP_CONTROL if ruling.blocked.any() else Verdict.INCONCLUSIVE
+        verdict = Verdict.KEEP_CONTROL if small else Verdict.INCONCLUSIVE
         return verdict, None, [*reasons, Reason("horizon", "The last look is taken.")]
     if power is not None and (power[ruling.active] < m.plan.futility_power).all():
         text = f"No practical gain: less than {m.plan.futility_power:.0%} chance to prove {m.plan.mde:.0%} by the end."
@@ -397,6 +405,7 @@ def _row(
     paths: Sequence[State],
     ended: bool,
     power: Floats | None,
+    told: Bools,
 ) -> ChallengerLook:
     """One challenger's numbers at a look that was taken."""
     pair, z, divisor = m.data.pair(k + 1), float(m.comparisons.z[k]), int(ruling.divisor[k])
@@ -420,8 +429,8 @@ def _row(
         relative=_repeated(pair, m.weights, bound, "relative"),
         absolute=_repeated(pair, m.weights, bound, "absolute"),
         stopped=_stopped(m, pair, z, paths[divisor - 1], 1 - m.plan.alpha / divisor) if ended else None,
-        conditional_power=None if power is None else float(power[k]),
-        reason=None,
+        conditional_power=None if power is None else _number(power[k]),
+        reason=None if told[k] else f"no gain in per cent: {NOT_POSITIVE}",
     )
 
 

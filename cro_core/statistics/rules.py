@@ -27,6 +27,9 @@ GATES: Mapping[str, float] = {"not_excluded": -1.0, "point": 0.0, "proven": 1.0}
 HOURLY = 336
 """Looks of two weeks."""
 
+BOUNDLESS = 1e9
+"""An uplift larger than any."""
+
 CONTROL = 0
 """Index of the control on the variant axis."""
 
@@ -209,6 +212,23 @@ def gate_margin(plan: LookPlan, data: Aggregates, weights: Floats) -> Floats:
     return np.stack(margins, axis=-1)
 
 
+def control_is_positive(data: Aggregates, weights: Floats, critical: float) -> Bools:
+    """Whether a gain in per cent of the control can be told, shape ``(..., challengers)``; always of conversions.
+
+    A mean must be above 0 by ``critical`` standard errors: then even a boundless uplift is rejected, and the
+    interval of the uplift has two ends (Fieller 1954, *JRSS B* 16:175).
+
+    Args:
+        data: as in :func:`compare`.
+        weights: as in :func:`compare`.
+        critical: critical |Z| of this look.
+    """
+    if data.squares is None:
+        return np.ones((*data.units.shape[:-2], data.variants - 1), bool)
+    boundless = [combined_z(pair, weights, BOUNDLESS) for pair in data.pairs()]
+    return np.asarray(np.stack(boundless, axis=-1) <= -critical)
+
+
 def step_down(
     z: Floats, active: Bools, critical: Floats, margin: Floats | None = None, sign: float = 0.0
 ) -> Ruling:
@@ -258,6 +278,8 @@ def chance_left(
 ) -> Floats:
     """Conditional power of each challenger if the MDE were true, shape ``(..., challengers)``.
 
+    NaN where the MDE means nothing, because the control's mean is not above 0.
+
     The last look is the only one left in this reckoning. Stopping on it is non-binding: the boundaries do
     not count on it (Jennison and Turnbull 2000, chapter 10).
 
@@ -272,7 +294,9 @@ def chance_left(
     now = comparisons.information[..., None]
     z_mde = np.stack([combined_z(pair, weights, plan.mde) for pair in data.pairs()], axis=-1)
     drift = np.where(now > 0, (comparisons.z - z_mde) / np.sqrt(np.where(now > 0, now, 1)), 0)
-    return conditional_power(comparisons.z * np.sqrt(now), now, now / time, critical, drift)
+    chance = conditional_power(comparisons.z * np.sqrt(now), now, now / time, critical, drift)
+    told = np.stack([pair.has_interval("relative") for pair in data.pairs()], axis=-1)
+    return np.where(told, chance, np.nan)
 
 
 def spending_time(plan: LookPlan, units: ArrayLike, elapsed: ArrayLike) -> Floats:

@@ -28,7 +28,7 @@ from cro_core.domain import (
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Family, MetricResult
 from cro_core.metrics import kinds
-from cro_core.metrics.by_day import Days, moments, standardised_means, without_covariate
+from cro_core.metrics.by_day import Days, RatioPair, moments, standardised_means, without_covariate
 from cro_core.metrics.guardrails import guarded
 from cro_core.metrics.kinds import AdjustedMean, Mean, Rate, RatioOfSums, metrics_of
 from cro_core.metrics.metric import Metric, Needs, result
@@ -249,6 +249,36 @@ def test_every_argument_of_days_changes_the_answer() -> None:
     silent = replace(days, weights=column(0, 0))
     assert silent.p_value(pair) == 1
     assert "p_value" not in silent.compare(pair, values)
+
+
+@pytest.mark.parametrize(
+    ("zero", "one", "reason"),
+    [
+        (2, 3, None),
+        (2, 0, None),
+        (0.05, 3, "the control's level is not clearly above 0: no bound of the relative difference"),
+        (2, -1, "the variant's level is negative: no bound of the relative difference"),
+        (-2, -1, "the control's level is not positive: no relative difference"),
+    ],
+)
+def test_a_relative_difference_has_bounds_where_it_means_something(
+    zero: float, one: float, reason: str | None
+) -> None:
+    """The same for a mean and for a ratio of whose units each has a denominator of 1; a day says the same twice."""
+    n = column(400, 400)
+    control, challenger = (UnitSums(n, n * mean, n * (mean**2 + 4)) for mean in (zero, one))
+    ratio = [PairSums(n, side.total, side.squares, n, n, side.total) for side in (control, challenger)]
+    days = Days(column(0.5, 0.5), 0.95)
+    for pair in (moments(control, challenger), RatioPair(ratio[1], ratio[0])):
+        found = days.compare(pair, (zero, one))
+        assert found["reason"] == reason
+        low, high = (float(found.get(end, np.nan)) for end in ("relative_low", "relative_high"))  # type: ignore[arg-type]
+        if reason is None:
+            assert low <= one / zero - 1 <= high
+        else:
+            assert not np.isfinite(high)
+            assert np.isnan(low) == (zero < 0 or one < 0)
+        assert float(found["low"]) < one - zero < float(found["high"])  # type: ignore[arg-type]
 
 
 def test_a_covariate_of_either_variant_changes_the_adjusted_sums() -> None:

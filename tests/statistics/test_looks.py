@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal, norm
 from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
-from cro_core.statistics.looks import Aggregates, LookPlan, LookState, take_look
+from cro_core.statistics.looks import Aggregates, Effect, LookPlan, LookState, take_look
 from cro_core.statistics.rules import spending_time, step_down
 from cro_core.statistics.sequential import FURTHEST, Spending, boundaries
 
@@ -488,6 +488,16 @@ def test_simpson_is_not_fooled():
     assert pooled.verdict is Verdict.KEEP_CONTROL
 
 
+def means(*moments, units=8000):
+    """One epoch of a mean metric: mean and standard deviation of each variant, the control first."""
+    mean, sd = np.array(moments, float).T
+    return Aggregates.of([[units] * len(mean)], [units * mean], [units * (mean**2 + sd**2)])
+
+
+def at_half(*moments, **plan):
+    return take_look(LookPlan(**plan), means(*moments), elapsed=0.5, hours=168)
+
+
 def test_a_mean_metric():
     rng = np.random.default_rng(5)
     control, variant = rng.gamma(1, 10, 8000), rng.gamma(1, 11, 8000)
@@ -497,6 +507,72 @@ def test_a_mean_metric():
     assert (found.verdict, found.winner) == (Verdict.SHIP, 1)
     assert row.absolute.estimate == pytest.approx(variant.mean() - control.mean())
     assert row.relative.low < variant.mean() / control.mean() - 1 < row.relative.high
+
+
+@pytest.mark.parametrize("gate", ["not_excluded", "point", "proven"])
+@pytest.mark.parametrize("control", [-5, -1, -0.01, 0, 0.01, 0.2])
+def test_no_gain_in_per_cent_of_a_mean_that_is_not_above_0(gate, control):
+    """However much better the challenger is: the difference is told with its interval, and nothing ships."""
+    for final in (False, True):
+        elapsed, hours = (1, HORIZON) if final else (0.5, 168)
+        data = means((control, 10), (control + 1, 10))
+        found = take_look(LookPlan(gate=gate), data, elapsed=elapsed, hours=hours)
+        (row,) = found.challengers
+        ends = ["horizon"] if final else ["inside"]
+        assert found.verdict is (Verdict.INCONCLUSIVE if final else Verdict.CONTINUE)
+        assert (found.winner, row.crossed, codes(found)) == (None, "up", ["gain_untold", *ends])
+        assert "the control's mean is not clearly above 0" in found.reasons[0].text
+        assert row.reason == "no gain in per cent: the control's mean is not clearly above 0"
+        assert 0 < row.absolute.low < 1 < row.absolute.high
+        assert row.relative.high is None
+        if control <= 0:
+            assert row.relative == Effect()
+            assert row.stopped == (Effect() if final else None)
+            assert found.leader is None
+
+
+def test_a_mean_that_is_clearly_above_0_ships_with_an_interval():
+    """From as many standard errors on as the boundary has: there the interval's upper end closes."""
+    shipped = []
+    for tenths in range(1, 12):
+        found = at_half((tenths / 10, 10), (tenths / 10 + 1, 10))
+        (row,) = found.challengers
+        clear = tenths / 10 / (10 / math.sqrt(8000)) > row.critical
+        assert (row.relative.high is not None) == (row.reason is None) == clear
+        assert (found.verdict is Verdict.SHIP) == clear
+        assert row.stopped is None or row.stopped.low < row.stopped.estimate < row.stopped.high
+        shipped.append(clear)
+    assert shipped == sorted(shipped)
+    assert {True, False} == set(shipped)
+
+
+def test_a_loss_of_a_mean_is_a_loss_whatever_its_sign():
+    for control, challenger in ((-5, -6), (0.1, -1), (5, -1)):
+        found = at_half((control, 10), (challenger, 10))
+        (row,) = found.challengers
+        assert (found.verdict, found.winner, row.crossed) == (Verdict.KEEP_CONTROL, 0, "down")
+        assert row.absolute.high < 0
+        assert (row.relative.low, row.relative.high) == (None, None)
+        assert (row.stopped.low, row.stopped.high) == (None, None)
+
+
+def test_futility_is_not_asked_of_a_mean_that_is_not_above_0():
+    hopeless = at_half((5, 10), (4.7, 10), futility=True)
+    assert codes(hopeless) == ["futile"]
+    below = at_half((-5, 10), (-5.3, 10), futility=True)
+    assert (codes(below), below.challengers[0].conditional_power) == (["inside"], None)
+
+
+def test_of_several_means_the_control_decides():
+    """One control, so all or none; beside a gain that is too small nothing is said of signs."""
+    found = at_half((-5, 10), (-4, 10), (-5.5, 10))
+    assert [row.reason is None for row in found.challengers] == [False, False]
+    assert codes(found) == ["dropped", "gain_untold", "inside"]
+    mean = 2.86 * 10 / math.sqrt(8000)  # above 0 beyond the line of one challenger, not beyond that of two
+    for others, verdict in ((), Verdict.SHIP), (((mean, 10),), Verdict.CONTINUE):
+        assert at_half((mean, 10), (mean + 1, 10), *others).verdict is verdict
+    small = take_look(LookPlan(min_uplift=0.5), means((50, 10), (51, 10)), elapsed=1, hours=HORIZON)
+    assert (small.verdict, codes(small)) == (Verdict.KEEP_CONTROL, ["gain_too_small", "horizon"])
 
 
 # -- nothing silently ---------------------------------------------------------------------------------------
