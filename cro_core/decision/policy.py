@@ -39,8 +39,11 @@ def conclude(
     argument = tuple(reason for reason in result.reasons if reason.code != "veto")
     if result.verdict is Verdict.SHIP and result.winner is not None:
         won = comparisons[result.winner - 1]
+        only = len(result.state.hours) == 1 and result.spending_time >= 1
         return Conclusion(
-            Verdict.SHIP, (*argument, significant(plan, won), worth_it(plan, won)), winner=won.variant
+            Verdict.SHIP,
+            (*argument, significant(plan, won, only=only), worth_it(plan, won)),
+            winner=won.variant,
         )
     if result.verdict is Verdict.KEEP_CONTROL:
         return Conclusion(Verdict.KEEP_CONTROL, argument, winner=experiment.control.key)

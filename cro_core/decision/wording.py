@@ -30,10 +30,11 @@ def look_reason(look: Look) -> Reason:
     return Reason("look", f"{start}{look.why}.")
 
 
-def significant(plan: Plan, won: Comparison) -> Reason:
-    """How far the winner is beyond the line."""
-    text = f"{won.name} beats the control: z = {won.z:.2f}, needed {won.critical_z:.2f} at this look"
-    return Reason("significant", f"{text} for a {100 * plan.alpha:.2g}% error rate over all looks.")
+def significant(plan: Plan, won: Comparison, *, only: bool) -> Reason:
+    """How far the winner is beyond the line; ``only`` where one look was taken and none was to come."""
+    text = f"{won.name} beats the control: z = {won.z:.2f}, needed {won.critical_z:.2f}"
+    where, over = ("at its one look", "") if only else ("at this look", " over all looks")
+    return Reason("significant", f"{text} {where} for a {100 * plan.alpha:.2g}% error rate{over}.")
 
 
 def worth_it(plan: Plan, won: Comparison) -> Reason:

@@ -34,10 +34,11 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield from _totals(evidence.totals)
     beside = {c.variant: c for c in evidence.companion or ()}
     for comparison in evidence.comparisons:
-        yield from _comparison(comparison)
+        yield from _comparison(comparison, evidence.look)
         yield from _any_time(beside.get(comparison.variant))
     yield from _guardrails(evidence.guardrails or ())
-    yield from _metrics(evidence.metrics.results if evidence.metrics else ())
+    whole = evidence.plan is not None and evidence.plan.finished
+    yield from _metrics(evidence.metrics.results if evidence.metrics else (), whole=whole)
     yield from _outcomes(evidence.outcomes)
     yield from _waterfall(evidence.waterfall)
 
@@ -67,7 +68,7 @@ def _totals(totals: Sequence[TotalsWithRate]) -> Iterator[str]:
         yield f"{name:<24}{numbers}   {span}"
 
 
-def _comparison(c: Comparison) -> Iterator[str]:
+def _comparison(c: Comparison, look: Look | None) -> Iterator[str]:
     yield ""
     yield f"{words.clean(c.variant)} against the control"
     if c.relative is not None:
@@ -76,7 +77,8 @@ def _comparison(c: Comparison) -> Iterator[str]:
         span = words.interval(c.stopped_low, c.stopped_high)
         yield f"  at its end  {words.signed(c.stopped)} ({span}), not flattered by when it stopped"
     if c.z is not None and c.critical_z is not None:
-        p = f", {words.p_value(c.p_adjusted)} under hourly looks" if c.p_adjusted is not None else ""
+        looks = "at one look" if look is not None and look.number == 1 else "under hourly looks"
+        p = f", {words.p_value(c.p_adjusted)} {looks}" if c.p_adjusted is not None else ""
         yield f"  statistic   z = {c.z:.3f}, decides at {c.critical_z:.3f}{p}"
     if c.absolute is not None:
         span = f" ({c.low:+.5f} to {c.high:+.5f})" if c.low is not None else ""
@@ -96,8 +98,11 @@ def _guardrails(states: Sequence[GuardrailState]) -> Iterator[str]:
         yield f"guardrail {state.status}: {words.clean(state.text)}"
 
 
-def _metrics(results: Sequence[MetricResult]) -> Iterator[str]:
-    """Secondary metrics: what else moved, with p-values adjusted over all of them and valid for one look."""
+def _metrics(results: Sequence[MetricResult], *, whole: bool) -> Iterator[str]:
+    """Secondary metrics: what else moved, with p-values adjusted over all of them and valid for one look.
+
+    ``whole`` is a finished data set, which is looked at once indeed.
+    """
     if not results:
         return
     yield ""
@@ -107,7 +112,8 @@ def _metrics(results: Sequence[MetricResult]) -> Iterator[str]:
         p = words.clean(r.reason or "") if r.p_adjusted is None else words.p_value(r.p_adjusted)
         uplift = words.signed(r.relative) if r.relative is not None else "-"
         yield f"{words.clean(r.name):<24.24}{words.clean(r.variant):<16.16}{levels}{uplift:>10}   {p}"
-    yield "  (p as if looked at once: after an early end it looks a little too good; these metrics never decide)"
+    early = "as if looked at once: after an early end it looks a little too good"
+    yield f"  (p {'at one look' if whole else early}; these metrics never decide)"
 
 
 def _outcomes(outcomes: Sequence[Outcomes]) -> Iterator[str]:

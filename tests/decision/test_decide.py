@@ -14,6 +14,7 @@ from cro_core.decision.inputs import fingerprint, state_of
 from cro_core.domain import Cell, Experiment, Goal, Plan, Status, Variant, Verdict
 from cro_core.evidence import Decision
 from cro_core.planning import plans
+from cro_core.rendering.decision_text import decision_text
 from cro_core.statistics.proportions import difference
 from cro_core.storage.decisions import from_record, to_record
 
@@ -290,6 +291,24 @@ def test_fingerprint_follows_the_data() -> None:
     one, other = cells((10, 1), (10, 2)), cells((10, 1), (10, 3))
     assert fingerprint(one) == fingerprint(list(one))
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_one_look_is_called_one_look() -> None:
+    """Whole files, and experiments that end at their first look; elsewhere there were hourly ones."""
+    counts = (5_000, 150), (5_000, 230)
+    whole = judged(*counts, plan=replace(PLAN, units=None, finished=True))
+    text = decision_text(whole)
+    assert "p < .001 at one look\n" in text
+    assert "hourly looks" not in text
+    assert "needed 1.96 at its one look for a 5% error rate." in whole.text
+    first = judged(*counts, as_of=START + timedelta(days=3), plan=replace(PLAN, units=None))
+    assert "at one look\n" in decision_text(first)
+    assert "at this look for a 5% error rate over all looks." in first.text  # it would not have been the last
+    before = decide(running(), cells((1_000, 30), (1_000, 31)), as_of=START + timedelta(days=3)).state
+    last = decide(running(), cells(*counts), as_of=END, state=before).decision
+    assert len(last.evidence.looks.hours) == 2
+    assert "under hourly looks\n" in decision_text(last)
+    assert "over all looks." in last.text
 
 
 def test_finished_file_is_due_at_once() -> None:

@@ -40,6 +40,7 @@ from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rules, clean
 from cro_core.ingest.cleaning_by_column import clean_columns
 from cro_core.ingest.website_words import as_posted
+from cro_core.rendering.decision_text import decision_text
 from cro_core.statistics.sample_size import plan_size
 from cro_core.storage import experiments, schema
 from cro_core.workflows import import_file as workflow
@@ -190,7 +191,12 @@ def test_the_experiment_is_finished_and_no_cycle_touches_it(home: Home, csv: Cal
     assert epoch.shares == {"old": 0.5, "new": 0.5}
     assert (experiment.plan.units, experiment.plan.adaptive) == (None, False)
     # The last exposure, at the very end of the file, is counted too.
-    assert evaluate(home, "shop", as_of=NOW).verdict is Verdict.INCONCLUSIVE
+    decision = evaluate(home, "shop", as_of=NOW)
+    assert decision.verdict is Verdict.INCONCLUSIVE
+    text = decision_text(decision)
+    assert "p = .480 at one look\n" in text
+    assert "(p at one look; these metrics never decide)" in text
+    assert "hourly looks" not in text
 
 
 def test_visitors_are_hashed_also_in_quarantine(home: Home, csv: Callable[..., Path]) -> None:
