@@ -15,10 +15,14 @@ import nbformat
 import pytest
 from helpers import report_samples
 from helpers.places import ROOT
+from helpers.store_samples import DAY, HOUR, START, event, exposure, running, stored, with_shares
 
-from cro_core.domain import Status
+from cro_core.clock import iso
+from cro_core.domain import Event, Status
+from cro_core.home import create_home, open_home
 from cro_core.jupyter import runner
-from cro_core.storage import experiments
+from cro_core.storage import events, experiments
+from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.sample_home import NOW
 
 FOLDER = ROOT / "notebooks"
@@ -191,6 +195,52 @@ def test_explore_finds_two_tools_of_one_opinion(outcome: Any) -> None:
     ours, theirs = recorded["chi_square"]["cro_core"], recorded["chi_square"]["pingouin"]
     assert ours == pytest.approx(theirs, rel=1e-9)
     assert ours > 3.84
+    assert recorded["z"]["cro_core"] == pytest.approx(recorded["z"]["pandas"], rel=1e-9)
+    assert recorded["z"]["pandas"] ** 2 == pytest.approx(theirs * (1 - 1 / recorded["visitors"]), rel=1e-9)
+
+
+@pytest.mark.parametrize("keys", [("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("hours", [50, 400])
+def test_explore_checks_the_statistic_that_decides(
+    outcome: Any, tmp_path: Path, keys: tuple[str, ...], hours: int
+) -> None:
+    """Moved shares: every day b is better, and the pooled table says it is worse. Asked on the second day and at last."""
+    home = open_home(create_home(tmp_path / "moved", environ={}).path, environ={})
+    shares = {0: {"a": 0.75, "b": 0.25}, 1: {"a": 0.1, "b": 0.9}}
+    nobody = dict.fromkeys(keys[2:], 0.0)
+    moved = with_shares(running(keys=keys, adaptive=True), {k: s | nobody for k, s in shares.items()})
+    stored(home.db, moved)
+    cells = {
+        ("a", 0): (120, 3),
+        ("b", 0): (40, 4),
+        ("a", 1): (40, 1),
+        ("b", 1): (400, 2),
+    }  # of ten, so many convert
+    log = [
+        event
+        for (variant, day), (units, of_ten) in cells.items()
+        for n in range(units)
+        for event in visit(f"{variant}{day}{n}", variant, day, n % 10 < of_ten)
+    ]
+    log += [exposure(f"c{n}", "c", START + HOUR, epoch=0) for n in range(30) if "c" in keys]
+    with home.db.write() as connection:
+        events.record(connection, log, [], START)
+    as_of = START + hours * HOUR
+    recorded = outcome("explore", home=str(home.path), experiment="hero", as_of=iso(as_of))
+    (compared, *_) = evaluate(home, "hero", as_of=as_of).evidence.comparisons
+    assert recorded["z"]["cro_core"] == compared.z
+    assert recorded["z"]["pandas"] == pytest.approx(compared.z, rel=1e-9)
+    assert compared.z > 0
+    if hours == 400:
+        assert compared.absolute < 0  # pooled
+        assert recorded["z"]["pandas"] ** 2 != pytest.approx(recorded["chi_square"]["pingouin"], rel=0.1)
+
+
+def visit(unit: str, variant: str, day: int, converts: bool) -> Iterator[Event]:
+    at = START + day * DAY + HOUR
+    yield exposure(unit, variant, at, epoch=day)
+    if converts:
+        yield event("lead", unit, at + HOUR)
 
 
 def test_train_says_that_two_finished_tests_are_too_few(outcome: Any) -> None:
