@@ -43,8 +43,16 @@ Adjustment = Literal["holm", "benjamini_hochberg"]
 Covariate = Literal["engagement", "exposure_value", "none"]
 """What adjusts a mean: the engagement before the exposure, the number that came with it, or nothing."""
 
+Rule = Literal[1, 2]
+"""Generation of the decision rule: 1 looks every hour at mature units, 2 as ``docs/statistics.md`` says."""
+
 Harm = Literal["less", "more"]
 """Whether less of a measure is bad (conversions) or more of it (errors, unsubscriptions)."""
+
+
+def added(default: Any, absent: Any = None) -> Any:
+    """A field that stored values of earlier versions have not got: JSON leaves it out where it is ``absent``."""
+    return field(default=default, metadata={"absent": absent})
 
 
 class Status(StrEnum):
@@ -61,6 +69,11 @@ class Verdict(StrEnum):
 
     SHIP = "ship"
     KEEP_CONTROL = "keep_control"
+    """The control is proven better, or a guardrail is broken."""
+    NO_PRACTICAL_GAIN = "no_practical_gain"
+    """Stopped early, nothing proven: the planned uplift could hardly be proven any more. The control stays."""
+    GAIN_BELOW_MINIMUM = "gain_below_minimum"
+    """Better than the control at the end, but by less than is worth shipping. The control stays."""
     CONTINUE = "continue"
     INCONCLUSIVE = "inconclusive"
     INVALID = "invalid"
@@ -219,6 +232,12 @@ class Plan:
     """What adjusts a mean: ``engagement`` before the exposure, the ``exposure_value``, or ``none``."""
     companion: bool = False
     """Whether decisions carry always-valid evidence too; it never changes a verdict."""
+    rule: Rule = added(2, absent=1)
+    """Generation of the decision rule it was started under; a stored plan that does not say is of the first."""
+    admitted: float = added(1.0, absent=1.0)
+    """Part of the site's visitors that takes part; the others see the control and are not counted."""
+    max_crossover: float = added(0.05, absent=0.05)
+    """Part of the visitors who met more than one variant above which nothing wins by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +299,11 @@ class Experiment:
 
     @property
     def horizon_ends_at(self) -> datetime | None:
-        """When the last look is due; ``None`` before the start."""
-        return self.started_at + self.plan.horizon if self.started_at else None
+        """When the last look is due, as far as is known now; ``None`` before the start."""
+        planned = self.started_at + self.plan.horizon if self.started_at else None
+        if planned is None or self.plan.rule == 1 or self.plan.finished or not self.epochs:
+            return planned
+        return self.epochs[-1].ends_at + self.plan.window  # a hold makes it later than was planned
 
     def judged_at(self, as_of: datetime) -> datetime:
         """The moment that its numbers are of: an ended experiment stays as it was at its end."""
@@ -349,6 +371,28 @@ class Cell:
     score_sumsq: float = 0.0
     value_sum: float = 0.0
     value_sumsq: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DayCell:
+    """The units of one variant that first met the experiment on one day of the site, within one epoch."""
+
+    day: str
+    """Calendar day on the clocks of the site, such as ``2026-03-02``."""
+    epoch: int
+    variant: str
+    units: int
+    """Mature units: they add up to the cell of their epoch and variant."""
+    conversions: int
+    """Mature units that converted."""
+    exposed: int
+    """All units that met the experiment, mature or not."""
+    converted: int
+    """How many of all exposed units have converted so far."""
+    delay_hours: float = 0.0
+    """Hours from exposure to conversion, summed over the mature units that converted."""
+    delay_squares: float = 0.0
+    """Squares of those hours, summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,7 +500,10 @@ def check_experiment(experiment: Experiment) -> Experiment:
 def to_json(value: Any) -> Any:
     """Any value of this module as what ``json.dumps`` takes: times as ISO text, durations as hours, NaN as null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+        pairs = ((f, getattr(value, f.name)) for f in fields(value))
+        return {
+            f.name: to_json(v) for f, v in pairs if "absent" not in f.metadata or v != f.metadata["absent"]
+        }
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

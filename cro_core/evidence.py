@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from cro_core.domain import Cell, Epoch, Json, Measured, Plan, Reason, Verdict
+from cro_core.domain import Cell, DayCell, Epoch, Json, Measured, Plan, Reason, Verdict
 
 GuardrailStatus = Literal["ok", "broken", "no_data"]
 SplitStatus = Literal["ok", "alarm", "unknown_shares", "no_data"]
@@ -426,6 +426,23 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossing:
+    """Visitors who met more than one variant: they stay with their first, and blur the difference."""
+
+    units: int
+    """How many met more than one variant."""
+    exposed: int
+    """How many met the experiment."""
+    limit: float
+    """Part of them above which nothing wins by itself."""
+
+    @property
+    def share(self) -> float:
+        """Part of the exposed units that crossed; 0 without any."""
+        return self.units / self.exposed if self.exposed else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreState:
     """The store that the counts were taken from."""
 
@@ -460,6 +477,10 @@ class Evidence:
     """Whether all visitors together split as planned."""
     splits: SplitReport | None = None
     """Whether they split as planned on every day and in the segments that were counted."""
+    days: tuple[DayCell, ...] = ()
+    """The units by day, mature and so far; empty where the plan decides on the cells alone."""
+    crossing: Crossing | None = None
+    """How many visitors met more than one variant; ``None`` where it was not counted."""
     guardrails: tuple[GuardrailState, ...] | None = None
     """Every guardrail of every challenger; empty where the plan has none."""
     companion: tuple[AlwaysValid, ...] | None = None

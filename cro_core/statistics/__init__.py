@@ -3,6 +3,7 @@
 * one comparison: ``proportions`` (rates), ``means``, ``logistic`` (tables), ``survival`` (times)
 * many: ``multiplicity`` (families and streams), ``shrinkage`` (effects drawn towards their average)
 * looking again and again: ``sequential`` (boundaries), ``stagewise`` (estimates at stopping), ``companion`` (e-values)
-* one look at an experiment: ``combination`` (days combined), ``rules`` (who wins), ``looks`` (all of it)
+* one look at an experiment: ``combination`` (days combined), ``rules`` (who wins), ``guards``
+  (late conversions, effects that fade), ``looks`` (all of it)
 * before: ``sample_size``; beside: ``srm`` (is the split as planned?); below: ``arrays`` and ``checks``
 """

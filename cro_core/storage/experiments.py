@@ -227,6 +227,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
     return replace(
         Plan(goals=()),
         **{
+            "rule": 1,  # what was stored before plans said under which rule they run
             **data,
             "goals": tuple(Goal(**goal) for goal in data["goals"]),
             "guardrails": tuple(Guardrail(**guardrail) for guardrail in data.get("guardrails", ())),
