@@ -2,7 +2,7 @@
 
 *Late conversions.* A test of every visitor who was exposed, whether or not the conversion window is over, is sound as
 long as the variants convert equally late. Two guards hold where they do not: the mature units alone must stand well on
-the same side (:func:`mature_agrees`), and the hours from exposure to conversion are watched (:func:`delay_z`).
+the same side (:func:`guarded_z`), and the hours from exposure to conversion are watched (:func:`delay_z`).
 
 *Effects over time.* The test across days assumes one effect for all of them. :func:`effect_over_days` tests whether it
 fades, or turns at the weekend, by the efficient score of a day-by-variant interaction (Rao 1948, *Proceedings of the
@@ -37,15 +37,19 @@ WEEK_ALONE, ALL_DATA = 1.28, 1.96
 """Z that the week of a hold alone and all data together must have, for a winner that was held back to ship."""
 
 
-def mature_agrees(z_mature: ArrayLike, critical: ArrayLike, side: float) -> Bools:
-    """Whether the mature units alone stand well on one side.
+def guarded_z(z: ArrayLike, z_mature: ArrayLike) -> Floats:
+    """Z of all exposed units as far as the mature units alone bear it out, to be held against the boundary.
+
+    It reaches a critical |Z| exactly where Z does and the mature units stand at :data:`MATURE_PART` of it at least, on
+    the same side.
 
     Args:
-        z_mature: Z of the mature units, any shape.
-        critical: critical |Z| of the look; broadcasts.
-        side: 1 for an upward crossing, -1 for a downward one.
+        z: of all exposed units, any shape.
+        z_mature: of the mature units alone; broadcasts.
     """
-    return np.asarray(side * np.asarray(z_mature) >= MATURE_PART * np.asarray(critical))
+    side = np.sign(np.asarray(z, float))
+    borne_out = np.maximum(side * np.asarray(z_mature), 0) / MATURE_PART
+    return np.asarray(side * np.minimum(np.abs(z), borne_out))
 
 
 def delay_z(converters: ArrayLike, hours: ArrayLike, squares: ArrayLike) -> Floats:

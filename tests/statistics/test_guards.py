@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cro_core.statistics.combination import Counts
-from cro_core.statistics.guards import acting_bound, delay_z, effect_over_days, mature_agrees
+from cro_core.statistics.guards import acting_bound, delay_z, effect_over_days, guarded_z
 
 CONTROL = [118, 121, 119, 122, 117, 160, 158]
 WEEKEND = [False] * 5 + [True] * 2
@@ -52,10 +52,10 @@ def test_delay_watch_gives_the_reference_value() -> None:
     assert delay_z([5, 5], [10, 10], [20, 20]) == [0]
 
 
-def test_mature_units_agree_on_one_side() -> None:
-    z = np.array([2.41, 2.39, -2.41, 0.0])
-    assert mature_agrees(z, 3.0, 1).tolist() == [True, False, False, False]
-    assert mature_agrees(z, 3.0, -1).tolist() == [False, False, True, False]
+def test_mature_units_must_stand_well_on_the_same_side() -> None:
+    z, mature = np.array([3.1, 3.1, 2.9, -3.1, -3.1, 3.1]), np.array([2.41, 2.39, 5.0, -2.41, 1.0, -4.0])
+    assert (np.abs(guarded_z(z, mature)) >= 3).tolist() == [True, False, False, True, False, False]
+    assert np.sign(guarded_z(z, mature)).tolist() == [1, 1, 1, -1, 0, 0]
 
 
 def test_the_bound_that_acts_is_the_gate_s_where_that_is_further() -> None:
