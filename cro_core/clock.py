@@ -71,9 +71,13 @@ def zone(name: str) -> ZoneInfo:
 
 
 def next_midnight(moment: datetime, site: ZoneInfo) -> datetime:
-    """The first local midnight strictly after ``moment``, in UTC.
+    """The first local midnight strictly after ``moment``, in UTC."""
+    return midnight_after(moment.astimezone(site).date(), site)
+
+
+def midnight_after(day: date, site: ZoneInfo) -> datetime:
+    """The local midnight at which a calendar day ends, in UTC.
 
     Days of 23 and 25 hours come out as such, because the date is advanced, not 24 hours added.
     """
-    day: date = moment.astimezone(site).date() + timedelta(days=1)
-    return datetime.combine(day, time(), site).astimezone(UTC)
+    return datetime.combine(day + timedelta(days=1), time(), site).astimezone(UTC)

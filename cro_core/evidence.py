@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from cro_core.domain import Cell, DayCell, Epoch, Json, Measured, Plan, Reason, Verdict
+from cro_core.domain import Cell, DayCell, Epoch, Json, Measured, Plan, Reason, Verdict, added
 
 GuardrailStatus = Literal["ok", "broken", "no_data"]
 SplitStatus = Literal["ok", "alarm", "unknown_shares", "no_data"]
@@ -88,6 +88,30 @@ class Look:
     """What |z| must reach at this hour; ``None`` where no look was taken."""
     critical_chi_square: float | None = None
     """What the chi-square must reach at this hour, ``critical_z`` squared; ``None`` where no look was taken."""
+    exposed_units: int | None = added(None)
+    """Visitors on whom this look decides, mature or not; ``None`` where those are the counted ones."""
+    next_at: datetime | None = added(None)
+    """When the next look is due, where it is not every hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A winner that was held back because its effect fades or turns with the day."""
+
+    challenger: int
+    """Its index among the variants, the control being 0."""
+    hours: float
+    """Hours of data at the look that held it back."""
+    days: int
+    """Calendar days of the site that had begun by then; the seven after them decide."""
+
+    @property
+    def ends_with(self) -> int:
+        """How many days must be over, and mature, before it is decided."""
+        return self.days + 7
+
+
+Bound = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,18 @@ class LooksTaken:
     """Critical |z| at each look, for alpha divided by 1, 2, ... up to the number of challengers."""
     dropped: tuple[float | None, ...]
     """Hours of data at which each challenger was beaten by the control; ``None`` while it is in."""
+    lower: tuple[Bound, ...] = added((), absent=())
+    """Of each challenger the z at or below which each look could drop it; ``None`` where nothing could."""
+    upper: tuple[Bound, ...] = added((), absent=())
+    """Of each challenger the z from which on each look could ship it; ``None`` where nothing could."""
+    mature: LooksTaken | None = added(None)
+    """The looks at the mature units alone, where they are kept beside those at all exposed units."""
+    late: float | None = added(None)
+    """Hours of data at which conversions were found to be unequally late; from then on mature units decide."""
+    hold: Hold | None = added(None)
+    """The winner that is held back; ``None`` where none is."""
+    clock: float | None = added(None)
+    """Hours since the start at which the last look was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +197,10 @@ class Comparison:
     """Lower end of the Wald interval of ``absolute`` at the plan's level."""
     high: float | None = None
     """Upper end of the Wald interval of ``absolute`` at the plan's level."""
+    fade: float | None = added(None)
+    """The z of an effect that was larger at first: below -1.96 it fades; ``None`` where days are not told apart."""
+    weekend: float | None = added(None)
+    """The z of the effect at weekends less that of weekdays; ``None`` where days are not told apart."""
     reason: str | None = None
     """Why a number is missing."""
 

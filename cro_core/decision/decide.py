@@ -14,18 +14,20 @@ from cro_core import __version__
 from cro_core.analytics.counts import totals
 from cro_core.decision.figures import always_valid, compare, describe_look, with_rate
 from cro_core.decision.inputs import (
-    aggregates,
     fingerprint,
+    look_data,
     look_plan,
     looks_taken,
+    moment,
+    next_look,
     state_before,
     traffic,
 )
 from cro_core.decision.policy import Conclusion, conclude, vetoed
 from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
-from cro_core.domain import Cell, Experiment, GoalCell, Reason, Verdict
-from cro_core.evidence import Comparison, Decision, Evidence, SplitReport
+from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Reason, Verdict
+from cro_core.evidence import Comparison, Crossing, Decision, Evidence, SplitReport
 from cro_core.metrics.guardrails import breach, guardrails
 from cro_core.planning import plans
 from cro_core.statistics import looks
@@ -50,6 +52,8 @@ def decide(
     state: looks.LookState | None = None,
     split: SplitReport | None = None,
     goals: Sequence[GoalCell] = (),
+    days: Sequence[DayCell] = (),
+    crossing: Crossing | None = None,
 ) -> Judgement:
     """The decision that these counts allow at this moment.
 
@@ -60,13 +64,18 @@ def decide(
         state: what the looks so far left; those at or after ``as_of`` are undone. ``None`` before the first.
         split: whether visitors split as planned, by day and segment too; ``None`` checks only the total.
         goals: the same units by goal, where a guardrail of the plan watches one.
+        days: the same units by day, with those that are not mature yet; without them only mature units decide.
+        crossing: how many visitors met more than one variant; ``None`` where it was not counted.
     """
     sums = totals(experiment, cells)
     split = split or check_split(experiment, cells)
     per_day = traffic(experiment, sum(t.units for t in sums), plans.progress(experiment, as_of)[0])
-    take_look = partial(_take_look, experiment, cells, as_of, state, per_day)
+    take_look = partial(_take_look, experiment, cells, days, as_of, state, per_day)
     result, comparisons = take_look(split.reasons[0].text if split.veto else None)
-    look = describe_look(experiment, sums, result, as_of)
+    exposed = sum(day.exposed for day in days) if days and not experiment.plan.adaptive else None
+    look = describe_look(
+        experiment, sums, result, as_of, exposed=exposed, next_at=next_look(experiment, as_of)
+    )
     conclusion = conclude(experiment, result, comparisons, per_day)
     reasons = [*split.reasons, look_reason(look), *conclusion.argument]
     if conclusion.verdict is Verdict.INVALID:
@@ -84,6 +93,8 @@ def decide(
         comparisons=comparisons,
         srm=split.total,
         splits=split,
+        days=tuple(days),
+        crossing=crossing,
         guardrails=guards,
         companion=always_valid(experiment, cells) if experiment.plan.companion else None,
     )
@@ -94,21 +105,26 @@ def decide(
 def _take_look(
     experiment: Experiment,
     cells: Sequence[Cell],
+    days: Sequence[DayCell],
     as_of: datetime,
     state: looks.LookState | None,
     per_day: float,
     veto: str | None,
 ) -> tuple[looks.LookResult, tuple[Comparison, ...]]:
     """One look with its comparisons; ``per_day`` visitors come, and ``veto`` says why nothing may win."""
-    elapsed, hours = plans.progress(experiment, as_of)
+    at = moment(experiment, as_of)
+    data = look_data(experiment, cells, days, at, as_of)
     result = looks.take_look(
         look_plan(experiment, per_day),
-        aggregates(experiment, cells),
-        elapsed=elapsed,
-        hours=hours,
-        state=state_before(state, hours),
+        data.deciding,
+        elapsed=at.elapsed if data.maturity is not None or experiment.plan.adaptive else at.mature,
+        hours=at.hours,
+        state=state_before(state, at),
         veto=veto,
         names=[v.name for v in experiment.ordered],
+        maturity=data.maturity,
+        days=data.by_day,
+        clock=None if experiment.plan.rule == 1 else at.clock,
     )
     return result, tuple(compare(experiment, cells, row) for row in result.challengers)
 
@@ -137,7 +153,7 @@ def _decision(
         winner=conclusion.winner,
         unproven=conclusion.unproven,
         evidence=evidence,
-        fingerprint=fingerprint(cells),
+        fingerprint=fingerprint(cells, evidence.days),
         versions={"cro": __version__, "numpy": np.__version__, "scipy": scipy.__version__},
         id=f"{experiment.id}:{as_of:%Y%m%dT%H%MZ}",
     )

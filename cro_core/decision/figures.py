@@ -19,9 +19,24 @@ MOST_SHOWN = 1e6
 
 
 def describe_look(
-    experiment: Experiment, sums: Sequence[Totals], result: looks.LookResult, as_of: datetime
+    experiment: Experiment,
+    sums: Sequence[Totals],
+    result: looks.LookResult,
+    as_of: datetime,
+    *,
+    exposed: int | None = None,
+    next_at: datetime | None = None,
 ) -> Look:
-    """How far the experiment is at this look."""
+    """How far the experiment is at this look.
+
+    Args:
+        experiment: a started experiment.
+        sums: mature units of each variant.
+        result: what the look found.
+        as_of: the moment of the look.
+        exposed: all units that decide, mature or not; ``None`` where the mature ones decide.
+        next_at: when the next look is due, where it is not every hour.
+    """
     plan, counted = experiment.plan, sum(t.units for t in sums)
     days = (as_of - experiment.started_at).total_seconds() / 86400 if experiment.started_at else 0.0
     return Look(
@@ -37,6 +52,8 @@ def describe_look(
         alpha_spent=result.alpha_spent,
         critical_z=result.critical,
         critical_chi_square=result.critical_chi_square,
+        exposed_units=None if result.state.late is not None else exposed,
+        next_at=next_at,
     )
 
 
@@ -44,7 +61,7 @@ def _when(experiment: Experiment, counted: int, as_of: datetime) -> str:
     plan, ends_at = experiment.plan, experiment.horizon_ends_at
     if plan.finished:
         return "the data set is finished and evaluated as a whole"
-    if plan.units is not None and counted >= plan.units:
+    if plan.rule == 1 and plan.units is not None and counted >= plan.units:
         return f"the planned {plan.units:,} visitors are counted"
     if ends_at is not None and as_of >= ends_at:
         return f"day {plan.horizon.days} is reached"
@@ -86,8 +103,15 @@ def compare(experiment: Experiment, cells: Sequence[Cell], row: looks.Challenger
         absolute=raw.absolute,
         low=raw.low,
         high=raw.high,
+        fade=_least_fade(row),
+        weekend=None if row.over_days is None else float(row.over_days.weekend),
         reason=row.reason or test.reason or raw.reason,
     )
+
+
+def _least_fade(row: looks.ChallengerLook) -> float | None:
+    """The z of the form of fading that the data speak for most."""
+    return None if row.over_days is None else float(min(row.over_days.fade, row.over_days.drift))
 
 
 def always_valid(experiment: Experiment, cells: Sequence[Cell]) -> tuple[AlwaysValid, ...]:

@@ -10,6 +10,9 @@ from cro_core.domain import Experiment, Reason, Verdict
 from cro_core.evidence import Comparison
 from cro_core.statistics import looks
 
+NOTHING_PROVEN = (Verdict.NO_PRACTICAL_GAIN, Verdict.GAIN_BELOW_MINIMUM)
+"""What the first rule did not tell from a control that is proven better."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
@@ -45,7 +48,7 @@ def conclude(
             (*argument, significant(plan, won, only=only), worth_it(plan, won)),
             winner=won.variant,
         )
-    if result.verdict is Verdict.KEEP_CONTROL:
+    if result.verdict is Verdict.KEEP_CONTROL or (plan.rule == 1 and result.verdict in NOTHING_PROVEN):
         return Conclusion(Verdict.KEEP_CONTROL, argument, winner=experiment.control.key)
     if result.verdict is Verdict.INCONCLUSIVE and {reason.code for reason in argument} == {"horizon"}:
         argument += (*too_little_traffic(experiment, per_day), *_nothing_proven(experiment, comparisons))

@@ -15,9 +15,19 @@ GATES = {
 }
 
 
+STARTS = {
+    "look": "An early look: ",
+    "between_looks": "Between two looks: ",
+    "holding": "A winner is held back: ",
+}
+"""Status of a look -> how it is told; where none was taken yet, that is said."""
+
+
 HEADLINES = {
     Verdict.SHIP: "{winner} wins.",
     Verdict.KEEP_CONTROL: "Keep the control, {control}.",
+    Verdict.NO_PRACTICAL_GAIN: "Stopped, nothing proven: a worthwhile gain can hardly be shown any more.",
+    Verdict.GAIN_BELOW_MINIMUM: "Better, but by less than is worth shipping: the control stays.",
     Verdict.CONTINUE: "Keep running.",
     Verdict.INCONCLUSIVE: "Undecided: nothing was proven.",
     Verdict.INVALID: "No decision: the data cannot be trusted.",
@@ -26,8 +36,9 @@ HEADLINES = {
 
 def look_reason(look: Look) -> Reason:
     """Which look this is."""
-    start = "The last look: " if look.due else "An early look: " if look.status == "look" else "No look yet: "
-    return Reason("look", f"{start}{look.why}.")
+    start = "The last look: " if look.due else STARTS.get(look.status, "No look yet: ")
+    then = f" The next look is due on {look.next_at:%Y-%m-%d %H:%M} UTC." if look.next_at else ""
+    return Reason("look", f"{start}{look.why}.{then}")
 
 
 def significant(plan: Plan, won: Comparison, *, only: bool) -> Reason:

@@ -192,8 +192,52 @@ def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:
     if started_at is None or closes_at is None:
         return 0.0, 0.0
     reached = min(max(as_of - plan.window, started_at), closes_at)
+    return elapsed(experiment, reached), (reached - started_at) / HOUR
+
+
+def elapsed(experiment: Experiment, moment: datetime) -> float:
+    """Tells which part of the planned traffic has come by a moment, in [0, 1]; a hold adds nothing to the plan."""
+    started_at, closes_at = experiment.started_at, planned_enrolment_end(experiment)
+    if started_at is None or closes_at is None:
+        return 0.0
+    reached = min(max(moment, started_at), closes_at)
+    if reached == closes_at:
+        return 1.0
+    if len(experiment.epochs) == 1:
+        return (reached - started_at) / (closes_at - started_at)
     share = sum(epoch.weight * _part(reached, epoch.starts_at, epoch.ends_at) for epoch in experiment.epochs)
-    return (1.0 if reached == closes_at else min(share, 1.0)), (reached - started_at) / HOUR
+    return min(share, 1.0)
+
+
+def planned_enrolment_end(experiment: Experiment) -> datetime | None:
+    """Tells until when new visitors were planned to count; a hold may make it later."""
+    plan, started_at = experiment.plan, experiment.started_at
+    if started_at is None:
+        return None
+    return started_at + plan.horizon - (timedelta(0) if plan.finished else plan.window)
+
+
+def extended(experiment: Experiment, until: datetime) -> Experiment:
+    """Lets new visitors count until a later moment: one longer epoch, or more days with the shares of the last.
+
+    Added days weigh what planned days of their length weigh on average.
+    """
+    *past, last = experiment.epochs
+    if until <= last.ends_at:
+        return experiment
+    if not experiment.plan.adaptive:
+        return replace(experiment, epochs=(*past, replace(last, ends_at=until)))
+    site = zone(experiment.plan.zone)
+    borders = [last.ends_at]
+    while borders[-1] < until:
+        borders.append(min(next_midnight(borders[-1], site), until))
+    planned = planned_enrolment_end(experiment)
+    span = (planned or last.ends_at) - experiment.epochs[0].starts_at
+    added = (
+        Epoch(number, start, end, last.shares, (end - start) / span)
+        for number, (start, end) in enumerate(pairwise(borders), last.number + 1)
+    )
+    return replace(experiment, epochs=(*experiment.epochs, *added))
 
 
 def _part(reached: datetime, start: datetime, end: datetime) -> float:

@@ -92,6 +92,11 @@ class OverDays:
         """Whether the effect differs between weekend and weekdays."""
         return np.abs(self.weekend) >= TURNS
 
+    @property
+    def changes(self) -> Bools:
+        """Whether it does either."""
+        return self.fades | self.turns
+
 
 def effect_over_days(surplus: ArrayLike, variance: ArrayLike, weekend: ArrayLike) -> OverDays:
     """Score tests of an effect that is not the same on all days.

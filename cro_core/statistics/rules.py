@@ -44,6 +44,8 @@ class LookPlan:
 
     weights: tuple[float, ...] = (1.0,)
     """Planned share of traffic of each epoch; one epoch means fixed shares."""
+    added_epochs: int = 0
+    """How many of the epochs, the last ones, a hold has added: the weights of the others sum to 1."""
     planned_units: int | None = None
     """Visitors over all variants at which the experiment ends; ``None``: only the horizon ends it."""
     alpha: float = 0.05
@@ -60,21 +62,28 @@ class LookPlan:
     """Per variant, before anything is decided."""
     min_hours: float = 24.0
     """Hours of data before the first look."""
+    ship_after_hours: float = 0.0
+    """Hours of data before a challenger may win; until then the upper side of the boundary is open."""
     futility: bool = False
     """Whether to stop for no practical gain."""
     futility_power: float = 0.1
     """Conditional power at the MDE below which it does."""
+    hold: bool = False
+    """Whether a winner whose effect fades or turns with the day is held back, once, for one more week."""
+    acting_bounds: bool = False
+    """Whether estimates at stopping take the bounds as they could act: gate, first week, holds and vetoes included."""
     futility_from_day: int = 3
     """First day on which it may; it asks once a day."""
 
     def __post_init__(self) -> None:
-        check_weights(self.weights)
+        check_weights(self.weights[: len(self.weights) - self.added_epochs])
         check_between(self.alpha, "alpha", 0, 1)
         check_between(self.mde, "mde", 0, math.inf)
         check_between(self.min_uplift, "min_uplift", -1, math.inf)
         check_between(self.futility_power, "futility_power", 0, 1)
         check_between(self.min_units, "min_units", -1, math.inf)
         check_between(self.min_hours, "min_hours", -1e-12, math.inf)
+        check_between(self.ship_after_hours, "ship_after_hours", -1e-12, math.inf)
         check_between(self.futility_from_day, "futility_from_day", -1, math.inf)
         check_choice(self.gate, "gate", GATES)
         if self.planned_units is not None:
@@ -138,6 +147,42 @@ class Aggregates:
     def pairs(self) -> list[Pair]:
         """Every challenger with the control, in order."""
         return [self.pair(k) for k in range(1, self.variants)]
+
+
+@dataclass(frozen=True, slots=True)
+class Maturity:
+    """The mature part of the units that decide: what a crossing is held against.
+
+    Raises:
+        InvalidInput: as :class:`Aggregates`, for the mature units.
+    """
+
+    data: Aggregates
+    """Mature units and what they did; shape ``(1, variants)``."""
+    elapsed: float
+    """Planned share of traffic over which they came, in [0, 1]."""
+    converters: Floats
+    """Those that converted, shape ``(variants,)``."""
+    hours: Floats
+    """Sum of their hours from exposure to conversion, same shape."""
+    squares: Floats
+    """Sum of the squares of those hours, same shape."""
+
+    def __post_init__(self) -> None:
+        self.data.check()
+        check_between(self.elapsed, "elapsed", -1e-12, 1 + 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
+class ByDay:
+    """The units that decide, by calendar day of the site from the first on."""
+
+    data: Aggregates
+    """Shape ``(days, variants)``."""
+    weekend: Bools
+    """Whether each day is at a weekend, shape ``(days,)``."""
+    mature: int
+    """How many of the days, from the first on, are over and have only mature units."""
 
 
 @dataclass(frozen=True, slots=True)

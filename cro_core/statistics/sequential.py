@@ -190,6 +190,53 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Corridor:
+    """The recursion between a lower and an upper bound that need not mirror each other; start with ``Corridor()``.
+
+    The density of ``B`` without drift is kept at Gauss-Legendre nodes between the bounds of the last look.
+    """
+
+    now: float = 0.0
+    """Information at the last look; 0 before the first."""
+    low: float = 0.0
+    """Lower bound of ``B`` at the last look."""
+    high: float = 0.0
+    """Upper bound of ``B`` at the last look."""
+    mass: Floats = field(default_factory=lambda: np.array([1.0]), compare=False)
+    """Density times quadrature weight at the nodes: what is left is their sum."""
+
+    def after(self, information: float, low: float, high: float, following: float | None = None) -> Corridor:
+        """The corridor after a look.
+
+        Args:
+            information: information at this look, above the last.
+            low: lower bound of ``B`` at this look.
+            high: upper bound of ``B`` at this look, above ``low``.
+            following: information at the look after it, so that the nodes are fine enough for that one too; an
+                interpolation later would drown the far tail, which a large drift weighs up again.
+
+        Raises:
+            InvalidInput: information that does not grow, or bounds in the wrong order.
+        """
+        check_between(information, "information", self.now, math.inf)
+        check_between(high, "high", low, math.inf)
+        sd = math.sqrt(information - self.now)
+        finest = sd if following is None else min(sd, math.sqrt(following - information))
+        position, weight = _legendre(_node_count(high - low, finest))
+        target = low + (high - low) * position
+        density = _bell(target[:, None], self._nodes, sd) @ self.mass
+        return Corridor(float(information), low, high, density * weight * (high - low))
+
+    def beyond(self, information: float, bound: ArrayLike, drift: ArrayLike = 0.0) -> Floats:
+        """Probability of no exit so far and ``B >= bound`` at a next look; arguments as for :func:`crossing`."""
+        return _tail(self._nodes, self.mass, self.now, information, bound, drift)
+
+    @property
+    def _nodes(self) -> Floats:
+        return self.low + (self.high - self.low) * _legendre(len(self.mass))[0]
+
+
+@dataclass(frozen=True, slots=True)
 class Exits:
     """Where paths cross, by look and drift; arrays of shape ``(looks, drifts)``."""
 
@@ -277,12 +324,19 @@ def crossing(state: State, information: float, bound: ArrayLike, drift: ArrayLik
         InvalidInput: information that does not grow.
     """
     _check_growth(state, information)
-    bound, drift = np.broadcast_arrays(np.asarray(bound, float), np.asarray(drift, float))
-    sd = math.sqrt(information - state.now)
-    nodes, mass = _resolved(state, sd)
+    nodes, mass = _resolved(state, math.sqrt(information - state.now))
     nodes, mass = np.concatenate([-nodes[::-1], nodes]), np.concatenate([mass[::-1], mass])
+    return _tail(nodes, mass, state.now, information, bound, drift)
+
+
+def _tail(
+    nodes: Floats, mass: Floats, now: float, information: float, bound: ArrayLike, drift: ArrayLike
+) -> Floats:
+    """Probability of ``B >= bound`` at a next look under a drift, from the density without drift at ``now``."""
+    bound, drift = np.broadcast_arrays(np.asarray(bound, float), np.asarray(drift, float))
+    sd = math.sqrt(information - now)
     slope = drift[..., None]
-    likelihood = np.exp(slope * nodes - slope**2 * state.now / 2)
+    likelihood = np.exp(slope * nodes - slope**2 * now / 2)
     tail = ndtr((nodes + slope * sd * sd - bound[..., None]) / sd)
     result: Floats = (likelihood * tail) @ mass
     return result

@@ -14,7 +14,9 @@ interval and stagewise interval are then read off one and the same curve.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebpts1, chebval, chebvander
@@ -23,7 +25,7 @@ from scipy.special import ndtri
 
 from cro_core.statistics.arrays import Floats
 from cro_core.statistics.checks import check_between
-from cro_core.statistics.sequential import State, advance, crossing
+from cro_core.statistics.sequential import FURTHEST, Corridor, State, advance, crossing
 
 _REACH = 8.0
 """Standard errors around the naive estimate in which the answers are looked for."""
@@ -50,7 +52,7 @@ class Ladder:
 
     information: Floats
     """Information at each look."""
-    states: tuple[State, ...]
+    states: tuple[State | Corridor, ...]
     """The recursion before each look."""
     before: Floats
     """Chebyshev coefficients of the chance to have crossed upwards before each look, as a function of the
@@ -72,7 +74,7 @@ class Ladder:
         result = np.asarray(chebval(position, self.before[:, look, None], tensor=False), np.float64)
         for k in np.unique(look):
             here = look == k
-            result[here] += crossing(
+            result[here] += _beyond(
                 self.states[k], float(self.information[k]), value[here, None], drift[here]
             )
         return result
@@ -103,6 +105,10 @@ def p_values(information: ArrayLike, critical: ArrayLike, look: ArrayLike, value
     return np.minimum(values, 1)
 
 
+Bounds = tuple[Sequence[float | None], Sequence[float | None]]
+"""Lower and upper bound of Z at each look; ``None`` where that side could not act."""
+
+
 def estimate(
     information: ArrayLike,
     critical: ArrayLike,
@@ -110,6 +116,7 @@ def estimate(
     value: ArrayLike,
     *,
     level: float = 0.95,
+    acted: Bounds | None = None,
 ) -> StagewiseEstimate:
     """Median-unbiased estimate and interval of the drift for outcomes of one schedule.
 
@@ -119,6 +126,8 @@ def estimate(
         look: index of the look each outcome stopped at (the last one where nothing was crossed).
         value: ``B`` at that look, same shape.
         level: of the interval, in (0, 1).
+        acted: bounds as they could act, where a rule beside the boundary kept outcomes back; ``None``: the boundary
+            itself, on both sides.
 
     Raises:
         InvalidInput: a level out of range or looks out of order.
@@ -127,14 +136,15 @@ def estimate(
     times, shape = np.asarray(information, float), np.shape(value)
     at = np.atleast_1d(np.asarray(look, np.intp))
     given = np.atleast_1d(np.asarray(value, float))
-    size = np.abs(given)  # the mirror image of a negative outcome has the same place
-    naive, unit = size / times[at], 1 / np.sqrt(times[at])
-    ladder = climb(
-        times, critical, float((naive - _REACH * unit).min()), float((naive + _REACH * unit).max())
-    )
-    tail = (1 - level) / 2
-    median, lower, upper = _solve(ladder, at, size, naive, unit, np.array([0.5, tail, 1 - tail])).T
-    p = np.minimum(1, 2 * ladder.above(at, size, np.zeros((len(at), 1)))[:, 0])
+    found = np.empty((4, len(given)))
+    if acted is None:  # the mirror image of a negative outcome has the same place
+        found = _estimates(partial(climb, times, critical), times, at, np.abs(given), level)
+    else:
+        for rows, bounds in ((given >= 0, acted), (given < 0, _mirrored(acted))):
+            if rows.any():
+                ladder = partial(_climb_between, times, bounds)
+                found[:, rows] = _estimates(ladder, times, at[rows], np.abs(given[rows]), level)
+    median, lower, upper, p = found
     flipped = given < 0
     return StagewiseEstimate(
         np.where(flipped, -median, median).reshape(shape),
@@ -142,6 +152,27 @@ def estimate(
         np.where(flipped, -lower, upper).reshape(shape),
         p.reshape(shape),
     )
+
+
+def _estimates(
+    ladder_of: Callable[[float, float], Ladder],
+    times: Floats,
+    at: NDArray[np.intp],
+    size: Floats,
+    level: float,
+) -> Floats:
+    """Median, lower and upper end, and p-value of outcomes that are not negative; shape ``(4, outcomes)``."""
+    naive, unit = size / times[at], 1 / np.sqrt(times[at])
+    ladder = ladder_of(float((naive - _REACH * unit).min()), float((naive + _REACH * unit).max()))
+    tail = (1 - level) / 2
+    answers = _solve(ladder, at, size, naive, unit, np.array([0.5, tail, 1 - tail])).T
+    p = np.minimum(1, 2 * ladder.above(at, size, np.zeros((len(at), 1)))[:, 0])
+    return np.vstack([answers, p])
+
+
+def _mirrored(bounds: Bounds) -> Bounds:
+    lower, upper = ([None if z is None else -z for z in side] for side in bounds)
+    return upper, lower
 
 
 def climb(information: ArrayLike, critical: ArrayLike, low: float, high: float) -> Ladder:
@@ -152,19 +183,52 @@ def climb(information: ArrayLike, critical: ArrayLike, low: float, high: float) 
     """
     times, bounds = np.asarray(information, float), np.asarray(critical, float)
     low, high = min(low, 0.0), max(high, 0.0)
-    # the chances change on the scale of one standard error at the last look
-    degree = 32 + math.ceil(2.5 * (high - low) * math.sqrt(times[-1]))
-    points = chebpts1(degree)
-    drifts = low + (high - low) * (points + 1) / 2
-    state, states, chances = State(), [], [np.zeros(degree)]
+    points, drifts = _drifts(times, low, high)
+    state, states, chances = State(), [], [np.zeros(len(points))]
     for t, z in zip(times, bounds, strict=True):
         states.append(state)
         chances.append(chances[-1] + crossing(state, t, z * math.sqrt(t), drifts))
         state = advance(state, t, z)
+    return Ladder(times, tuple(states), _coefficients(points, chances), low, high)
+
+
+def _climb_between(information: Floats, acted: Bounds, low: float, high: float) -> Ladder:
+    """:func:`climb` between bounds of which each may be open; an open one lies beyond what any drift reaches."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    points, drifts = _drifts(information, low, high)
+    state, states, chances = Corridor(), [], [np.zeros(len(points))]
+    following = [*map(float, information[1:]), None]
+    for t, lower, upper, then in zip(information, *acted, following, strict=True):
+        root = math.sqrt(t)
+        states.append(state)
+        gone = 0.0 if upper is None else state.beyond(t, upper * root, drifts)
+        chances.append(chances[-1] + gone)
+        floor = min(low, 0.0) * root - FURTHEST if lower is None else lower
+        ceiling = max(high, 0.0) * root + FURTHEST if upper is None else upper
+        state = state.after(float(t), floor * root, ceiling * root, then)
+    return Ladder(information, tuple(states), _coefficients(points, chances), low, high)
+
+
+def _drifts(times: Floats, low: float, high: float) -> tuple[Floats, Floats]:
+    """Chebyshev points and the drifts at them: the chances change on the scale of one standard error at the last look."""
+    points = chebpts1(32 + math.ceil(2.5 * (high - low) * math.sqrt(times[-1])))
+    return points, low + (high - low) * (points + 1) / 2
+
+
+def _coefficients(points: Floats, chances: Sequence[Floats]) -> Floats:
+    """Chebyshev coefficients of the chances before each look, shape ``(degree, looks)``."""
+    degree = len(points)
     basis = chebvander(points, degree - 1)
     weights = np.full(degree, 2 / degree)
     weights[0] = 1 / degree
-    return Ladder(times, tuple(states), weights[:, None] * (basis.T @ np.array(chances[:-1]).T), low, high)
+    return np.asarray(weights[:, None] * (basis.T @ np.array(chances[:-1]).T))
+
+
+def _beyond(state: State | Corridor, information: float, bound: ArrayLike, drift: ArrayLike) -> Floats:
+    """Probability of no exit so far and ``B >= bound`` at a next look."""
+    if isinstance(state, Corridor):
+        return state.beyond(information, bound, drift)
+    return crossing(state, information, bound, drift)
 
 
 def _solve(
