@@ -103,15 +103,10 @@ def compare(experiment: Experiment, cells: Sequence[Cell], row: looks.Challenger
         absolute=raw.absolute,
         low=raw.low,
         high=raw.high,
-        fade=_least_fade(row),
-        weekend=None if row.over_days is None else float(row.over_days.weekend),
+        fade=row.fade,
+        weekend=row.weekend,
         reason=row.reason or test.reason or raw.reason,
     )
-
-
-def _least_fade(row: looks.ChallengerLook) -> float | None:
-    """The z of the form of fading that the data speak for most."""
-    return None if row.over_days is None else float(min(row.over_days.fade, row.over_days.drift))
 
 
 def always_valid(experiment: Experiment, cells: Sequence[Cell]) -> tuple[AlwaysValid, ...]:

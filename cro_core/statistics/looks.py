@@ -200,8 +200,11 @@ class ChallengerLook:
     """Median-unbiased uplift and stagewise interval, once the experiment has ended."""
     conditional_power: float | None
     """Chance to win by the end if the MDE were true; ``None`` where futility was not asked."""
-    over_days: guards.OverDays | None
-    """Whether its effect fades or turns with the day; ``None`` where the days are not known."""
+    fade: float | None
+    """Z of an effect that was larger at first, of the form of fading that the data speak for most: below 0 where
+    it was; ``None`` where the days are not known."""
+    weekend: float | None
+    """Z of the effect at weekends less that of weekdays; ``None`` where the days are not known."""
     reason: str | None
     """Why a number is missing; ``None`` where none is."""
 
@@ -469,10 +472,12 @@ def _bare_rows(m: _Moment, why: str) -> tuple[ChallengerLook, ...]:
             absolute=Effect(_number(pair.estimate("absolute"))),
             stopped=None,
             conditional_power=None,
-            over_days=_over_days(m, k + 1),
+            fade=fade,
+            weekend=weekend,
             reason=why,
         )
         for k, pair in enumerate(m.data.pairs())
+        for fade, weekend in [_over_days_z(m, k + 1)]
     )
 
 
@@ -587,6 +592,14 @@ def _over_days(m: _Moment, challenger: int) -> guards.OverDays | None:
         return None
     score = m.days.data.pair(challenger).score()
     return guards.effect_over_days(score.surplus, score.variance, m.days.weekend)
+
+
+def _over_days_z(m: _Moment, challenger: int) -> tuple[float | None, float | None]:
+    """The z of fading, and that of the weekend; ``None`` where the days are not known."""
+    over_days = _over_days(m, challenger)
+    if over_days is None:
+        return None, None
+    return float(min(over_days.fade, over_days.drift)), float(over_days.weekend)
 
 
 def _hold(m: _Moment, ruling: Ruling) -> Hold | None:
@@ -743,12 +756,13 @@ def _row(
         rows = {scale: Effect(_number(pair.estimate(scale))) for scale in ("relative", "absolute")}
         out = "dropped at an earlier look"
         return ChallengerLook(
-            k + 1, False, None, z, None, None, rows["relative"], rows["absolute"], None, None, None, out
+            k + 1, False, None, z, None, None, rows["relative"], rows["absolute"], None, None, None, None, out
         )
     bound = float(critical[divisor - 1])
     dropped = m.before.active[k] and not ruling.active[k]
     won = int(ruling.winner) == k
     stopped, p = _stopped(m, k, state, divisor) if ended else (None, _p_now(m, z, divisor))
+    fade, weekend = _over_days_z(m, k + 1)
     return ChallengerLook(
         challenger=k + 1,
         active=bool(ruling.active[k]),
@@ -760,7 +774,8 @@ def _row(
         absolute=_repeated(pair, m.weights, bound, "absolute"),
         stopped=stopped,
         conditional_power=None if power is None else _number(power[k]),
-        over_days=_over_days(m, k + 1),
+        fade=fade,
+        weekend=weekend,
         reason=None if told[k] else f"no gain in per cent: {NOT_POSITIVE}",
     )
 

@@ -67,7 +67,7 @@ def test_overwhelming_evidence_before_a_day_of_data_changes_nothing() -> None:
     assert (accompanied.verdict, accompanied.winner, accompanied.final) == (Verdict.CONTINUE, None, False)
     assert [reason.code for reason in accompanied.reasons] == [reason.code for reason in plain.reasons]
     assert without(accompanied) == without(plain)
-    assert judged(running(ON), counts, START + 48 * HOUR).verdict is Verdict.SHIP  # the schedule decides
+    assert judged(running(ON), counts, START + 7 * DAY).verdict is Verdict.SHIP  # the schedule decides
 
 
 def test_no_decision_depends_on_it() -> None:
@@ -164,10 +164,10 @@ def test_evaluate_prints_one_line_of_it_on_a_real_home(tmp_path: Path, on: bool)
         assert done.exit_code == 0
         return [line for line in done.output.splitlines() if "any time" in line]
 
-    set_clock(home, START + 2 * DAY)
+    set_clock(home, START + 9 * DAY)
     early = evaluate(home, "hero", as_of=START + 40 * HOUR)
     assert (early.verdict, [r.code for r in early.reasons if r.code == "crossed"]) == (Verdict.CONTINUE, [])
-    (decided,) = orchestrate(home, now=START + 2 * DAY).decisions
+    (decided,) = orchestrate(home, now=START + 9 * DAY).decisions
     assert decided.verdict is Verdict.SHIP
     assert replay(home, decided.id).identical
     lines = printed(START + 40 * HOUR)

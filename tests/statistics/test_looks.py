@@ -114,7 +114,7 @@ def test_the_ten_percent_rule(gate, conversions, verdict):
         assert "gain_too_small" in codes(found)
         over = look(plan, HORIZON, *sizes)
         assert (over.verdict, over.winner, codes(over)) == (
-            Verdict.KEEP_CONTROL,
+            Verdict.GAIN_BELOW_MINIMUM,
             None,
             ["gain_too_small", "horizon"],
         )
@@ -144,7 +144,7 @@ def test_futility_asks_once_a_day_from_the_third():
     assert look(plan, 71.9, *flat).challengers[0].conditional_power is None
     assert look(plan, 72.0, *flat).challengers[0].conditional_power > 0.1
     found = look(plan, 240.0, *flat)
-    assert (found.verdict, found.winner, codes(found)) == (Verdict.KEEP_CONTROL, None, ["futile"])
+    assert (found.verdict, found.winner, codes(found)) == (Verdict.NO_PRACTICAL_GAIN, None, ["futile"])
     assert found.challengers[0].conditional_power < 0.1
     assert look(LookPlan(), 240.0, *flat).verdict is Verdict.CONTINUE
     patient = LookPlan(futility=True, futility_power=1e-9)
@@ -385,7 +385,7 @@ def test_a_look_is_repeated_from_the_rewound_state():
     again = state.rewind(30.0)
     assert again.hours == tuple(float(h) for h in range(24, 30))
     assert again.paths[0].mass == pytest.approx(found[28].state.paths[0].mass, rel=1e-9)
-    assert state.rewind(24.0) == LookState.start(1)
+    assert state.rewind(24.0) == LookState.start(1, bounds=False)
     ended = replace(state, ended=True, dropped=(48.0,))
     assert ended.rewind(48.0).active == (True,)
     assert not ended.rewind(48.0).ended
@@ -572,7 +572,7 @@ def test_of_several_means_the_control_decides():
     for others, verdict in ((), Verdict.SHIP), (((mean, 10),), Verdict.CONTINUE):
         assert at_half((mean, 10), (mean + 1, 10), *others).verdict is verdict
     small = take_look(LookPlan(min_uplift=0.5), means((50, 10), (51, 10)), elapsed=1, hours=HORIZON)
-    assert (small.verdict, codes(small)) == (Verdict.KEEP_CONTROL, ["gain_too_small", "horizon"])
+    assert (small.verdict, codes(small)) == (Verdict.GAIN_BELOW_MINIMUM, ["gain_too_small", "horizon"])
 
 
 # -- nothing silently ---------------------------------------------------------------------------------------

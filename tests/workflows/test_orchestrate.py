@@ -96,12 +96,12 @@ def shown(home: Home) -> str | None:
 
 
 def next_test(home: Home, key: str, **converting: int) -> tuple[str, ...]:
-    """Decides another test in the slot two days on; returns what that changed."""
+    """Decides another test in the slot eight days on; returns what that changed."""
     create(home, key)
     visit(
         home, key, [(variant, 400, number) for variant, number in converting.items()], home.clock() + DAY / 2
     )
-    set_clock(home, home.clock() + 2 * DAY)
+    set_clock(home, home.clock() + 8 * DAY)
     return orchestrate(home, now=home.clock()).changes
 
 
@@ -109,7 +109,7 @@ def won(home: Home, key: str = "hero") -> datetime:
     """An experiment whose film is about to win; returns the moment of the deciding cycle."""
     create(home, key)
     visit(home, key, [("photo", 400, 60), ("film", 400, 140)], START + DAY / 2)
-    set_clock(home, START + 2 * DAY)
+    set_clock(home, START + 8 * DAY)
     return home.clock()
 
 
@@ -145,7 +145,7 @@ def test_decision_is_stored_with_its_waterfall(home: Home) -> None:
 def test_undecided_experiment_goes_on(home: Home) -> None:
     create(home)
     visit(home, "hero", [("photo", 40, 6), ("film", 40, 14)], START + DAY / 2)
-    report = orchestrate(home, now=START + 2 * DAY)
+    report = orchestrate(home, now=START + 8 * DAY)
     assert [d.verdict for d in report.decisions] == ["continue"]
     assert get(home, "hero").status is Status.RUNNING
     with home.db.read() as connection:
@@ -567,7 +567,7 @@ def test_winner_is_challenged_by_what_was_not_tried(tmp_path: Path) -> None:
     first = get(home, started.split(":")[0])
     control, challenger = (v.key for v in first.variants)
     visit(home, first.id, [(control, 400, 60), (challenger, 400, 140)], START + DAY / 2)
-    set_clock(home, START + 2 * DAY)
+    set_clock(home, START + 8 * DAY)
     orchestrate(home, now=home.clock())
     with home.db.read() as connection:
         (second,) = experiments.with_status(connection, Status.RUNNING)
@@ -745,18 +745,18 @@ class TestGuardrails:
 
     def test_a_broken_one_routes_everybody_to_the_control_within_one_cycle(self, guarded: Home) -> None:
         self.calls(guarded, {"photo": 150, "film": 20})
-        report = orchestrate(guarded, now=START + 2 * DAY)
+        report = orchestrate(guarded, now=START + 8 * DAY)
         (decision,) = report.decisions
         assert (decision.verdict, decision.winner) == ("keep_control", "photo")
         assert decision.reasons[0].code == "guardrail"
         assert decision.evidence.guardrails[0].broken is True
         assert get(guarded, "hero").status is Status.ARCHIVED
-        assert assignments(guarded, "anybody", now=START + 2 * DAY).experiments == ()
+        assert assignments(guarded, "anybody", now=START + 8 * DAY).experiments == ()
         assert replay(guarded, decision.id).identical
 
     def test_one_that_holds_stops_nothing(self, guarded: Home) -> None:
         self.calls(guarded, {"photo": 60, "film": 62})
-        (decision,) = orchestrate(guarded, now=START + 2 * DAY).decisions
+        (decision,) = orchestrate(guarded, now=START + 8 * DAY).decisions
         assert (decision.verdict, decision.winner) == ("ship", "film")
         assert decision.evidence.guardrails[0].status == "ok"
         measured = {r.metric for r in decision.evidence.metrics.results}
