@@ -40,7 +40,7 @@ def describe_look(
     plan, counted = experiment.plan, sum(t.units for t in sums)
     days = (as_of - experiment.started_at).total_seconds() / 86400 if experiment.started_at else 0.0
     return Look(
-        due=result.spending_time >= 1 and result.status != "too_early",
+        due=result.spending_time >= 1 and result.status not in ("too_early", "between_looks", "holding"),
         status=result.status,
         why=_when(experiment, counted, as_of),
         number=len(result.state.hours),

@@ -11,9 +11,9 @@ from itertools import takewhile
 
 import numpy as np
 
-from cro_core.clock import midnight_after, zone
+from cro_core.clock import MICROSECOND, midnight_after, zone
 from cro_core.domain import Cell, DayCell, Experiment, to_json
-from cro_core.evidence import LooksTaken
+from cro_core.evidence import Hold, LooksTaken
 from cro_core.planning import plans
 from cro_core.statistics import looks
 from cro_core.statistics.sequential import Spending, State
@@ -203,7 +203,9 @@ def _by_day(
         return None
     site = zone(experiment.plan.zone)
     first = experiment.started_at.astimezone(site).date()
-    last = max(date.fromisoformat(day.day) for day in days)
+    counted = max(date.fromisoformat(day.day) for day in days)
+    today = min(as_of, experiment.epochs[-1].ends_at - MICROSECOND).astimezone(site).date()
+    last = max(counted, today)
     calendar = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     rows = {day.isoformat(): row for row, day in enumerate(calendar)}
     columns = {v.key: column for column, v in enumerate(experiment.ordered)}
@@ -215,7 +217,15 @@ def _by_day(
     over = (midnight_after(day, site) + experiment.plan.window <= as_of for day in calendar)
     mature = sum(1 for _ in takewhile(bool, over))
     weekend = np.array([day.weekday() >= SATURDAY for day in calendar])
-    return looks.ByDay(looks.Aggregates.of(units, total), weekend, mature)
+    begun = (as_of.astimezone(site).date() - first).days + 1
+    return looks.ByDay(looks.Aggregates.of(units, total), weekend, begun, mature)
+
+
+def hold_ends_at(experiment: Experiment, hold: Hold) -> datetime:
+    """When the week ends for which a winner is held back: a midnight of the site."""
+    site = zone(experiment.plan.zone)
+    first = (experiment.started_at or experiment.epochs[0].starts_at).astimezone(site).date()
+    return midnight_after(first + timedelta(days=hold.ends_with - 1), site)
 
 
 def state_before(state: looks.LookState | None, at: Moment) -> looks.LookState | None:

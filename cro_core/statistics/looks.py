@@ -608,7 +608,7 @@ def _hold(m: _Moment, ruling: Ruling) -> Hold | None:
     over_days = _over_days(m, challenger) if challenger else None
     if not m.plan.hold or m.days is None or over_days is None or not over_days.changes:
         return None
-    return Hold(challenger, m.hours, len(m.days.weekend))
+    return Hold(challenger, m.hours, m.days.begun)
 
 
 def _held_back(m: _Moment, hold: Hold) -> LookResult:

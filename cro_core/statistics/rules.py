@@ -181,6 +181,8 @@ class ByDay:
     """Shape ``(days, variants)``."""
     weekend: Bools
     """Whether each day is at a weekend, shape ``(days,)``."""
+    begun: int
+    """How many days, from the first on, have begun."""
     mature: int
     """How many of the days, from the first on, are over and have only mature units."""
 

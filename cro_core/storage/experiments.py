@@ -119,6 +119,19 @@ def _select(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> lis
     return [_experiment(row, variants.get(row["id"], []), epochs.get(row["id"], [])) for row in rows]
 
 
+def lengthen(connection: sa.Connection, experiment: Experiment) -> None:
+    """Stores a schedule that ends later than the stored one: its last epoch longer, or with more after it."""
+    table = schema.epochs
+    stored = set(connection.scalars(sa.select(table.c.number).where(table.c.experiment_id == experiment.id)))
+    for epoch in experiment.epochs:
+        if epoch.number in stored:
+            same = (table.c.experiment_id == experiment.id) & (table.c.number == epoch.number)
+            connection.execute(sa.update(table).where(same).values(ends_at=epoch.ends_at))
+    added = tuple(epoch for epoch in experiment.epochs if epoch.number not in stored)
+    _add_epochs(connection, replace(experiment, epochs=added))
+    bump_revision(connection)
+
+
 def set_future_shares(
     connection: sa.Connection, experiment: Experiment, shares: Mapping[str, float], now: datetime
 ) -> bool:

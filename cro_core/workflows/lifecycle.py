@@ -10,9 +10,11 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from cro_core.clock import iso
+from cro_core.decision.inputs import hold_ends_at
 from cro_core.domain import Experiment, Status, Verdict
 from cro_core.errors import Conflict, InvalidInput
-from cro_core.evidence import Decision
+from cro_core.evidence import Decision, Hold
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
@@ -22,8 +24,9 @@ from cro_core.workflows.proposals import propose_ship, withdraw
 from cro_core.workflows.site_traffic import expected_per_day
 from cro_core.workflows.transaction import Transaction, begin
 
-START, CONCLUDE, ALLOCATE, PRODUCE = (
+START, HOLD, CONCLUDE, ALLOCATE, PRODUCE = (
     "experiment.start",
+    "experiment.hold",
     "experiment.conclude",
     "allocation.set",
     "production.set",
@@ -85,6 +88,19 @@ def adopt(transaction: Transaction, hypothesis: Hypothesis, *, weeks: int | None
         draft = replace(draft, plan=plans.patient(draft.plan, weeks, variants=len(draft.variants)))
     experiments.add(transaction.connection, draft)
     return start(transaction, draft)
+
+
+def hold(transaction: Transaction, experiment: Experiment, held: Hold) -> list[str]:
+    """Lets new visitors count for the week for which a winner is held back, where they would not; once."""
+    until = hold_ends_at(experiment, held)
+    longer = plans.extended(experiment, until)
+    if longer == experiment:
+        return []
+    experiments.lengthen(transaction.connection, longer)
+    name = experiment.ordered[held.challenger].name
+    before, after = ({"enrolment_ends_at": iso(e.epochs[-1].ends_at)} for e in (experiment, longer))
+    transaction.log(HOLD, experiment.id, before=before, after=after | {"held_back": name})
+    return [f"{experiment.id}: {name} is held back, new visitors count until {iso(until)}"]
 
 
 def conclude(transaction: Transaction, experiment: Experiment, decision: Decision) -> list[str]:

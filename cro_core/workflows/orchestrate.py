@@ -143,7 +143,9 @@ class _Cycle:
             if judgement.look_taken and (self.conclude or not decision.final):
                 look_states.add(connection, decision, judgement.state.as_json())
             if not decision.final:
-                return self.refresh_allocation(transaction, experiment, judgement)
+                held = judgement.state.hold
+                done = [] if held is None else lifecycle.hold(transaction, experiment, held)
+                return done or self.refresh_allocation(transaction, experiment, judgement)
             if not self.conclude:
                 return []
             return lifecycle.conclude(transaction, experiment, decision)
