@@ -13,9 +13,9 @@ import numpy as np
 
 from cro_core.clock import MICROSECOND, midnight_after, zone
 from cro_core.domain import Cell, DayCell, Experiment, to_json
-from cro_core.evidence import Hold, LooksTaken
+from cro_core.evidence import ExactLooks, Hold, LooksTaken
 from cro_core.planning import plans
-from cro_core.statistics import looks
+from cro_core.statistics import exact, looks
 from cro_core.statistics.sequential import Spending, State
 
 LEAST_POWER = 0.5
@@ -72,7 +72,7 @@ def _added_epochs(experiment: Experiment) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Over which time the units of one look came."""
+    """The time over which the units of one look came."""
 
     elapsed: float
     """Planned share of traffic over which the units that decide came, in [0, 1]."""
@@ -87,7 +87,7 @@ class Moment:
 
 
 def moment(experiment: Experiment, as_of: datetime) -> Moment:
-    """Over which time the units of a look came.
+    """The time over which the units of a look came.
 
     With fixed shares all exposed units decide; where shares move, those of the days that are over and mature. The
     first rule, and a file that is complete, look at the mature units.
@@ -152,7 +152,7 @@ class LookData:
     maturity: looks.Maturity | None
     """The mature part of them; ``None`` where they all are."""
     by_day: looks.ByDay | None
-    """Those that decide, by day; ``None`` where days are not told apart."""
+    """The units that decide, by day; ``None`` where days are not told apart."""
 
 
 def look_data(
@@ -252,6 +252,7 @@ def looks_taken(state: looks.LookState) -> LooksTaken:
         late=state.late,
         hold=state.hold,
         clock=state.clock,
+        exact=tuple(ExactLooks(t.share, t.conversions, t.low, t.high) for t in state.exact),
     )
 
 
@@ -259,6 +260,9 @@ def state_of(taken: LooksTaken) -> looks.LookState:
     """The inverse of :func:`looks_taken`, by taking every look again."""
     paths = (State(taken.information, critical) for critical in taken.critical)
     rewound = tuple(path.rewind(len(taken.information)) for path in paths)
+    tests = (
+        exact.State.after(t.share, list(zip(t.conversions, t.low, t.high, strict=True))) for t in taken.exact
+    )
     return looks.LookState(
         rewound,
         taken.dropped,
@@ -269,6 +273,7 @@ def state_of(taken: LooksTaken) -> looks.LookState:
         late=taken.late,
         hold=taken.hold,
         clock=taken.clock,
+        exact=tuple(tests),
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from cro_core.domain import Reason, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.evidence import Bound, Hold
-from cro_core.statistics import guards, stagewise
+from cro_core.statistics import exact, guards, stagewise
 from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import Pair, Scale, combined_z, divided, effect_at
@@ -76,9 +76,9 @@ class LookState:
     elapsed: float = 0.0
     """Elapsed share at the last look; 0 where it is not known."""
     lower: tuple[Bound, ...] = ()
-    """Of each challenger the Z at or below which each look could drop it; ``None`` where nothing could."""
+    """By challenger, the Z at or below which each look could drop it; ``None`` where nothing could."""
     upper: tuple[Bound, ...] = ()
-    """Of each challenger the Z from which on each look could ship it; ``None`` where nothing could."""
+    """By challenger, the Z from which on each look could ship it; ``None`` where nothing could."""
     mature: LookState | None = None
     """The looks at the mature units alone, kept beside those at all exposed units; ``None`` where they are all."""
     late: float | None = None
@@ -87,6 +87,8 @@ class LookState:
     """The winner that is held back; ``None`` where none is."""
     clock: float | None = None
     """Hours since the start at which the last look was taken; ``None`` where that is the hours of its data."""
+    exact: tuple[exact.State, ...] = ()
+    """The exact test of each challenger at the same looks; empty where it does not decide."""
 
     @classmethod
     def start(cls, challengers: int, *, bounds: bool = True) -> LookState:
@@ -116,6 +118,7 @@ class LookState:
             mature=None if self.mature is None else self.mature.rewind(hours),
             late=self.late if self.late is not None and self.late < hours else None,
             hold=self.hold if self.hold is not None and self.hold.hours < hours else None,
+            exact=tuple(test.rewind(looks) for test in self.exact),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class LookState:
             "late": self.late,
             "hold": to_json(self.hold),
             "clock": self.clock,
+            **({"exact": [test.as_json() for test in self.exact]} if self.exact else {}),
         }
 
     @classmethod
@@ -154,6 +158,7 @@ class LookState:
                 data.get("late"),
                 None if data.get("hold") is None else Hold(**data["hold"]),
                 data.get("clock"),
+                exact=tuple(exact.State.from_json(test) for test in data.get("exact", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(
@@ -572,7 +577,7 @@ def _extended(
 def _acting_bounds(
     m: _Moment, ruling: Ruling, critical: Floats, told: Bools, *, shut: bool, held: bool
 ) -> tuple[Bound, Bound]:
-    """Of each challenger the Z that could drop it at this look, and the one that could ship it."""
+    """By challenger, the Z that could drop it at this look, and the one that could ship it."""
     lower: list[float | None] = []
     upper: list[float | None] = []
     for k, divisor in enumerate(ruling.divisor):

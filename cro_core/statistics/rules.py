@@ -162,9 +162,9 @@ class Maturity:
     elapsed: float
     """Planned share of traffic over which they came, in [0, 1]."""
     converters: Floats
-    """Those that converted, shape ``(variants,)``."""
+    """Mature units that converted, shape ``(variants,)``."""
     hours: Floats
-    """Sum of their hours from exposure to conversion, same shape."""
+    """Sum of the converters' hours from exposure to conversion, same shape."""
     squares: Floats
     """Sum of the squares of those hours, same shape."""
 
