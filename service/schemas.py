@@ -122,8 +122,9 @@ class Assignment(BaseModel):
     slot: str = Field(description="The page region it changes.")
     config: Object = Field(description="What the page applies.")
     asset_id: str | None
-    reason: Literal["assigned", "exposed", "bot", "opted_out", "enrolment_closed"] = Field(
-        description="`exposed`: met it before and keeps it; the last three show the control and are not counted."
+    reason: Literal["assigned", "exposed", "bot", "opted_out", "not_admitted", "enrolment_closed"] = Field(
+        description="`exposed`: met it before and keeps it; the last four show the control and are not counted. "
+        "`not_admitted`: the experiment gets more visitors than it needs and lets in others."
     )
     counted: bool = Field(description="False: post no exposure for it.")
     epoch: int | None = Field(description="Send it back with the exposure.")
@@ -131,7 +132,7 @@ class Assignment(BaseModel):
         description="Planned share at this moment; send it back with the exposure."
     )
     expires_at: datetime | None = Field(
-        description="Ask again after it; null where the variant is kept or not counted."
+        description="Ask again after it; null where the variant is kept, or will not be counted whenever you ask."
     )
 
 
