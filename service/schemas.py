@@ -287,8 +287,8 @@ class ActiveTestsAnswer(BaseModel):
                 "hypothesis": "A direct call brings more requests",
                 "occasion": None,
                 "started_at": "2026-03-01T00:00:00Z",
-                "ends_at": "2026-03-15T00:00:00Z",
-                "planned_units": 106418,
+                "ends_at": "2026-03-16T00:00:00Z",
+                "planned_units": 122828,
                 "exposed_units": 2140,
                 "counted_units": 1012,
                 "variants": [
@@ -541,10 +541,12 @@ class ExperimentAnswer(BaseModel):
         occasion=None,
         created_at="2026-03-01T00:00:00Z",
         started_at="2026-03-01T00:00:00Z",
-        ends_at="2026-03-15T00:00:00Z",
+        ends_at="2026-03-16T00:00:00Z",
         ended_at=None,
         winner=None,
-        planned_units=106418,
+        planned_units=122828,
+        admitted=1.0,
+        reasoning="",
         primary_goals=["contact_form_submit"],
         variants=[
             {
@@ -570,6 +572,10 @@ class ExperimentAnswer(BaseModel):
     ended_at: datetime | None
     winner: str | None
     planned_units: int | None
+    admitted: Fraction = Field(
+        description="Part of the visitors who take part: below 1 where one week brings more than the plan needs."
+    )
+    reasoning: str = Field(description="Why it is run, and what its plan costs or its traffic cannot show.")
     primary_goals: list[str]
     variants: list[VariantAnswer]
 

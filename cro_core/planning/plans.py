@@ -17,6 +17,7 @@ from cro_core.planning.week_profile import DAYS, FLAT, HOURS, WeekProfile
 
 if TYPE_CHECKING:
     from cro_core.statistics.sample_size import SizePlan
+    from cro_core.statistics.sequential import Spending
 
 HOUR, WEEK = timedelta(hours=1), timedelta(weeks=1)
 
@@ -146,28 +147,29 @@ CLEARLY_MORE = 0.05
 """Part more visitors than the default takes above which a way to spend alpha is warned of."""
 
 
-def spending_cost(plan: Plan, *, variants: int = 2) -> float:
-    """Tells how many more visitors the plan's way to spend alpha takes than the default: a part, below 0 for fewer."""
-    from cro_core.statistics.sample_size import inflation_of_looks
-    from cro_core.statistics.sequential import Spending
+def spending_warning(spending: Spending, *, alpha: float, power: float) -> str | None:
+    """Says in words that a way to spend alpha takes clearly more visitors than the default.
 
-    level = plan.alpha / max(variants - 1, 1)
-    own = Spending(plan.spending, plan.spending_parameter)
-    chosen, default = (inflation_of_looks(s, alpha=level, power=plan.power) for s in (own, Spending()))
-    return chosen / default - 1
-
-
-def spending_warning(plan: Plan, *, variants: int = 2) -> str | None:
-    """Says in words that the plan's way to spend alpha takes clearly more visitors than the default.
+    Args:
+        spending: the way.
+        alpha: two-sided, of one comparison with the control.
+        power: probability of finding the planned effect.
 
     Returns:
         ``None`` where it does not.
     """
-    cost = 0.0 if plan.rule == 1 else spending_cost(plan, variants=variants)
-    if cost < CLEARLY_MORE:
+    from cro_core.statistics.sample_size import inflation_of_looks
+    from cro_core.statistics.sequential import Spending
+
+    default = Spending()
+    chosen, usual = (inflation_of_looks(s, alpha=alpha, power=power) for s in (spending, default))
+    if chosen / usual - 1 < CLEARLY_MORE:
         return None
-    parameter = "" if plan.spending_parameter is None else f" with parameter {plan.spending_parameter:g}"
-    return f"{plan.spending}{parameter} needs {100 * cost:.0f} % more visitors than {Plan(()).spending}."
+    parameter = "" if spending.parameter is None else f" with parameter {spending.parameter:g}"
+    return (
+        f"statistics.spending_function {spending.family}{parameter} needs {100 * (chosen / usual - 1):.0f} % more "
+        f"visitors than {default.family}."
+    )
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:

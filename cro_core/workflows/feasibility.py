@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from cro_core.config import Loaded
 from cro_core.domain import Experiment, Plan
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
@@ -39,13 +40,35 @@ def traffic_warning(draft: Experiment, uplift: float) -> str:
     return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
 
 
+def spending_warning(draft: Experiment) -> str | None:
+    """Says in words that the plan's way to spend alpha takes clearly more visitors than the default, where it does."""
+    from cro_core.statistics.sequential import Spending
+
+    plan = draft.plan
+    spending = Spending(plan.spending, plan.spending_parameter)
+    return plans.spending_warning(spending, alpha=plan.alpha / len(draft.challengers), power=plan.power)
+
+
+def settings_warnings(loaded: Loaded) -> tuple[str, ...]:
+    """What explicit settings cost in validity, power or visitors."""
+    config = loaded.config
+    if (
+        config.statistics.spending_function == Plan(()).spending
+        and config.statistics.spending_parameter is None
+    ):
+        return loaded.warnings  # without the time it takes to load the statistics
+    from cro_core.statistics.sequential import Spending
+
+    spending = Spending(config.statistics.spending_function, config.statistics.spending_parameter)
+    warning = plans.spending_warning(spending, alpha=config.alpha, power=config.statistics.power)
+    return loaded.warnings if warning is None else (*loaded.warnings, warning)
+
+
 def enrolment_text(plan: Plan) -> str:
     """Says in words how long new visitors count, when the last look comes, and who takes part."""
     weeks, window = plans.enrolment_weeks(plan), plan.window / HOUR
     count = "one week" if weeks == 1 else f"{weeks} weeks"
-    text = (
-        f"New visitors count for {count}, the last look comes {window:g} hours later; an effect that fades may add a week"
-    )
+    text = f"New visitors count for {count}, the last look comes {window:g} hours later; an effect that fades may add a week"
     if plan.admitted == 1:
         return text
     return f"{text}. {100 * plan.admitted:.2g} % of the visitors take part: they fill the week"

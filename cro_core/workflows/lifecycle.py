@@ -22,6 +22,7 @@ from cro_core.workflows.feasibility import (
     at_granted_level,
     attainable_uplift,
     enrolment_text,
+    spending_warning,
     traffic_warning,
 )
 from cro_core.workflows.proposals import propose_ship, withdraw
@@ -80,7 +81,7 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
     leveled = replace(granted, plan=plan)
     uplift = attainable_uplift(leveled, None if per_day is None else per_day * plan.admitted)
     warnings = [
-        plans.spending_warning(plan, variants=variants),
+        spending_warning(leveled),
         None if uplift is None else traffic_warning(leveled, uplift),
     ]
     warning = " ".join(text for text in warnings if text) or None
