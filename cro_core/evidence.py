@@ -141,9 +141,9 @@ class LooksTaken:
     dropped: tuple[float | None, ...]
     """Hours of data at which each challenger was beaten by the control; ``None`` while it is in."""
     lower: tuple[Bound, ...] = added((), absent=())
-    """By challenger, the z at or below which each look could drop it; ``None`` where nothing could."""
+    """The z at or below which each look could drop a challenger, by challenger; ``None`` where nothing could."""
     upper: tuple[Bound, ...] = added((), absent=())
-    """By challenger, the z from which on each look could ship it; ``None`` where nothing could."""
+    """The z from which on each look could ship a challenger, by challenger; ``None`` where nothing could."""
     mature: LooksTaken | None = added(None)
     """The looks at the mature units alone, where they are kept beside those at all exposed units."""
     late: float | None = added(None)

@@ -122,8 +122,9 @@ class Assignment(BaseModel):
     slot: str = Field(description="The page region it changes.")
     config: Object = Field(description="What the page applies.")
     asset_id: str | None
-    reason: Literal["assigned", "exposed", "bot", "opted_out", "enrolment_closed"] = Field(
-        description="`exposed`: met it before and keeps it; the last three show the control and are not counted."
+    reason: Literal["assigned", "exposed", "bot", "opted_out", "not_admitted", "enrolment_closed"] = Field(
+        description="`exposed`: met it before and keeps it; the last four show the control and are not counted. "
+        "`not_admitted`: the experiment gets more visitors than it needs and lets in others."
     )
     counted: bool = Field(description="False: post no exposure for it.")
     epoch: int | None = Field(description="Send it back with the exposure.")
@@ -131,7 +132,7 @@ class Assignment(BaseModel):
         description="Planned share at this moment; send it back with the exposure."
     )
     expires_at: datetime | None = Field(
-        description="Ask again after it; null where the variant is kept or not counted."
+        description="Ask again after it; null where the variant is kept, or will not be counted whenever you ask."
     )
 
 
@@ -286,8 +287,8 @@ class ActiveTestsAnswer(BaseModel):
                 "hypothesis": "A direct call brings more requests",
                 "occasion": None,
                 "started_at": "2026-03-01T00:00:00Z",
-                "ends_at": "2026-03-15T00:00:00Z",
-                "planned_units": 106418,
+                "ends_at": "2026-03-16T00:00:00Z",
+                "planned_units": 122828,
                 "exposed_units": 2140,
                 "counted_units": 1012,
                 "variants": [
@@ -540,10 +541,12 @@ class ExperimentAnswer(BaseModel):
         occasion=None,
         created_at="2026-03-01T00:00:00Z",
         started_at="2026-03-01T00:00:00Z",
-        ends_at="2026-03-15T00:00:00Z",
+        ends_at="2026-03-16T00:00:00Z",
         ended_at=None,
         winner=None,
-        planned_units=106418,
+        planned_units=122828,
+        admitted=1.0,
+        reasoning="",
         primary_goals=["contact_form_submit"],
         variants=[
             {
@@ -569,6 +572,10 @@ class ExperimentAnswer(BaseModel):
     ended_at: datetime | None
     winner: str | None
     planned_units: int | None
+    admitted: Fraction = Field(
+        description="Part of the visitors who take part: below 1 where one week brings more than the plan needs."
+    )
+    reasoning: str = Field(description="Why it is run, and what its plan costs or its traffic cannot show.")
     primary_goals: list[str]
     variants: list[VariantAnswer]
 

@@ -51,6 +51,15 @@ def assign(visitor: str, seed: str, shares: Sequence[float]) -> int:
     return choose(bucket(seed, visitor), shares)
 
 
+def admitted(visitor: str, seed: str, share: float) -> bool:
+    """Whether this visitor takes part in an experiment that lets in this share of the visitors, in [0, 1].
+
+    The hash is another one than that of the variant, so that who is let in says nothing about who gets which; a
+    visitor who is let in stays so when the share grows.
+    """
+    return bucket(f"{seed}:admitted", visitor) < share
+
+
 def check_shares(shares: Sequence[float]) -> None:
     """Refuses shares that cannot be assigned by.
 

@@ -80,6 +80,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     from cro_core.rendering.site_text import status_text
     from cro_core.storage import journal
     from cro_core.workflows import overview
+    from cro_core.workflows.feasibility import settings_warnings
 
     opened = open_home(home)
     now = opened.clock()
@@ -92,7 +93,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         "decisions": latest.decisions,
         "pending": latest.pending,
         "runs": runs,
-        "warnings": list(opened.loaded.warnings),
+        "warnings": list(settings_warnings(opened.loaded)),
     }
     say(in_website_words(state) if as_json else state, as_json, status_text)
 
@@ -102,10 +103,11 @@ def config(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Print every effective setting and where it came from."""
     from cro_core.config import leaves
     from cro_core.rendering.site_text import settings_text
+    from cro_core.workflows.feasibility import settings_warnings
 
     loaded = open_home(home).loaded
     settings = {
         key: {"value": value, "source": loaded.sources[key]}
         for key, value in leaves(loaded.config.model_dump(mode="json"))
     }
-    say({"settings": settings, "warnings": list(loaded.warnings)}, as_json, settings_text)
+    say({"settings": settings, "warnings": list(settings_warnings(loaded))}, as_json, settings_text)

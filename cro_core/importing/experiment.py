@@ -21,10 +21,8 @@ from cro_core.domain import (
     check_experiment,
 )
 from cro_core.importing.mapping import ImportMapping
-from cro_core.importing.refusal import refuse
 from cro_core.importing.rows import FileEvents
 from cro_core.planning import plans
-from cro_core.statistics.sample_size import plan_size
 
 HOUR = timedelta(hours=1)
 
@@ -89,24 +87,12 @@ def _finished_plan(config: Config, mapping: ImportMapping, file_events: FileEven
 def _live_plan(config: Config, mapping: ImportMapping, file_events: FileEvents) -> Plan:
     """Plans as a running experiment would have; but how many convert is known, and may be far from the settings."""
     plan = replace(_plan(config, mapping), conversions=float(file_events.goals))
-    hours = mapping.plan.window_hours
+    hours, window = mapping.plan.window_hours, plan.window
     if hours is not None:
-        plan = replace(plan, window=timedelta(hours=hours))
+        window = timedelta(hours=hours)
     elif not mapping.goals_have_times:
-        plan = replace(plan, window=timedelta(0))  # a table with a single time holds each outcome at once
-    if plan.window >= plan.horizon:
-        got, wanted = (
-            f"{plan.window / HOUR:g} hours",
-            f"less than the horizon of {plan.horizon / HOUR:g} hours",
-        )
-        raise refuse(
-            mapping.source,
-            "plan.window_hours",
-            got,
-            wanted,
-            "shorten it, or raise automation.test_duration_max_days",
-        )
-    return plan
+        window = timedelta(0)  # a table with a single time holds each outcome at once
+    return replace(plan, window=window, horizon=plans.enrolment(plan) + window)
 
 
 def _plan(config: Config, mapping: ImportMapping) -> Plan:
@@ -114,18 +100,13 @@ def _plan(config: Config, mapping: ImportMapping) -> Plan:
     part, count = mapping.plan, len(mapping.variants)
     plan = plans.new_plan(config, part.base_rate, count)
     base_rate, mde = part.base_rate or config.statistics.base_rate, part.mde or plan.mde
-    units = (
-        part.planned_units
-        or plan_size(base_rate, mde, variants=count, alpha=plan.alpha, power=plan.power).units
-    )
+    fixed = replace(plan, base_rate=base_rate, mde=mde, adaptive=False)
+    units = part.planned_units or plans.with_alpha(fixed, plan.alpha, variants=count).units
     return replace(
-        plan,
+        fixed,
         goals=tuple(Goal(goal.name, goal.weight, goal.primary) for goal in mapping.goals),
-        base_rate=base_rate,
-        mde=mde,
         units=units,
         zone=mapping.time.zone or plan.zone,
-        adaptive=False,
         shares_known=part.shares != "unknown",
         goal_at_exposure=part.goal_at_exposure,
         guardrails=tuple(goal for goal in plan.guardrails if _measured(mapping, goal.measure)),

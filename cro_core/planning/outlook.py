@@ -2,19 +2,20 @@
 
 The sizes are those of :mod:`cro_core.statistics.sample_size`, the calendar is that of
 :mod:`cro_core.planning.week_profile`. Days are days in which new visitors
-count; the last of them then have the conversion window before the last look.
+count, in whole weeks; the last of them then have the conversion window before the last look.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from cro_core.errors import InvalidInput
+from cro_core.planning.plans import pace, spending_warning
 from cro_core.planning.week_profile import DAYS, FLAT, WeekProfile, days_until, visitors_within
 from cro_core.statistics.sample_size import (
     WEEKS,
@@ -27,6 +28,7 @@ from cro_core.statistics.sample_size import (
     power_of,
     sample_size,
 )
+from cro_core.statistics.sequential import Spending
 
 ENOUGH, CANNOT_TELL, UNKNOWN = "enough", "cannot_tell", "unknown_traffic"
 """The verdicts on a plan: the sample is reached in time; it is not; nobody knows how many visitors come."""
@@ -79,13 +81,20 @@ class Question:
     traffic: SourcedNumber
     """Visitors a day over all variants; its value may be ``None``."""
     days: SourcedNumber
-    """Days in which new visitors count."""
+    """Days in which new visitors count: those of a running experiment, else the most there may be, in whole weeks."""
     uplift: SourcedNumber
     """Relative uplift to find."""
     variants: int = 2
     """How many variants there are, the control included."""
     adaptive: bool = False
-    floor: float = 0.3
+    floor: float = 0.1
+    spending: Spending = field(default_factory=Spending)
+    """How alpha is used up over the looks."""
+    futility: bool = True
+    rule: int = 2
+    """Generation of the decision rule; an experiment of the first ends with its sample."""
+    running: bool = False
+    """Whether the days are settled and the traffic is of those who take part; else both follow from the site's."""
     alpha: float = 0.05
     """Two-sided error rate that the experiment gets."""
     asked_alpha: float | None = None
@@ -136,18 +145,6 @@ class SampleForUplift:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What starting an experiment at 0:00 of a weekday brings."""
-
-    weekday: int
-    """Weekday of the start, Monday = 0."""
-    days_needed: float
-    """Days until the planned sample is there."""
-    visitors: float
-    """Visitors who come within the planned days."""
-
-
-@dataclass(frozen=True, slots=True)
 class Running:
     """How far an experiment is, and when it will be decided at the latest."""
 
@@ -163,7 +160,7 @@ class Running:
     expected_units: float
     """Visitors by the end of enrolment at this traffic."""
     decided_at: datetime
-    """Time of the last look: the planned sample has converted, or the horizon has come."""
+    """Time of the last look: the horizon; under the first rule earlier, where the planned sample has converted."""
     days_left: float
     """Days until the last look, at least 0."""
     decided_by: str
@@ -180,18 +177,20 @@ class Outlook:
     one_look_units_per_variant: int
     """Visitors per variant for a single look at the end."""
     inflation: float
-    """Factor by which hourly looks and moving shares need more visitors than a single look."""
+    """Factor by which hourly looks, futility and moving shares need more visitors than a single look."""
     units_per_variant: int
     units: int
     days_needed: float | None
     """Days until the sample is reached; ``None`` where the traffic is not known."""
+    enrolment_days: float
+    """Days in which new visitors will count: as many whole weeks as the sample takes, at most those there are."""
+    admitted: float
+    """Part of the visitors who take part; less than 1 where one week brings more than the sample."""
     attainable_uplift: float | None
     """Relative uplift found with the planned power in the days there are; ``None`` where none can be, or the traffic is
     not known."""
     found: float | None
     """Probability of finding the uplift asked for in the days there are; ``None`` where the traffic is not known."""
-    starts: tuple[Start, ...] = ()
-    """What starting on each weekday brings, Monday first; empty where the week of the site has not been measured."""
     choices: tuple[Row, ...] = ()
     contrasts: tuple[SampleForUplift, ...] = ()
     experiment: str | None = None
@@ -200,56 +199,51 @@ class Outlook:
     """Sentences on what the numbers cannot say."""
 
     @property
-    def best_start(self) -> tuple[Start, Start] | None:
-        """The best and the worst weekday to start on; ``None`` where it makes next to no difference.
-
-        Best is the one that ends first where the sample is reached, else the one that collects most visitors.
-        """
-        if not self.starts:
-            return None
-        if self.verdict == ENOUGH:
-            ranked = sorted(self.starts, key=lambda start: start.days_needed)
-            matters = ranked[-1].days_needed - ranked[0].days_needed >= 0.5
-        else:
-            ranked = sorted(self.starts, key=lambda start: -start.visitors)
-            matters = ranked[0].visitors >= 1.02 * ranked[-1].visitors
-        return (ranked[0], ranked[-1]) if matters else None
-
-    @property
     def within_reach(self) -> tuple[Row, ...]:
         """The choices that find the uplift asked for with the planned power."""
         return tuple(row for row in self.choices if row.days >= row.days_needed)
 
 
-def outlook(question: Question, *, weeks: Sequence[int] = WEEKS) -> Outlook:
+def outlook(question: Question, *, weeks_shown: Sequence[int] = WEEKS) -> Outlook:
     """Works out what the plan needs and will be able to tell, with the choices beside it.
+
+    Args:
+        question: what is asked.
+        weeks_shown: lengths of the choices.
 
     Raises:
         InvalidInput: a number out of range.
     """
-    rate, uplift, days = _given(question)
-    traffic = question.traffic.value
-    sized = _sized(question, rate, uplift, days, traffic)
-    alpha = question.alpha / (question.variants - 1)
+    rate, uplift, most_days = _given(question)
+    traffic, days, admitted = question.traffic.value, most_days, 1.0
+    if question.rule == 2 and not question.running:
+        units = _sized(question, rate, uplift, most_days, None).units
+        weeks, admitted = pace(units, traffic, max(math.floor(most_days / DAYS), 1))
+        days = float(weeks * DAYS)
+    sized = _sized(question, rate, uplift, days, None if traffic is None else traffic * admitted)
     answer = Outlook(
         question=question,
         verdict=UNKNOWN if traffic is None else CANNOT_TELL if sized.underpowered else ENOUGH,
-        one_look_units_per_variant=sample_size(rate, uplift, alpha=alpha, power=question.power),
+        one_look_units_per_variant=sample_size(
+            rate, uplift, alpha=_alpha_each(question), power=question.power
+        ),
         inflation=_inflation(question),
         units_per_variant=sized.units_per_variant,
         units=sized.units,
         days_needed=_number(sized.days_needed),
+        enrolment_days=days,
+        admitted=admitted,
         attainable_uplift=_number(sized.attainable_uplift),
         found=_number(sized.power),
         contrasts=tuple(_contrasts(question, rate, traffic)) if traffic is not None else (),
+        notes=tuple(_costs(question)),
     )
     if traffic is None:
         return answer
     return replace(
         answer,
-        starts=_starts(question, sized.units, days, traffic),
-        choices=tuple(_rows(question, rate, uplift, days, traffic, weeks)),
-        notes=tuple(_notes(question, rate, days, traffic)),
+        choices=tuple(_rows(answer, rate, uplift, traffic, weeks_shown)),
+        notes=(*answer.notes, *_notes(question, rate, days, traffic * admitted)),
     )
 
 
@@ -288,7 +282,8 @@ def forecast(
     to_come = visitors_within(days_left, traffic, **start) if traffic else 0.0
     horizon_ends_at, decided_by = enrolment_ends_at + window, "horizon"
     decided_at = max(horizon_ends_at, now)
-    still_needed = math.inf if planned_units is None else planned_units - enrolled
+    ends_early = planned_units is not None and question.rule == 1
+    still_needed = planned_units - enrolled if planned_units is not None and ends_early else math.inf
     if still_needed <= 0:
         decided_at, decided_by = min(now + window, decided_at), "sample"
     elif still_needed <= to_come and traffic:
@@ -309,15 +304,16 @@ def forecast(
         (decided_at - now) / DAY,
         decided_by,
     )
-    return _with_sample(replace(answer, running=running, starts=()), expected)
+    return _with_sample(replace(answer, running=running), expected)
 
 
 def _with_sample(answer: Outlook, expected: float) -> Outlook:
     """Changes the outlook to what that many visitors over all variants can tell."""
     question = answer.question
     rate, uplift, _ = _given(question)
-    alpha = question.alpha / (question.variants - 1)
-    reached = min(expected, answer.units) / question.variants / answer.inflation
+    alpha = _alpha_each(question)
+    judged = min(expected, answer.units) if question.rule == 1 else expected
+    reached = judged / question.variants / answer.inflation
     if reached <= 0:
         return replace(answer, verdict=UNKNOWN, attainable_uplift=None, found=None)
     return replace(
@@ -333,8 +329,22 @@ def _given(question: Question) -> tuple[float, float, float]:
     return question.base_rate.number, question.uplift.number, question.days.number
 
 
+def _alpha_each(question: Question) -> float:
+    """Error rate of one comparison with the control."""
+    return question.alpha / (question.variants - 1)
+
+
 def _inflation(question: Question) -> float:
-    return inflation(variants=question.variants, adaptive=question.adaptive, floor=question.floor)
+    return inflation(
+        variants=question.variants,
+        adaptive=question.adaptive,
+        floor=question.floor,
+        alpha=_alpha_each(question),
+        power=question.power,
+        spending=question.spending,
+        futility=question.futility,
+        rule=question.rule,
+    )
 
 
 def _sized(
@@ -349,6 +359,9 @@ def _sized(
         floor=question.floor,
         alpha=question.alpha,
         power=question.power,
+        spending=question.spending,
+        futility=question.futility,
+        rule=2 if plain else question.rule,
         traffic_per_day=traffic,
         horizon_days=days,
     )
@@ -361,26 +374,11 @@ def _contrasts(question: Question, rate: float, traffic: float) -> Iterator[Samp
         yield SampleForUplift(uplift, sized.units_per_variant, sized.units, sized.days_needed)
 
 
-def _starts(question: Question, units: int, days: float, traffic: float) -> tuple[Start, ...]:
-    profile = question.profile
-    if not profile.measured:
-        return ()
-    return tuple(
-        Start(
-            weekday,
-            days_until(units, traffic, profile, weekday=weekday),
-            visitors_within(days, traffic, profile, weekday=weekday),
-        )
-        for weekday in range(DAYS)
-    )
-
-
-def _rows(
-    question: Question, rate: float, uplift: float, days: float, traffic: float, weeks: Sequence[int]
-) -> Iterator[Row]:
+def _rows(answer: Outlook, rate: float, uplift: float, traffic: float, weeks: Sequence[int]) -> Iterator[Row]:
+    question = answer.question
     wider, wide_rate = question.wider, question.wider.rate.value if question.wider else None
     possible = wide_rate is not None and 0 < wide_rate * (1 + uplift) < 1
-    options = choices(
+    configured, *options = choices(
         rate,
         uplift,
         traffic,
@@ -389,14 +387,30 @@ def _rows(
         floor=question.floor,
         alpha=question.alpha,
         power=question.power,
-        horizon_days=days,
+        spending=question.spending,
+        futility=question.futility,
+        rule=question.rule,
+        horizon_days=answer.enrolment_days,
         wider_goals={"leads": wide_rate} if possible and wide_rate is not None else None,
         weeks=weeks,
     )
+    as_planned = replace(
+        configured,
+        attainable_uplift=math.nan if answer.attainable_uplift is None else answer.attainable_uplift,
+        power=answer.found or 0.0,
+        days_needed=answer.days_needed or math.nan,
+    )
+    yield _row(question, as_planned, traffic * answer.admitted, {})
     for index, choice in enumerate(options):
-        goals = wider.goals if wider and index > len(weeks) else ()
-        settings = _settings(question, choice, goals) if index else {}
-        yield _row(question, choice, traffic, settings)
+        goals = wider.goals if wider and index >= len(weeks) else ()
+        yield _row(question, choice, traffic, _settings(choice, goals))
+
+
+def _costs(question: Question) -> Iterator[str]:
+    """Says what the way to spend alpha costs, where that is much."""
+    warning = spending_warning(question.spending, alpha=_alpha_each(question), power=question.power)
+    if warning is not None and question.rule == 2:
+        yield warning
 
 
 def _notes(question: Question, rate: float, days: float, traffic: float) -> Iterator[str]:
@@ -415,10 +429,10 @@ def _notes(question: Question, rate: float, days: float, traffic: float) -> Iter
         yield "the week of this site is not known (each weekday has to be seen once): every day is taken to be alike"
 
 
-def _settings(question: Question, choice: Choice, goals: tuple[str, ...]) -> dict[str, Any]:
+def _settings(choice: Choice, goals: tuple[str, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "smart_traffic_allocation.enabled": False,
-        "automation.test_duration_max_days": math.ceil(choice.days + question.window_days),
+        "automation.test_duration_max_days": math.ceil(choice.days),
     }
     return settings | ({"primary_goals": list(goals)} if goals else {})
 

@@ -7,14 +7,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from cro_core.assignment.buckets import equal_shares
 from cro_core.clock import next_midnight, zone
 from cro_core.config import Config
 from cro_core.domain import Epoch, Experiment, Plan, Status, check_experiment
+from cro_core.planning.week_profile import DAYS, FLAT, HOURS, WeekProfile
 
 if TYPE_CHECKING:
     from cro_core.statistics.sample_size import SizePlan
+    from cro_core.statistics.sequential import Spending
+
+HOUR, WEEK = timedelta(hours=1), timedelta(weeks=1)
 
 
 def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) -> Plan:
@@ -32,7 +37,7 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         power=config.statistics.power,
         base_rate=rate,
         mde=config.mde,
-        horizon=timedelta(days=config.automation.test_duration_max_days),
+        horizon=enrolment_at_most(config) + config.window,
         window=config.window,
         min_units=config.automation.min_sample_size,
         min_uplift=config.automation.min_conversion_difference,
@@ -49,8 +54,14 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         adjustment=config.statistics.secondary_adjustment,
         covariate=config.statistics.covariate,
         companion=config.statistics.always_valid_companion,
+        max_crossover=config.statistics.max_crossover,
     )
     return with_alpha(plan, plan.alpha, variants=variants)
+
+
+def enrolment_at_most(config: Config) -> timedelta:
+    """Longest time in which new visitors count: the whole weeks within the configured days, at least one."""
+    return max(timedelta(days=config.automation.test_duration_max_days) // WEEK, 1) * WEEK
 
 
 def with_alpha(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
@@ -64,16 +75,101 @@ def with_alpha(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
     return replace(changed, units=None if sized is None else sized.units)
 
 
-HOUR = timedelta(hours=1)
-
 LONG_HORIZONS = (8, 10, 12, 14)
-"""Horizons in weeks that are proposed where the configured one is too short for a site's traffic."""
+"""Weeks of enrolment that are proposed where the configured ones are too few for a site's traffic."""
+
+
+def enrolment(plan: Plan) -> timedelta:
+    """How long new visitors are planned to count; the last look comes one window later."""
+    return plan.horizon - (timedelta(0) if plan.finished else plan.window)
+
+
+def enrolment_weeks(plan: Plan) -> int:
+    """Whole weeks in which new visitors are planned to count, at least one."""
+    return max(enrolment(plan) // WEEK, 1)
 
 
 def patient(plan: Plan, weeks: int, *, variants: int = 2) -> Plan:
-    """Changes a plan to so many weeks and fixed shares, which need the fewest visitors."""
-    longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks))
+    """Changes a plan to so many weeks of enrolment and fixed shares, which need the fewest visitors."""
+    longer = replace(plan, adaptive=False, horizon=timedelta(weeks=weeks) + plan.window)
     return with_alpha(longer, plan.alpha, variants=variants)
+
+
+def settled(plan: Plan, traffic_per_day: float | None, *, variants: int = 2) -> Plan:
+    """Fixes, at the start, how many weeks new visitors count and which part of them takes part.
+
+    As many whole weeks as the planned sample takes at this traffic, never more than the plan allows; where the
+    traffic is not known, as many as it allows. Where one week brings more than the sample, only the part that fills
+    the week is let in: a shorter test would not see every weekday. A plan of the first rule becomes one of the
+    present rule, with the sample that this takes.
+
+    Args:
+        plan: of a draft.
+        traffic_per_day: visitors a day over all variants, above 0; ``None``: not known.
+        variants: how many, the control included.
+
+    Raises:
+        InvalidInput: an argument or a value of the plan out of range.
+    """
+    most = enrolment_weeks(plan) if plan.rule == 2 else max(plan.horizon // WEEK, 1)
+    present = with_alpha(replace(plan, rule=2), plan.alpha, variants=variants)
+    weeks, admitted = pace(present.units, traffic_per_day, most)
+    return replace(present, horizon=weeks * WEEK + plan.window, admitted=admitted)
+
+
+def pace(units: int | None, traffic_per_day: float | None, most_weeks: int) -> tuple[int, float]:
+    """Works out how many weeks so many visitors take, and which part of the visitors fills them.
+
+    Args:
+        units: planned sample over all variants; ``None``: nothing was planned.
+        traffic_per_day: visitors a day over all variants; ``None``: not known.
+        most_weeks: at least 1.
+
+    Returns:
+        Whole weeks, from 1 to ``most_weeks``; and the part, above 0 and at most 1: less than 1 only for a single week,
+        rounded up to two digits and to whole buckets of assignment.
+    """
+    if not units or not traffic_per_day:
+        return most_weeks, 1.0
+    weeks = units / (traffic_per_day * DAYS)
+    return min(max(math.ceil(weeks), 1), most_weeks), min(_rounded_up(weeks), 1.0)
+
+
+def _rounded_up(part: float) -> float:
+    """Rounds a part below 1 up to two digits, and to four places at most; at least one bucket remains."""
+    if part >= 1:
+        return part
+    unit = 10.0 ** min(1 - math.floor(math.log10(part)), 4)
+    return math.ceil(round(part * unit, 9)) / unit
+
+
+CLEARLY_MORE = 0.05
+"""Part more visitors than the default takes above which a way to spend alpha is warned of."""
+
+
+def spending_warning(spending: Spending, *, alpha: float, power: float) -> str | None:
+    """Says in words that a way to spend alpha takes clearly more visitors than the default.
+
+    Args:
+        spending: the way.
+        alpha: two-sided, of one comparison with the control.
+        power: probability of finding the planned effect.
+
+    Returns:
+        ``None`` where it does not.
+    """
+    from cro_core.statistics.sample_size import inflation_of_looks
+    from cro_core.statistics.sequential import Spending
+
+    default = Spending()
+    chosen, usual = (inflation_of_looks(s, alpha=alpha, power=power) for s in (spending, default))
+    if chosen / usual - 1 < CLEARLY_MORE:
+        return None
+    parameter = "" if spending.parameter is None else f" with parameter {spending.parameter:g}"
+    return (
+        f"statistics.spending_function {spending.family}{parameter} needs {100 * (chosen / usual - 1):.0f} % more "
+        f"visitors than {default.family}."
+    )
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:
@@ -91,7 +187,7 @@ def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2)
 
     Args:
         plan: the plan; its horizon less its window is the time in which visitors count.
-        traffic_per_day: visitors a day over all variants; ``None``: not known.
+        traffic_per_day: visitors a day who take part, over all variants; ``None``: not known.
         variants: how many, the control included.
 
     Returns:
@@ -101,6 +197,7 @@ def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2)
         InvalidInput: an argument or a value of the plan out of range.
     """
     from cro_core.statistics.sample_size import plan_size
+    from cro_core.statistics.sequential import Spending
 
     if plan.base_rate is None or plan.finished:
         return None
@@ -112,6 +209,9 @@ def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2)
         floor=plan.floor,
         alpha=plan.alpha,
         power=plan.power,
+        spending=Spending(plan.spending, plan.spending_parameter),
+        futility=plan.futility,
+        rule=plan.rule,
         traffic_per_day=traffic_per_day,
         horizon_days=(plan.horizon - plan.window) / timedelta(days=1),
     )
@@ -144,41 +244,69 @@ def under_powered(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> f
     return math.inf if math.isnan(sized.attainable_uplift) else sized.attainable_uplift
 
 
-def begin(experiment: Experiment, now: datetime) -> Experiment:
+def begin(experiment: Experiment, now: datetime, profile: WeekProfile = FLAT) -> Experiment:
     """Starts an experiment at ``now``: gives it a seed and its whole schedule of epochs.
+
+    Args:
+        experiment: the draft.
+        now: the moment.
+        profile: how the site's visitors spread over the week.
 
     Raises:
         InvalidInput: the experiment cannot run (keys, control, goals).
     """
     check_experiment(experiment)
     seeded = replace(experiment, status=Status.RUNNING, started_at=now, seed=experiment.seed or experiment.id)
-    return replace(seeded, epochs=schedule(seeded))
+    return replace(seeded, epochs=schedule(seeded, profile))
 
 
-def schedule(experiment: Experiment) -> tuple[Epoch, ...]:
+def schedule(experiment: Experiment, profile: WeekProfile = FLAT) -> tuple[Epoch, ...]:
     """Divides an experiment's time into epochs of equal shares: one, or one a calendar day where shares may move.
 
     The boundaries and weights are fixed here, before the first visitor; the cycle may only give epochs that
-    have not begun other shares. Planned traffic is flat, so an epoch weighs its length: the first and the
-    last day are partial, and a day of a clock change has 23 or 25 hours.
+    have not begun other shares. An epoch weighs what the profile expects of its hours on the site's clocks: the
+    first and the last day are partial, and a day of a clock change has 23 or 25 hours.
+
+    Args:
+        experiment: with its start.
+        profile: how the site's visitors spread over the week; :data:`FLAT` weighs by hours.
     """
     starts_at, ends_at = experiment.started_at, experiment.enrolment_ends_at
     if starts_at is None or ends_at is None:
         return ()
+    site = zone(experiment.plan.zone)
     borders = [starts_at]
-    while (
-        experiment.plan.adaptive
-        and (midnight := next_midnight(borders[-1], zone(experiment.plan.zone))) < ends_at
-    ):
+    while experiment.plan.adaptive and (midnight := next_midnight(borders[-1], site)) < ends_at:
         borders.append(midnight)
     borders.append(ends_at)
     keys = [variant.key for variant in experiment.variants]
     shares = dict(zip(keys, equal_shares(len(keys)), strict=True))
-    span = ends_at - starts_at
+    expected = [_expected(start, end, profile, site) for start, end in pairwise(borders)]
     return tuple(
-        Epoch(number, start, end, shares, (end - start) / span)
-        for number, (start, end) in enumerate(pairwise(borders))
+        Epoch(number, start, end, shares, part / sum(expected))
+        for number, ((start, end), part) in enumerate(zip(pairwise(borders), expected, strict=True))
     )
+
+
+LEAST_HOUR = 0.01
+"""Least visitors that any hour is expected to bring, the average hour being 1: a day without weight counts for nothing."""
+
+
+def _expected(start: datetime, end: datetime, profile: WeekProfile, site: ZoneInfo) -> float:
+    """Visitors that come within a time, the average hour being 1."""
+    if not profile.measured:
+        return (end - start) / HOUR
+    expected, moment = 0.0, start
+    while moment < end:
+        local = moment.astimezone(site)
+        whole_hour = HOUR - timedelta(
+            minutes=local.minute, seconds=local.second, microseconds=local.microsecond
+        )
+        until = min(moment + whole_hour, end)
+        relative = profile.relative[local.weekday() * HOURS + local.hour]
+        expected += max(relative, LEAST_HOUR) * ((until - moment) / HOUR)
+        moment = until
+    return expected
 
 
 def progress(experiment: Experiment, as_of: datetime) -> tuple[float, float]:

@@ -42,8 +42,8 @@ def _lines(answer: Outlook, zone: str) -> Iterator[str]:
     yield from _sources(answer)
     yield ""
     yield from _plan(answer)
-    yield from _running(answer, zone)
     yield from _week(answer)
+    yield from _running(answer, zone)
     yield from _choices(answer)
     yield from _contrasts(answer)
     if answer.notes:
@@ -55,17 +55,17 @@ def _enough(answer: Outlook) -> Iterator[str]:
     subject = f"Experiment {words.clean(answer.experiment)} has" if answer.experiment else "There are"
     yield f"{subject} visitors enough."
     yield (
-        f"A true {_uplift(answer)} is found {_chances(answer.found)} within the {_days(_horizon(answer))} planned: "
+        f"A true {_uplift(answer)} is found {_chances(answer.found)} within {_horizon(answer)}: "
         f"{words.count(answer.units)} visitors are needed"
         + (f", which takes {_days(answer.days_needed)}." if answer.days_needed is not None else ".")
     )
 
 
 def _cannot_tell(answer: Outlook) -> Iterator[str]:
-    traffic, days = answer.question.traffic.value, _horizon(answer)
+    traffic = answer.question.traffic.value
     yield "Cannot tell at this traffic."
     yield (
-        f"With {words.count(traffic)} visitors a day, {_days(days)} can show {_size(answer.attainable_uplift)}; "
+        f"With {words.count(traffic)} visitors a day, {_horizon(answer)} can show {_size(answer.attainable_uplift)}; "
         f"a true {_uplift(answer)} would be found {_chances(answer.found)}, and takes {_days(answer.days_needed)}."
     )
     yield "A result of 'no difference proven' would then say nothing about the change."
@@ -121,7 +121,7 @@ def _sources(answer: Outlook) -> Iterator[str]:
     question = answer.question
     yield _source("conversion rate", words.percent(question.base_rate.value), question.base_rate)
     yield _source("visitors a day", _number(question.traffic.value), question.traffic)
-    yield _source("days of new visitors", _number(question.days.value), question.days)
+    yield _source("days at most", _number(question.days.value), question.days)
     yield _source("uplift to find", words.signed(question.uplift.value), question.uplift)
     if question.wider and answer.choices:
         rate = question.wider.rate
@@ -145,15 +145,24 @@ def _plan(answer: Outlook) -> Iterator[str]:
     yield (
         f"  {'visitors per variant':<{LABEL}}{words.count(answer.units_per_variant):>10}   "
         f"{words.count(answer.one_look_units_per_variant)} for one look at the end x {answer.inflation:.2f} for "
-        + ("hourly looks and moving shares" if _moving(answer) else "hourly looks")
+        + _prices(answer)
     )
     yield f"  {'visitors in total':<{LABEL}}{words.count(answer.units):>10}"
     if answer.days_needed is not None:
         yield f"  {'days until then':<{LABEL}}{_number(answer.days_needed):>10}"
         yield (
             f"  {'can be shown':<{LABEL}}{words.signed(answer.attainable_uplift):>10}   "
-            f"{'by the end of enrolment' if answer.running else f'in {_days(_horizon(answer))}'}"
+            f"{'by the end of enrolment' if answer.running else f'in {_horizon(answer)}'}"
         )
+    if answer.running:
+        return
+    if answer.question.rule == 2:
+        yield (
+            f"  {'new visitors for':<{LABEL}}{_weeks(answer.enrolment_days):>10}   the last look comes "
+            f"{answer.question.window_days * 24:g} hours later; an effect that fades may add a week"
+        )
+    if answer.admitted < 1:
+        yield f"  {'take part':<{LABEL}}{words.share(answer.admitted):>10}   of the visitors: they fill the week"
 
 
 def _running(answer: Outlook, zone: str) -> Iterator[str]:
@@ -175,22 +184,13 @@ def _running(answer: Outlook, zone: str) -> Iterator[str]:
 
 
 def _week(answer: Outlook) -> Iterator[str]:
-    if not answer.starts:
+    if not answer.question.profile.measured or answer.running:
         return
-    yield ""
-    yield "The week here (visitors of the day, 100 is the average day; all starts at 0:00)"
-    yield "  start on    visitors of that day   days until decided   visitors in the planned days"
-    for start, share in zip(answer.starts, answer.question.profile.weekdays, strict=True):
-        yield (
-            f"  {calendar.day_name[start.weekday]:<12}{share * 100:>20.0f}"
-            f"{start.days_needed:>21.1f}{words.count(start.visitors):>31}"
-        )
-    if answer.best_start is None:
-        yield "  The day of the start makes next to no difference."
-        return
-    best, worst = (calendar.day_name[start.weekday] for start in answer.best_start)
-    gain = "is decided first" if answer.verdict == ENOUGH else "collects most visitors"
-    yield f"  A start on {best} {gain}, one on {worst} {'last' if answer.verdict == ENOUGH else 'fewest'}."
+    days = zip(calendar.day_abbr, answer.question.profile.weekdays, strict=True)
+    yield (
+        f"  {'the week here':<{LABEL}}{', '.join(f'{day} {share * 100:.0f}' for day, share in days)} "
+        "(100 is the average day; new visitors count for whole weeks, so the day of the start makes no difference)"
+    )
 
 
 def _choices(answer: Outlook) -> Iterator[str]:
@@ -246,7 +246,7 @@ def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[
 def _name(row: Row) -> str:
     shares = "moving" if row.adaptive else "equal"
     if row.name == "as configured":
-        return f"as planned ({row.variants} variants, {shares} shares, {_days(row.days)})"
+        return f"as planned ({row.variants} variants, {shares} shares, {_time(row.days)})"
     return row.name.replace("wider goal leads", "the same, any lead counts").replace(
         "fixed shares", "equal shares"
     )
@@ -264,8 +264,26 @@ def _size(uplift: float | None) -> str:
     return "no change of any size" if uplift is None else f"only changes of {words.signed(uplift)} or more"
 
 
-def _horizon(answer: Outlook) -> float:
-    return answer.question.days.number
+def _horizon(answer: Outlook) -> str:
+    """The time in which new visitors count: whole weeks, but for an experiment of the first rule."""
+    return _time(answer.enrolment_days)
+
+
+def _time(days: float) -> str:
+    return _weeks(days) if days % 7 == 0 else _days(days)
+
+
+def _weeks(days: float) -> str:
+    weeks = round(days / 7)
+    return f"{weeks} week{'s' * (weeks > 1)}"
+
+
+def _prices(answer: Outlook) -> str:
+    """What the factor pays for."""
+    question = answer.question
+    prices = ["hourly looks"]
+    prices += ["futility"] * (question.futility and question.rule == 2) + ["moving shares"] * _moving(answer)
+    return prices[0] if len(prices) == 1 else f"{', '.join(prices[:-1])} and {prices[-1]}"
 
 
 def _days(days: float | None) -> str:

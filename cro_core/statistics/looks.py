@@ -76,9 +76,9 @@ class LookState:
     elapsed: float = 0.0
     """Elapsed share at the last look; 0 where it is not known."""
     lower: tuple[Bound, ...] = ()
-    """By challenger, the Z at or below which each look could drop it; ``None`` where nothing could."""
+    """The Z at or below which each look could drop a challenger, by challenger; ``None`` where nothing could."""
     upper: tuple[Bound, ...] = ()
-    """By challenger, the Z from which on each look could ship it; ``None`` where nothing could."""
+    """The Z from which on each look could ship a challenger, by challenger; ``None`` where nothing could."""
     mature: LookState | None = None
     """The looks at the mature units alone, kept beside those at all exposed units; ``None`` where they are all."""
     late: float | None = None
@@ -577,7 +577,7 @@ def _extended(
 def _acting_bounds(
     m: _Moment, ruling: Ruling, critical: Floats, told: Bools, *, shut: bool, held: bool
 ) -> tuple[Bound, Bound]:
-    """By challenger, the Z that could drop it at this look, and the one that could ship it."""
+    """The Z that could drop each challenger at this look, and the Z that could ship it."""
     lower: list[float | None] = []
     upper: list[float | None] = []
     for k, divisor in enumerate(ruling.divisor):

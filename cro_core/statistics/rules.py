@@ -178,7 +178,7 @@ class ByDay:
     """The units that decide, by calendar day of the site from the first on."""
 
     data: Aggregates
-    """Shape ``(days, variants)``."""
+    """Units of each day and variant, shape ``(days, variants)``."""
     weekend: Bools
     """Whether each day is at a weekend, shape ``(days,)``."""
     begun: int

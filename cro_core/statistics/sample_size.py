@@ -2,8 +2,8 @@
 
 Sizes are for the two-sided chi-square test of two proportions: variance pooled under "no effect" and
 unpooled under the effect planned for (Fleiss, Levin and Paik 2003, *Statistical Methods for Rates and
-Proportions*, formula 4.14). Looking every hour costs a few per cent more visitors, moving shares a few
-more: :func:`inflation`. Rates are fractions, uplifts are relative (0.1 is +10 %), time is in days.
+Proportions*, formula 4.14). Looking every hour, stopping where nothing can be gained any more and moving
+shares cost more visitors: :func:`inflation`. Rates are fractions, uplifts are relative (0.1 is +10 %), time is in days.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.optimize import brentq
@@ -18,13 +19,28 @@ from scipy.special import ndtr, ndtri
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.checks import check_between
+from cro_core.statistics.sequential import Spending, State, crossing, step
 
 WEEKS = (2, 4, 8, 14)
 """Horizons shown in the table of choices."""
 
 
-FLOORS: Mapping[float, float] = {0.05: 3.6, 0.1: 2.4, 0.2: 1.6, 0.3: 1.3, 0.5: 1.1}
-"""Floor -> inflation with two variants and moving shares; simulated, between them by interpolation."""
+LOOKS = 336
+"""Looks that plans are made for: one an hour over two weeks. Fewer or more change the sample by next to nothing."""
+
+SWING = 1.05
+"""Price of a conversion rate that swings over the week, in visitors."""
+
+FUTILITY = 1.045
+"""Price of stopping where the planned uplift can hardly be proven any more, in visitors."""
+
+FLOORS: Mapping[float, tuple[float, float]] = {0.1: (1.28, 1.35), 0.2: (1.24, 1.27), 0.3: (1.18, 1.22)}
+"""Floor -> inflation with two variants and moving shares, without and with futility; simulated for
+Hwang-Shih-DeCani spending with gamma = -4 (errors of .02). Between and below by interpolation, in the logarithm of
+the floor; at half the visitors shares are fixed."""
+
+FIRST_FLOORS: Mapping[float, float] = {0.05: 3.6, 0.1: 2.4, 0.2: 1.6, 0.3: 1.3, 0.5: 1.1}
+"""Floor -> inflation under the first rule of decision, whose shares moved without being tempered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +48,7 @@ class SizePlan:
     """What an experiment needs and what the site's traffic gives it."""
 
     units_per_variant: int
-    """Visitors per variant for the planned power, the price of hourly looks and moving shares included."""
+    """Visitors per variant for the planned power, the price of looks, futility and moving shares included."""
     units: int
     """Visitors that are needed over all variants."""
     days_needed: float
@@ -164,29 +180,98 @@ def power_of_mean(sd: float, difference: float, units_per_variant: float, *, alp
     return float(ndtr(abs(difference) / sd * math.sqrt(units_per_variant / 2) - _z(alpha)))
 
 
-def inflation(*, variants: int = 2, adaptive: bool = False, floor: float = 0.3) -> float:
+def inflation(
+    *,
+    variants: int = 2,
+    adaptive: bool = False,
+    floor: float = 0.1,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    spending: Spending | None = None,
+    futility: bool = True,
+    rule: int = 2,
+) -> float:
     """How much larger than :func:`sample_size` an experiment with hourly looks is planned.
 
-    1.10 covers Hwang-Shih-DeCani spending at 336 looks (1.05 by exact theory) and the swing of rates over
-    the week. Moving shares cost more the lower the floor; the figures restore 80 % power in this project's
-    simulations (``cro lab measure power``).
+    The price of the looks is exact for the spending family (:func:`inflation_of_looks`); those of rates that swing
+    and of futility were simulated (``cro lab measure power``), as was that of moving shares.
 
     Args:
         variants: their number, the control included; three or more are control-matched, which costs nothing more.
         adaptive: whether shares move.
         floor: least share of one of two variants, in (0, 0.5].
+        alpha: two-sided, of one comparison with the control.
+        power: probability of finding the effect.
+        spending: how alpha is used up; ``None`` is Hwang-Shih-DeCani with gamma = -4.
+        futility: whether it stops where the effect can hardly be proven any more.
+        rule: 1 for the factors of experiments that were started under the first rule of decision, whatever
+            ``alpha``, ``power``, ``spending`` and ``futility``.
 
     Raises:
-        InvalidInput: fewer than 2 variants, or a floor out of range.
+        InvalidInput: fewer than 2 variants, or a floor, ``alpha`` or ``power`` out of range.
     """
     if variants < 2:
         raise InvalidInput(f"variants is {variants}: give at least 2", field="variants")
-    if not adaptive or variants > 2:
-        return 1.10
-    check_between(floor, "floor", 0, 0.5 + 1e-12)
-    least = min(FLOORS)
-    between = np.interp(math.log(max(floor, least)), np.log(list(FLOORS)), list(FLOORS.values()))
-    return float(between) * max(least / floor, 1.0)
+    moving = adaptive and variants == 2
+    if moving:
+        check_between(floor, "floor", 0, 0.5 + 1e-12)
+    if rule == 1:
+        return _first_inflation(floor) if moving else 1.10
+    looks = inflation_of_looks(spending or Spending(), alpha=alpha, power=power)
+    if not moving:
+        return looks * SWING * (FUTILITY if futility else 1.0)
+    default = inflation_of_looks(Spending(), alpha=alpha, power=power)
+    return _moving_inflation(floor, default, futility=futility) * looks / default
+
+
+_FURTHEST_DRIFT = 8.0
+"""How far above the drift of one look that of many looks is sought."""
+
+
+@lru_cache(maxsize=256)
+def inflation_of_looks(spending: Spending, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """How many more visitors :data:`LOOKS` looks take than one look at the end with the same power.
+
+    What :func:`cro_core.statistics.sequential.design` finds, ten times as fast: one pass at many drifts, and the drift
+    of this power by interpolation of its normal quantile, which is almost straight.
+
+    Args:
+        spending: how alpha is used up.
+        alpha: two-sided, in (0, 1).
+        power: probability of finding the effect, above ``alpha`` and below 1.
+
+    Raises:
+        InvalidInput: an argument out of range.
+    """
+    check_between(alpha, "alpha", 0, 1)
+    check_between(power, "power", alpha, 1)
+    single = _z(alpha) + float(ndtri(power))
+    drifts = single + _FURTHEST_DRIFT * np.linspace(0, 1, 81) ** 2
+    times = np.arange(1, LOOKS + 1) / LOOKS
+    found, state = np.zeros(len(drifts)), State()
+    for time, spend_to in zip(times, spending.spent(times, alpha / 2), strict=True):
+        after, critical = step(state, float(time), float(spend_to))
+        found += crossing(state, float(time), critical * math.sqrt(time), drifts)
+        state = after
+    drift = np.interp(ndtri(power), ndtri(found), drifts)
+    return float((drift / single) ** 2)
+
+
+def _moving_inflation(floor: float, looks: float, *, futility: bool) -> float:
+    """Reads the table of floors, which ends with fixed shares at that price of ``looks``."""
+    known = {at: prices[futility] for at, prices in FLOORS.items()}
+    known[0.5] = looks * SWING * (FUTILITY if futility else 1.0)
+    places, prices = np.log(list(known)), np.array(list(known.values()))
+    if floor >= min(known):
+        return float(np.interp(math.log(floor), places, prices))
+    steepness = (prices[1] - prices[0]) / (places[1] - places[0])
+    return float(prices[0] + steepness * (math.log(floor) - places[0]))
+
+
+def _first_inflation(floor: float) -> float:
+    least = min(FIRST_FLOORS)
+    places, prices = np.log(list(FIRST_FLOORS)), list(FIRST_FLOORS.values())
+    return float(np.interp(math.log(max(floor, least)), places, prices)) * max(least / floor, 1.0)
 
 
 def plan_size(
@@ -195,9 +280,12 @@ def plan_size(
     *,
     variants: int = 2,
     adaptive: bool = False,
-    floor: float = 0.3,
+    floor: float = 0.1,
     alpha: float = 0.05,
     power: float = 0.8,
+    spending: Spending | None = None,
+    futility: bool = True,
+    rule: int = 2,
     traffic_per_day: float | None = None,
     horizon_days: float = 14,
 ) -> SizePlan:
@@ -211,27 +299,40 @@ def plan_size(
         floor: least share of one of two variants when they do.
         alpha: two-sided false-positive rate of the whole experiment.
         power: probability of finding the effect.
+        spending: how alpha is used up; ``None`` is Hwang-Shih-DeCani with gamma = -4.
+        futility: whether it stops where the effect can hardly be proven any more.
+        rule: 1 for an experiment that was started under the first rule of decision, and ends with its sample.
         traffic_per_day: visitors a day over all variants; ``None``: not known.
         horizon_days: days of enrolment.
 
     Raises:
         InvalidInput: an argument out of range.
     """
-    factor = inflation(variants=variants, adaptive=adaptive, floor=floor)
-    alpha_each = alpha / (variants - 1)
+    alpha_each = alpha / (variants - 1) if variants > 1 else alpha
+    factor = inflation(
+        variants=variants,
+        adaptive=adaptive,
+        floor=floor,
+        alpha=alpha_each,
+        power=power,
+        spending=spending,
+        futility=futility,
+        rule=rule,
+    )
     each = round(factor * sample_size(base_rate, relative_uplift, alpha=alpha_each, power=power))
     if traffic_per_day is None:
         return SizePlan(each, each * variants, math.nan, math.nan, math.nan, False)
     check_between(traffic_per_day, "traffic_per_day", 0, math.inf)
     check_between(horizon_days, "horizon_days", 0, math.inf)
     reached = traffic_per_day * horizon_days / variants
+    judged = min(reached, each) if rule == 1 else reached
     return SizePlan(
         units_per_variant=each,
         units=each * variants,
         days_needed=each * variants / traffic_per_day,
         attainable_uplift=attainable_uplift(base_rate, reached / factor, alpha=alpha_each, power=power),
-        power=power_of(base_rate, relative_uplift, min(reached, each) / factor, alpha=alpha_each),
-        underpowered=reached < each,
+        power=power_of(base_rate, relative_uplift, judged / factor, alpha=alpha_each),
+        underpowered=reached < each * (1 - 1e-9),
     )
 
 
@@ -242,9 +343,12 @@ def choices(
     *,
     variants: int = 2,
     adaptive: bool = False,
-    floor: float = 0.3,
+    floor: float = 0.1,
     alpha: float = 0.05,
     power: float = 0.8,
+    spending: Spending | None = None,
+    futility: bool = True,
+    rule: int = 2,
     horizon_days: float = 14,
     wider_goals: Mapping[str, float] | None = None,
     weeks: Sequence[int] = WEEKS,
@@ -264,6 +368,9 @@ def choices(
         floor: least share of one of two variants when they do.
         alpha: two-sided false-positive rate.
         power: probability of finding an effect.
+        spending: how alpha is used up, as in :func:`plan_size`.
+        futility: whether it stops where the effect can hardly be proven any more.
+        rule: of decision, under which the experiment as configured runs; the others run under the present one.
         horizon_days: days of enrolment as configured.
         wider_goals: name of a wider binary goal ("form, phone or WhatsApp") -> its rate.
         weeks: horizons to show.
@@ -272,7 +379,9 @@ def choices(
         InvalidInput: an argument out of range.
     """
 
-    def row(name: str, rate: float, days: float, number: int = 2, moving: bool = False) -> Choice:
+    def row(
+        name: str, rate: float, days: float, number: int = 2, moving: bool = False, rule: int = 2
+    ) -> Choice:
         plan = plan_size(
             rate,
             relative_uplift,
@@ -281,12 +390,15 @@ def choices(
             floor=floor,
             alpha=alpha,
             power=power,
+            spending=spending,
+            futility=futility,
+            rule=rule,
             traffic_per_day=traffic_per_day,
             horizon_days=days,
         )
         return Choice(name, days, number, moving, rate, plan.attainable_uplift, plan.power, plan.days_needed)
 
-    rows = [row("as configured", base_rate, horizon_days, variants, adaptive)]
+    rows = [row("as configured", base_rate, horizon_days, variants, adaptive, rule)]
     rows += [row(f"two variants, fixed shares, {w} weeks", base_rate, 7 * w) for w in weeks]
     for goal, rate in (wider_goals or {}).items():
         rows += [row(f"wider goal {goal}, {w} weeks", rate, 7 * w) for w in weeks]

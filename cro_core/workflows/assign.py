@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from cro_core.assignment.buckets import assign
+from cro_core.assignment.buckets import admitted, assign
 from cro_core.domain import Experiment, Variant
 from cro_core.errors import InvalidInput
 from cro_core.home import Home
@@ -16,7 +16,7 @@ from cro_core.ingest.user_agents import classify
 from cro_core.storage import events
 from cro_core.workflows.catalog import catalog
 
-Reason = Literal["assigned", "exposed", "bot", "opted_out", "enrolment_closed"]
+Reason = Literal["assigned", "exposed", "bot", "opted_out", "not_admitted", "enrolment_closed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class AssignedVariant:
     """What the page applies."""
     asset_id: str | None
     reason: Reason
-    """``exposed``: the visitor met it before and keeps it; the last three show the control and are not counted."""
+    """``exposed``: the visitor met it before and keeps it; the last four show the control and are not counted."""
     counted: bool = False
     """Whether an exposure of it may be posted."""
     epoch: int | None = None
     propensity: float | None = None
     """Planned share of the variant in that epoch; ``None`` where nothing is counted."""
     expires_at: datetime | None = None
-    """When to ask again; ``None`` where the variant is kept or not counted."""
+    """When to ask again; ``None`` where the variant is kept, or the visitor will not be counted whenever it asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ def assignments(
 
     A unit that was exposed keeps its variant, whatever the shares do later. An unexposed assignment
     holds until its epoch ends (``expires_at``). A bot or an opted-out visitor gets the control, and it is not
-    ``counted``: the website must post nothing for it.
+    ``counted``: the website must post nothing for it. So does a visitor whom an experiment with more visitors than
+    it needs does not let in.
 
     Raises:
         InvalidInput: no visitor id, or one longer than 200 characters.
@@ -107,9 +108,11 @@ def _assigned(
     enrolment_ends_at = experiment.enrolment_ends_at
     if epoch is None or enrolment_ends_at is None or now >= enrolment_ends_at:
         return _variant(experiment, experiment.control, "enrolment_closed")
+    expires_at = min(epoch.ends_at, enrolment_ends_at)
+    if not admitted(visitor, experiment.seed, experiment.plan.admitted):
+        return _variant(experiment, experiment.control, "not_admitted", expires_at=expires_at)
     shares = [epoch.shares[v.key] for v in experiment.variants]
     chosen = experiment.variants[assign(visitor, experiment.seed, shares)]
-    expires_at = min(epoch.ends_at, enrolment_ends_at)
     return _variant(
         experiment, chosen, "assigned", epoch.number, epoch.shares[chosen.key], expires_at, counted=True
     )

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from cro_core.domain import Experiment
+from cro_core.config import Loaded
+from cro_core.domain import Experiment, Plan
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
 from cro_core.reporting import words
@@ -39,10 +40,47 @@ def traffic_warning(draft: Experiment, uplift: float) -> str:
     return f"At this traffic {_least(uplift)} can be shown; planned was {planned}. `cro plan` shows choices."
 
 
+def spending_warning(draft: Experiment) -> str | None:
+    """Says in words that the plan's way to spend alpha takes clearly more visitors than the default, where it does."""
+    from cro_core.statistics.sequential import Spending
+
+    plan = draft.plan
+    spending = Spending(plan.spending, plan.spending_parameter)
+    return plans.spending_warning(spending, alpha=plan.alpha / len(draft.challengers), power=plan.power)
+
+
+def settings_warnings(loaded: Loaded) -> tuple[str, ...]:
+    """What explicit settings cost in validity, power or visitors."""
+    config = loaded.config
+    if (
+        config.statistics.spending_function == Plan(()).spending
+        and config.statistics.spending_parameter is None
+    ):
+        return loaded.warnings  # without the time it takes to load the statistics
+    from cro_core.statistics.sequential import Spending
+
+    spending = Spending(config.statistics.spending_function, config.statistics.spending_parameter)
+    warning = plans.spending_warning(spending, alpha=config.alpha, power=config.statistics.power)
+    return loaded.warnings if warning is None else (*loaded.warnings, warning)
+
+
+def enrolment_text(plan: Plan) -> str:
+    """Says in words how long new visitors count, when the last look comes, and who takes part."""
+    weeks, window = plans.enrolment_weeks(plan), plan.window / HOUR
+    count = "one week" if weeks == 1 else f"{weeks} weeks"
+    text = f"New visitors count for {count}, the last look comes {window:g} hours later; an effect that fades may add a week"
+    if plan.admitted == 1:
+        return text
+    return f"{text}. {100 * plan.admitted:.2g} % of the visitors take part: they fill the week"
+
+
 def _least(uplift: float) -> str:
     if not math.isfinite(uplift):
         return "no gain of any size"
     return f"only a gain of {words.percent(uplift)} or more".replace(words.NBSP, " ")
+
+
+HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +104,9 @@ def patience(transaction: Transaction, hypothesis: Hypothesis) -> Patience | Non
         return None
     weeks = plans.weeks_needed(plan, per_day, variants=variants)
     late = plans.under_powered(plans.patient(plan, weeks, variants=variants), per_day, variants=variants)
-    days = plan.horizon / timedelta(days=1)
+    planned = plans.enrolment_weeks(plan)
     why = (
-        f"At {per_day:,.0f} visitors a day {days:g} days show {_least(soon)}; "
+        f"At {per_day:,.0f} visitors a day {planned} week{'s' * (planned > 1)} of new visitors show {_least(soon)}; "
         f"{weeks} weeks with fixed shares show {_least(plan.mde if late is None else late)}. "
         "`cro plan` shows other choices."
     )

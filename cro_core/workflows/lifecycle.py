@@ -18,10 +18,17 @@ from cro_core.evidence import Decision, Hold
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
+from cro_core.planning.week_profile import FLAT
 from cro_core.storage import decisions, experiments
-from cro_core.workflows.feasibility import at_granted_level, attainable_uplift, traffic_warning
+from cro_core.workflows.feasibility import (
+    at_granted_level,
+    attainable_uplift,
+    enrolment_text,
+    spending_warning,
+    traffic_warning,
+)
 from cro_core.workflows.proposals import propose_ship, withdraw
-from cro_core.workflows.site_traffic import expected_per_day
+from cro_core.workflows.site_traffic import expected_per_day, site_traffic
 from cro_core.workflows.transaction import Transaction, begin
 
 START, HOLD, CONCLUDE, ALLOCATE, PRODUCE = (
@@ -39,12 +46,13 @@ class Started:
 
     experiment: Experiment
     warning: str | None
-    """What its visitors will hardly be able to show; ``None`` where they are enough, or not known."""
+    """What its visitors will hardly be able to show, or what its settings cost; ``None`` where there is nothing to say."""
 
     def text(self, why: str = "") -> str:
         """What was done, in words."""
         done = f"{self.experiment.id}: started" + (f" ({why})" if why else "")
-        return f"{done}. {self.warning}" if self.warning else done
+        parts = (done, enrolment_text(self.experiment.plan), self.warning)
+        return ". ".join(part.removesuffix(".") for part in parts if part) + "."
 
 
 def occupied_slots(connection: sa.Connection) -> dict[str, str]:
@@ -69,13 +77,28 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
         raise Conflict(
             f"experiment {other} runs in slot {draft.slot}: end it first, or create this one with start=false"
         )
-    leveled, level = at_granted_level(transaction, draft)
-    uplift = attainable_uplift(leveled, expected_per_day(connection, transaction.home.config, now))
-    warning = None if uplift is None else traffic_warning(leveled, uplift)
+    config, variants = transaction.home.config, len(draft.variants)
+    per_day = expected_per_day(connection, config, now)
+    granted, level = at_granted_level(transaction, draft)
+    plan = plans.settled(granted.plan, per_day, variants=variants)
+    leveled = replace(granted, plan=plan)
+    uplift = attainable_uplift(leveled, None if per_day is None else per_day * plan.admitted)
+    warnings = [
+        spending_warning(leveled),
+        None if uplift is None else traffic_warning(leveled, uplift),
+    ]
+    warning = " ".join(text for text in warnings if text) or None
     reasoning = f"{draft.reasoning} {warning}".strip() if warning else draft.reasoning
-    running = plans.begin(replace(leveled, reasoning=reasoning), now)
+    site = site_traffic(connection, config, now) if plan.adaptive else None
+    running = plans.begin(replace(leveled, reasoning=reasoning), now, FLAT if site is None else site.weekly)
     experiments.start(connection, running)
-    after = {"status": running.status, "slot": running.slot, "planned_units": running.plan.units}
+    after = {
+        "status": running.status,
+        "slot": running.slot,
+        "planned_units": plan.units,
+        "enrolment_weeks": plans.enrolment_weeks(plan),
+        "admitted": plan.admitted,
+    }
     shown = {} if uplift is None else {"attainable_uplift": uplift}
     transaction.log(START, running.id, before={"status": draft.status}, after=after | level | shown)
     return Started(running, warning)

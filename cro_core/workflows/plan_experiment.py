@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -10,13 +11,15 @@ import sqlalchemy as sa
 from cro_core.analytics import reader
 from cro_core.clock import zone
 from cro_core.config import Config
-from cro_core.domain import Experiment, Goal, Status
+from cro_core.domain import Experiment, Goal, Plan, Status
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.home import Home
+from cro_core.planning import plans
 from cro_core.planning.outlook import DAY, Outlook, Question, SourcedNumber, WiderGoal, forecast, outlook
-from cro_core.planning.week_profile import FLAT, WeekProfile
+from cro_core.planning.week_profile import DAYS, FLAT, WeekProfile
 from cro_core.reporting import words
 from cro_core.statistics.proportions import wilson
+from cro_core.statistics.sequential import Spending
 from cro_core.storage import experiments as store
 from cro_core.workflows import error_budget
 from cro_core.workflows.site_traffic import SiteTraffic, experiment_traffic, site_traffic
@@ -40,7 +43,7 @@ class Overrides:
     uplift: float | None = None
     variants: int | None = None
     days: float | None = None
-    """Days in which new visitors count."""
+    """Most days in which new visitors count; rounded up to whole weeks."""
     fixed: bool = False
     """Equal shares throughout, whatever the settings say."""
     leads_rate: float | None = None
@@ -112,25 +115,54 @@ def _check(overrides: Overrides) -> None:
 
 
 def _question(inputs: _Inputs) -> Question:
-    config, overrides = inputs.config, inputs.overrides
-    rate = _base_rate(inputs)
+    overrides, rate = inputs.overrides, _base_rate(inputs)
     variants = 2 if overrides.variants is None else overrides.variants
-    question = Question(
+    configured = plans.new_plan(inputs.config, variants=variants)
+    return _at_granted_level(
+        inputs,
+        _asking(
+            inputs,
+            replace(configured, adaptive=configured.adaptive and not overrides.fixed),
+            rate=rate,
+            traffic=_traffic(inputs),
+            days=_days(inputs),
+            uplift=_uplift(inputs),
+            variants=variants,
+        ),
+    )
+
+
+def _asking(
+    inputs: _Inputs,
+    asked: Plan,
+    *,
+    rate: SourcedNumber,
+    traffic: SourcedNumber,
+    days: SourcedNumber,
+    uplift: SourcedNumber,
+    variants: int,
+    running: bool = False,
+) -> Question:
+    """The question that a plan asks, with these numbers instead of its own."""
+    return Question(
         base_rate=rate,
-        traffic=_traffic(inputs),
-        days=_days(inputs),
-        uplift=_uplift(inputs),
+        traffic=traffic,
+        days=days,
+        uplift=uplift,
         variants=variants,
-        adaptive=config.smart_traffic_allocation.enabled and not overrides.fixed,
-        floor=config.floor(variants),
-        alpha=config.alpha,
-        power=config.statistics.power,
-        window_days=config.window / DAY,
-        min_units=config.automation.min_sample_size,
+        adaptive=asked.adaptive,
+        floor=asked.floor,
+        spending=Spending(asked.spending, asked.spending_parameter),
+        futility=asked.futility,
+        rule=asked.rule,
+        running=running,
+        alpha=asked.alpha,
+        power=asked.power,
+        window_days=asked.window / DAY,
+        min_units=asked.min_units,
         profile=inputs.profile,
         wider=_wider(inputs, rate),
     )
-    return _at_granted_level(inputs, question)
 
 
 def _at_granted_level(inputs: _Inputs, question: Question) -> Question:
@@ -179,35 +211,40 @@ def _of_experiment(inputs: _Inputs, experiment: Experiment) -> Outlook:
 
 
 def _settled(inputs: _Inputs, experiment: Experiment) -> Question:
-    """The question that the experiment's plan asks, at its own traffic where that is known already."""
-    settled = experiment.plan
+    """The question that the experiment's plan asks, at its own traffic where that is known already.
+
+    A draft is asked for as it will be when it starts.
+    """
+    running, variants = experiment.status is Status.RUNNING, len(experiment.variants)
+    settled = experiment.plan if running else plans.settled(experiment.plan, None, variants=variants)
     own = experiment_traffic(inputs.connection, experiment, inputs.now, inputs.profile)
     traffic = _traffic(inputs)
     if inputs.overrides.visitors_per_day is None and own:
         traffic = SourcedNumber(own, "experiment", "visitors of this experiment so far")
+    elif traffic.value is not None and settled.admitted < 1:
+        let_in = f"{traffic.text}; {100 * settled.admitted:.2g} % of them take part"
+        traffic = replace(traffic, value=traffic.value * settled.admitted, text=let_in)
     rate = _base_rate(inputs)
     if settled.base_rate is not None:
         rate = SourcedNumber(settled.base_rate, "experiment", "planned for this experiment")
-    return Question(
-        base_rate=rate,
+    return _asking(
+        inputs,
+        settled,
+        rate=rate,
         traffic=traffic,
         days=SourcedNumber(
-            (settled.horizon - settled.window) / DAY,
+            plans.enrolment(settled) / DAY,
             "experiment",
-            f"of the {settled.horizon / DAY:g} planned for this experiment; the last visitors get "
-            f"{settled.window / DAY * 24:g} hours to convert",
+            "planned for this experiment" + _last(settled.window),
         ),
         uplift=SourcedNumber(settled.mde, "experiment", "planned for this experiment"),
-        variants=len(experiment.variants),
-        adaptive=settled.adaptive,
-        floor=settled.floor,
-        alpha=settled.alpha,
-        power=settled.power,
-        window_days=settled.window / DAY,
-        min_units=settled.min_units,
-        profile=inputs.profile,
-        wider=_wider(inputs, rate),
+        variants=variants,
+        running=running,
     )
+
+
+def _last(window: timedelta) -> str:
+    return f"; the last visitors then get {window / timedelta(hours=1):g} hours to convert"
 
 
 def _traffic(inputs: _Inputs) -> SourcedNumber:
@@ -227,15 +264,15 @@ def _traffic(inputs: _Inputs) -> SourcedNumber:
 
 
 def _days(inputs: _Inputs) -> SourcedNumber:
-    if inputs.overrides.days is not None:
-        return SourcedNumber(inputs.overrides.days, "option", "--days")
-    key, window = "automation.test_duration_max_days", inputs.config.window
-    horizon = inputs.config.automation.test_duration_max_days
-    hours = window / timedelta(hours=1)
+    wanted, last = inputs.overrides.days, _last(inputs.config.window)
+    if wanted is not None:
+        weeks = math.ceil(wanted / DAYS)
+        rounded = "" if wanted == weeks * DAYS else f" {wanted:g}, rounded up to whole weeks"
+        return SourcedNumber(weeks * DAYS, "option", f"--days{rounded}{last}")
     return SourcedNumber(
-        horizon - window / DAY,
+        plans.enrolment_at_most(inputs.config) / DAY,
         "settings",
-        f"of the {horizon} of {key}; the last visitors get {hours:g} hours to convert",
+        f"{inputs.setting('automation.test_duration_max_days')}, in whole weeks{last}",
     )
 
 

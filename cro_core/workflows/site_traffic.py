@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -22,6 +23,9 @@ DAY = timedelta(days=1)
 MEASURED_DAYS = 28
 """Most days that traffic is measured over: four of each weekday."""
 
+LEAST_WEEKS = 2
+"""Fewest days of each weekday that the weights of days are planned by."""
+
 
 @dataclass(frozen=True, slots=True)
 class SiteTraffic:
@@ -36,11 +40,19 @@ class SiteTraffic:
     """Where they were counted, newest first."""
     synthetic: bool
     """Whether these were visitors made by ``cro generate``."""
+    admitted: float = 1.0
+    """Part of the site's visitors whom these experiments let in."""
 
     @property
     def per_day(self) -> float:
-        """Different visitors per day."""
-        return self.visitors / len(self.days)
+        """Different visitors of the site per day, those included whom no experiment let in."""
+        return self.visitors / len(self.days) / self.admitted
+
+    @property
+    def weekly(self) -> WeekProfile:
+        """The week of the site for the weights of days: :data:`FLAT` before each weekday was counted twice."""
+        counted = Counter(day.weekday() for day in self.days)
+        return self.profile if min(counted[day] for day in range(DAYS)) >= LEAST_WEEKS else FLAT
 
     @property
     def period(self) -> str:
@@ -107,8 +119,8 @@ def _measure(
     days = sorted({d for e in experiments for d in _whole_days(e, site, now)})[-MEASURED_DAYS:]
     if not days:
         return None
-    measured_days = set(days)
-    used = [e for e in reversed(experiments) if measured_days.intersection(_whole_days(e, site, now))]
+    enrolling = {e.id: set(days).intersection(_whole_days(e, site, now)) for e in experiments}
+    used = [e for e in reversed(experiments) if enrolling[e.id]]
     visitor_count, arrivals = counts.visitors(
         connection, [e.id for e in used], [_bounds(d, site) for d in days]
     )
@@ -119,7 +131,13 @@ def _measure(
     profile = week_profile(
         ((at.weekday(), at.hour, number) for at, number in local), [weekdays[d] for d in range(DAYS)]
     )
-    return SiteTraffic(visitor_count, tuple(days), profile, tuple(used), False)
+    admitted = sum(_let_in(e for e in used if day in enrolling[e.id]) for day in days) / len(days)
+    return SiteTraffic(visitor_count, tuple(days), profile, tuple(used), False, admitted)
+
+
+def _let_in(experiments: Iterable[Experiment]) -> float:
+    """Part of the visitors whom at least one of the experiments lets in; each chooses for itself."""
+    return 1 - math.prod(1 - experiment.plan.admitted for experiment in experiments)
 
 
 def _whole_days(experiment: Experiment, site: ZoneInfo, now: datetime) -> Iterator[date]:

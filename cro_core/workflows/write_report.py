@@ -23,6 +23,7 @@ from cro_core.storage import decisions, events, experiments, journal
 from cro_core.storage.outcome_store import goals
 from cro_core.workflows.analyse_segments import of_experiment as of_whom
 from cro_core.workflows.evaluate import evaluate_within
+from cro_core.workflows.feasibility import settings_warnings
 from cro_core.workflows.measure_outcomes import measure_outcomes
 from cro_core.workflows.rank_assets import asset_ranking
 
@@ -75,7 +76,7 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             differences=tuple(_differences(connection, by_id, pages, start, now)),
             ranking=ranking,
         )
-    return next_steps.with_actions(report, home.loaded.warnings)
+    return next_steps.with_actions(report, settings_warnings(home.loaded))
 
 
 @dataclass(frozen=True, slots=True)

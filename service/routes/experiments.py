@@ -96,6 +96,8 @@ def _present(experiment: Experiment) -> dict[str, Any]:
         "ended_at": experiment.ended_at,
         "winner": experiment.winner,
         "planned_units": experiment.plan.units,
+        "admitted": experiment.plan.admitted,
+        "reasoning": experiment.reasoning,
         "primary_goals": [goal.name for goal in experiment.plan.goals if goal.primary],
         "variants": [
             {

@@ -74,7 +74,8 @@ def get_assignments(home: Home, query: AssignmentQuery) -> Answer:
 
     The same visitor gets the same answer until `expires_at`; once exposed, it keeps its variant. A bot and a
     visitor who opted out (`opted_out=1`, or the header `Sec-GPC: 1` where the settings honour it) get the
-    control with `counted: false`: post nothing for them.
+    control with `counted: false`: post nothing for them. So does a visitor whom an experiment with more visitors
+    than it needs does not let in (`not_admitted`).
     """
     seen = assign_visitor(
         home,
