@@ -90,6 +90,8 @@ class Look:
     """What the chi-square must reach at this hour, ``critical_z`` squared; ``None`` where no look was taken."""
     exposed_units: int | None = added(None)
     """Visitors on whom this look decides, mature or not; ``None`` where those are the counted ones."""
+    futility_power: float | None = added(None)
+    """Conditional power below which an experiment stops; ``None`` where the plan does not stop for want of it."""
     next_at: datetime | None = added(None)
     """When the next look is due, where it is not every hour."""
 
@@ -213,6 +215,8 @@ class Comparison:
     """Lower end of the Wald interval of ``absolute`` at the plan's level."""
     high: float | None = None
     """Upper end of the Wald interval of ``absolute`` at the plan's level."""
+    conditional_power: float | None = added(None)
+    """Chance to win by the end if the planned uplift were true; ``None`` where this look did not ask."""
     fade: float | None = added(None)
     """The z of an effect that was larger at first: below -1.96 it fades; ``None`` where days are not told apart."""
     weekend: float | None = added(None)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 
-from cro_core.decision.inputs import aggregates
+from cro_core.decision.inputs import FUTILITY_POWER, aggregates
 from cro_core.domain import Cell, Experiment, Variant
 from cro_core.evidence import RATE_CONFIDENCE, AlwaysValid, Comparison, Look, Totals, TotalsWithRate
 from cro_core.statistics import looks, proportions
@@ -53,6 +53,7 @@ def describe_look(
         critical_z=result.critical,
         critical_chi_square=result.critical_chi_square,
         exposed_units=None if result.state.late is not None else exposed,
+        futility_power=FUTILITY_POWER if experiment.plan.rule == 2 and experiment.plan.futility else None,
         next_at=next_at,
     )
 
@@ -103,6 +104,7 @@ def compare(experiment: Experiment, cells: Sequence[Cell], row: looks.Challenger
         absolute=raw.absolute,
         low=raw.low,
         high=raw.high,
+        conditional_power=None if experiment.plan.rule == 1 else row.conditional_power,
         fade=row.fade,
         weekend=row.weekend,
         reason=row.reason or test.reason or raw.reason,

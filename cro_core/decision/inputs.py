@@ -18,6 +18,9 @@ from cro_core.planning import plans
 from cro_core.statistics import exact, looks
 from cro_core.statistics.sequential import Spending, State
 
+FUTILITY_POWER = 0.1
+"""Conditional power at the planned uplift below which an experiment stops."""
+
 LEAST_POWER = 0.5
 """Planned power below which futility is not asked."""
 
@@ -57,6 +60,7 @@ def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
         min_hours=0.0 if plan.finished else plan.min_hours,
         ship_after_hours=SHIP_AFTER_HOURS if live else 0.0,
         futility=plan.futility and sized is not None and sized.power >= LEAST_POWER,
+        futility_power=FUTILITY_POWER,
         hold=live,
         acting_bounds=plan.rule == 2,
     )

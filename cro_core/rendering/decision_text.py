@@ -41,7 +41,7 @@ def _lines(decision: Decision) -> Iterator[str]:
     exact = {c.variant: c for c in evidence.exact.comparisons} if evidence.exact else {}
     adding = {c.variant: c for c in evidence.e_values or ()}
     for comparison in evidence.comparisons:
-        yield from _comparison(comparison, evidence.look)
+        yield from _comparison(comparison, evidence)
         yield from _exact(exact.get(comparison.variant))
         yield from _any_time(beside.get(comparison.variant))
         yield from _adds_up(adding.get(comparison.variant))
@@ -77,7 +77,16 @@ def _totals(totals: Sequence[TotalsWithRate]) -> Iterator[str]:
         yield f"{name:<24}{numbers}   {span}"
 
 
-def _comparison(c: Comparison, look: Look | None) -> Iterator[str]:
+def _how_often(evidence: Evidence) -> str:
+    """How often the experiment was looked at, in words."""
+    look, plan = evidence.look, evidence.plan
+    if look is not None and look.number == 1:
+        return "at one look"
+    by_day = plan is not None and plan.adaptive and plan.rule == 2
+    return "under daily looks" if by_day else "under hourly looks"
+
+
+def _comparison(c: Comparison, evidence: Evidence) -> Iterator[str]:
     yield ""
     yield f"{words.clean(c.variant)} against the control"
     if c.relative is not None:
@@ -86,8 +95,7 @@ def _comparison(c: Comparison, look: Look | None) -> Iterator[str]:
         span = words.interval(c.stopped_low, c.stopped_high)
         yield f"  at its end  {words.signed(c.stopped)} ({span}), not flattered by when it stopped"
     if c.z is not None and c.critical_z is not None:
-        looks = "at one look" if look is not None and look.number == 1 else "under hourly looks"
-        p = f", {words.p_value(c.p_adjusted)} {looks}" if c.p_adjusted is not None else ""
+        p = f", {words.p_value(c.p_adjusted)} {_how_often(evidence)}" if c.p_adjusted is not None else ""
         yield f"  statistic   z = {c.z:.3f}, decides at {c.critical_z:.3f}{p}"
     if c.absolute is not None:
         span = f" ({c.low:+.5f} to {c.high:+.5f})" if c.low is not None else ""
@@ -96,6 +104,13 @@ def _comparison(c: Comparison, look: Look | None) -> Iterator[str]:
         yates = c.p_value_yates
         corrected = f"; with Yates' correction {words.p_value(yates)}" if yates is not None else ""
         yield f"  chi-square  {c.chi_square:.4f}, as if looked at once {words.p_value(c.p_value)}{corrected}"
+    if c.conditional_power is not None and evidence.plan is not None:
+        gain = words.percent(evidence.plan.mde)
+        stops = evidence.look.futility_power if evidence.look else None
+        below = f"; below {words.percent(stops)} it stops" if stops is not None else ""
+        yield f"  chance left {words.percent(c.conditional_power)} to prove a gain of {gain} by the end{below}"
+    if c.fade is not None and c.weekend is not None:
+        yield f"  over days   z = {c.fade:.2f} (fades below -1.96), weekend z = {c.weekend:.2f} (turns beyond 2.58)"
     if c.reason:
         yield f"  {words.clean(c.reason)}"
 

@@ -30,6 +30,8 @@ from cro_core.reporting.values import Change, LeadOutcomes, Report, Sheet
 TONES: dict[Verdict | None, str] = {
     Verdict.SHIP: "good",
     Verdict.KEEP_CONTROL: "calm",
+    Verdict.NO_PRACTICAL_GAIN: "calm",
+    Verdict.GAIN_BELOW_MINIMUM: "calm",
     Verdict.CONTINUE: "busy",
     Verdict.INCONCLUSIVE: "warn",
     Verdict.INVALID: "bad",

@@ -39,12 +39,21 @@ def refusals(
     return tuple(refused)
 
 
+NOT_SHIPPED = (
+    Verdict.INCONCLUSIVE,
+    Verdict.KEEP_CONTROL,
+    Verdict.NO_PRACTICAL_GAIN,
+    Verdict.GAIN_BELOW_MINIMUM,
+)
+"""Verdicts after which no challenger is shown."""
+
+
 def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict is Verdict.INVALID:
         return [Refusal(page.name, f"Did not pick a winner in “{page.name}”", page.summary)]
     if page.unproven:
         return [Refusal(page.name, f"Did not call “{page.winner}” in “{page.name}” a winner", page.summary)]
-    if page.verdict in (Verdict.INCONCLUSIVE, Verdict.KEEP_CONTROL):
+    if page.verdict in NOT_SHIPPED:
         challengers = " or ".join(f"“{c.name}”" for c in page.contrasts) or "a challenger"
         return [Refusal(page.name, f"Did not ship {challengers} in “{page.name}”", page.summary)]
     if page.verdict is Verdict.SHIP and approval and page.status is Status.COMPLETED:

@@ -13,7 +13,9 @@ WHY: Mapping[str, str] = {
     "too_few": "Too few visitors came to compare the versions.",
     "no_information": "The versions cannot be compared: nobody converted, or everybody did.",
     "under_powered": "Too few visitors come to tell a gain of the planned size from chance.",
-    "futile": "There is hardly a chance left to prove a gain worth having, so no more visitors are spent on it.",
+    "futile": "There is hardly a chance left to prove a gain worth having, so no more visitors are spent on it. "
+    "That proves neither version better.",
+    "faded": "The gain of the first days did not last.",
     "not_significant": "No difference was proven: the versions are no further apart than chance explains.",
     "gain_excluded": "A gain worth having can be ruled out.",
     "control_wins": "Every other version did worse, by more than chance explains.",

@@ -15,6 +15,8 @@ NBSP = "\u00a0"
 VERDICTS: dict[Verdict | None, str] = {
     Verdict.SHIP: "Winner found",
     Verdict.KEEP_CONTROL: "Original kept",
+    Verdict.NO_PRACTICAL_GAIN: "Stopped, nothing proven",
+    Verdict.GAIN_BELOW_MINIMUM: "Gain too small",
     Verdict.CONTINUE: "Still collecting",
     Verdict.INCONCLUSIVE: "No clear winner",
     Verdict.INVALID: "Not trustworthy",

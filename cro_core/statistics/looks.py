@@ -739,7 +739,10 @@ def _undecided(
         verdict = Verdict.GAIN_BELOW_MINIMUM if small else Verdict.INCONCLUSIVE
         return verdict, None, [*reasons, Reason("horizon", "The last look is taken.")]
     if power is not None and (power[ruling.active] < m.plan.futility_power).all():
-        text = f"No practical gain: less than {m.plan.futility_power:.0%} chance to prove {m.plan.mde:.0%} by the end."
+        text = (
+            f"Were the uplift {m.plan.mde:.0%}, the chance to prove it here would be under {m.plan.futility_power:.0%}. "
+            f"That does not prove {m.names[CONTROL]} better."
+        )
         return Verdict.NO_PRACTICAL_GAIN, None, [*reasons, Reason("futile", text)]
     inside = [] if ruling.blocked.any() and m.early else [Reason("inside", "No boundary is crossed.")]
     return Verdict.CONTINUE, None, [*reasons, *inside]

@@ -145,7 +145,8 @@ def test_the_setting_reaches_the_plan() -> None:
 @pytest.mark.parametrize("on", [True, False])
 def test_evaluate_prints_one_line_of_it_on_a_real_home(tmp_path: Path, on: bool) -> None:
     statistics = {"base_rate": 0.2, "minimum_detectable_uplift": 0.8, "always_valid_companion": on}
-    create_home(tmp_path / "site", {"statistics": statistics}, environ={})
+    fixed = {"enabled": False}
+    create_home(tmp_path / "site", {"statistics": statistics, "smart_traffic_allocation": fixed}, environ={})
     set_clock(open_home(tmp_path / "site", environ={}), START)
     home = open_home(tmp_path / "site", environ={})
     variants = (Variant("photo", "", is_control=True), Variant("film", "Film"))
