@@ -6,7 +6,8 @@ moves does not read as a difference between variants. Shares follow the probabil
 best (Thompson 1933), computed by quadrature rather than by drawing, so that the same counts always give
 the same shares; nobody goes below the floor. With three or more variants the control is matched to the
 best challenger (Trippa et al. 2012; Villar, Bowden and Wason 2015), which is what keeps comparisons with
-it strong.
+it strong. With two, the probability is tempered: raised to a power that grows as the experiment does (Thall
+and Wathen 2007), so that a lead of the first days moves little.
 
 Every function takes leading axes, so that the lab runs thousands of programmes through the code that a
 live experiment calls. Shares are whole buckets of 1/10,000 and are to stay frozen for a whole epoch.
@@ -93,6 +94,20 @@ def best_probabilities(mean: ArrayLike, sd: ArrayLike) -> Floats:
     return np.asarray(chances / chances.sum(-1, keepdims=True))
 
 
+def tempered(chances: ArrayLike, exponent: float) -> Floats:
+    """Probabilities raised to a power and made to sum to 1 again; a power of 1 leaves them to the letter.
+
+    Args:
+        chances: shape ``(..., variants)``, summing to 1; what is 0 stays 0.
+        exponent: in [0, 1].
+    """
+    chances = np.asarray(chances, float)
+    if exponent == 1:
+        return chances
+    powers = chances**exponent * (chances > 0)  # a power of 0 would bring dropped variants back
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
 def with_floor(shares: ArrayLike, floor: float, active: ArrayLike | None = None) -> Floats:
     """Raises every active variant to the floor and takes the difference from what others have above it.
 
@@ -132,6 +147,7 @@ def next_shares(
     floor: float = 0.3,
     control_matched: bool | None = None,
     active: ArrayLike | None = None,
+    exponent: float = 1.0,
 ) -> Floats:
     """Shares of the next epoch from the counts of all past ones; the control is the first variant.
 
@@ -142,28 +158,54 @@ def next_shares(
         floor: least share of any active variant, in (0, 1 / variants].
         control_matched: give the control the best challenger's share; ``None`` does so for three or more.
         active: False for challengers that were dropped: they get nothing. Shape ``(..., variants)``.
+        exponent: power of the probability to be the best, in [0, 1]; 1 leaves it and 0 gives equal shares.
+            A matched control takes no power but 1.
 
     Returns:
         Shape ``(..., variants)``: multiples of 1/10,000 that sum to 1.
 
     Raises:
-        InvalidInput: counts that cannot be, a floor out of range, or a dropped control.
+        InvalidInput: counts that cannot be, a floor or a power out of range, or a dropped control.
     """
     units, conversions = check_counts(n, x)
     count = units.shape[-1]
     mask = np.ones(count, bool) if active is None else np.asarray(active, bool)
+    matched = count > 2 if control_matched is None else control_matched
     _check_floor(floor, count)
+    _check_exponent(exponent, matched)
     if not mask[..., CONTROL].all():
         raise InvalidInput("active drops the control: keep the first variant active", field="active")
     if (mask.sum(-1) < 2).any():
         raise InvalidInput("active leaves no challenger: end the experiment instead", field="active")
     return shares_from_totals(
-        conversions.sum(-2), expected_conversions(units, conversions), floor, control_matched, mask
+        conversions.sum(-2), expected_conversions(units, conversions), floor, matched, mask, exponent
     )
 
 
+def tempering(epoch: int, epochs: int) -> float:
+    """The power with which two variants share an epoch: ``epoch / (2 epochs)``, from 0 to just under a half.
+
+    Args:
+        epoch: number of the epoch that gets the shares, from 0.
+        epochs: how many the schedule has.
+
+    Raises:
+        InvalidInput: an epoch that the schedule does not have.
+    """
+    if not 0 <= epoch < epochs:
+        raise InvalidInput(
+            f"epoch is {epoch} of {epochs}: give a number from 0 to {epochs - 1}", field="epoch"
+        )
+    return epoch / (2 * epochs)
+
+
 def shares_from_totals(
-    observed: Floats, expected: Floats, floor: float, control_matched: bool | None, active: Bools
+    observed: Floats,
+    expected: Floats,
+    floor: float,
+    control_matched: bool | None,
+    active: Bools,
+    exponent: float = 1.0,
 ) -> Floats:
     """:func:`next_shares` from running totals, unchecked: what the lab's inner loop calls."""
     count = observed.shape[-1]
@@ -178,6 +220,8 @@ def shares_from_totals(
     if matched:
         chances[..., CONTROL] = chances.max(-1)
         chances /= chances.sum(-1, keepdims=True)
+    else:
+        chances = tempered(chances, exponent)
     return whole_buckets(with_floor(chances, floor, active)) / BUCKETS
 
 
@@ -212,4 +256,14 @@ def _check_floor(floor: float, count: int) -> None:
         raise InvalidInput(
             f"floor is {floor!r}: give a number above 0 and at most 1/{count} with {count} variants",
             field="floor",
+        )
+
+
+def _check_exponent(exponent: float, matched: bool) -> None:
+    if not 0 <= exponent <= 1:
+        raise InvalidInput(f"exponent is {exponent!r}: give a number from 0 to 1", field="exponent")
+    if matched and exponent != 1:
+        raise InvalidInput(
+            f"exponent is {exponent!r} with a matched control: leave it at 1, or set control_matched=False",
+            field="exponent",
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from cro_core.assignment.allocation import next_shares
+from cro_core.assignment.allocation import next_shares, tempering
 from cro_core.decision.decide import Judgement
 from cro_core.decision.inputs import aggregates
 from cro_core.domain import Epoch, Experiment, Status, to_json
@@ -246,6 +246,21 @@ def _are_planned(connection: sa.Connection, experiment: Experiment, today: Epoch
 def _next_shares(experiment: Experiment, judgement: Judgement, epoch: int) -> dict[str, float]:
     """Shares for ``epoch`` from what the epochs before it have shown; nothing for dropped challengers."""
     seen = aggregates(experiment, judgement.decision.cells)
-    active = [True, *judgement.state.active]
-    shares = next_shares(seen.units[:epoch], seen.total[:epoch], floor=experiment.plan.floor, active=active)
+    shares = next_shares(
+        seen.units[:epoch],
+        seen.total[:epoch],
+        floor=experiment.plan.floor,
+        active=[True, *judgement.state.active],
+        exponent=_exponent(experiment, epoch),
+    )
     return {v.key: float(share) for v, share in zip(experiment.ordered, shares, strict=True)}
+
+
+def _exponent(experiment: Experiment, epoch: int) -> float:
+    """The power of the probability to be the best: tempered where two variants were planned.
+
+    An experiment that began with three or more stays with a matched control to its end: where one challenger is
+    left, the two share evenly, which is the strongest comparison, and the rule does not turn in mid-course.
+    """
+    tempered = experiment.plan.rule >= 2 and len(experiment.variants) == 2
+    return tempering(epoch, len(experiment.epochs)) if tempered else 1.0

@@ -12,6 +12,8 @@ from cro_core.assignment.allocation import (
     expected_conversions,
     next_shares,
     scores,
+    tempered,
+    tempering,
     whole_buckets,
     with_floor,
 )
@@ -152,6 +154,51 @@ def test_a_dropped_challenger_gets_nothing():
     assert found[0] == found[2] == 0.5
 
 
+class TestTempering:
+    """Reference 14: two variants share by the chance to be the best, to the power ``e / (2 E)``."""
+
+    UNITS, CONVERSIONS = ((4000, 4000), (3500, 4500)), ((120, 150), (95, 140))
+
+    def test_a_power_of_probabilities(self):
+        assert tempered([0.2, 0.8], 0.25) == pytest.approx([0.41421, 0.58579], abs=5e-6)
+        assert tempered([0.2, 0.0, 0.8], 0).tolist() == [0.5, 0, 0.5]
+        assert tempered([0.3, 0.7], 1).tolist() == [0.3, 0.7]
+
+    def test_the_chance_to_be_the_best(self):
+        observed = np.sum(self.CONVERSIONS, axis=0)
+        score = scores(observed, expected_conversions(self.UNITS, self.CONVERSIONS))
+        assert best_probabilities(score.ratio, score.sd)[0] == pytest.approx(0.020450, abs=5e-7)
+
+    @pytest.mark.parametrize("floor", [0.1, 0.3])
+    def test_the_buckets(self, floor):
+        shares = next_shares(self.UNITS, self.CONVERSIONS, floor=floor, exponent=tempering(4, 13))
+        assert (shares * BUCKETS).round().tolist() == [3554, 6446]
+        assert (next_shares(self.UNITS, self.CONVERSIONS, floor=floor) * BUCKETS).round().tolist() == (
+            [1000, 9000] if floor == 0.1 else [3000, 7000]
+        )
+
+    def test_it_grows_with_the_experiment(self):
+        assert [tempering(e, 13) for e in (0, 4, 12)] == [0, 2 / 13, 6 / 13]
+        shares = [
+            next_shares(self.UNITS, self.CONVERSIONS, floor=0.1, exponent=tempering(e, 13))[1]
+            for e in range(13)
+        ]
+        assert shares[0] == 0.5
+        assert (np.diff(shares) > 0).all()
+
+    def test_programmes_on_leading_axes(self):
+        n = np.array([[[3000, 3100]], [[2000, 2500]]])
+        x = np.array([[[90, 130]], [[70, 60]]])
+        found = next_shares(n, x, floor=0.1, exponent=0.3)
+        assert found.tolist() == [next_shares(n[k], x[k], floor=0.1, exponent=0.3).tolist() for k in range(2)]
+
+    def test_a_dropped_variant_stays_out_at_any_power(self):
+        n, x = [[3000] * 3], [[100, 60, 130]]
+        active = [True, False, True]
+        found = next_shares(n, x, floor=0.1, active=active, control_matched=False, exponent=0.0)
+        assert found.tolist() == [0.5, 0, 0.5]
+
+
 @pytest.mark.parametrize(
     ("n", "x"),
     [
@@ -193,6 +240,13 @@ def test_programmes_on_leading_axes():
         (lambda: next_shares([[10, 10]], [[1, 1]], floor=0), "floor is 0"),
         (lambda: next_shares([[10, 10]], [[1, 1]], active=[False, True]), "active drops the control"),
         (lambda: next_shares([[10, 10]], [[1, 1]], active=[True, False]), "active leaves no challenger"),
+        (
+            lambda: next_shares([[10, 10]], [[1, 1]], exponent=1.5),
+            "exponent is 1.5: give a number from 0 to 1",
+        ),
+        (lambda: next_shares([[10, 10]], [[1, 1]], exponent=math.nan), "exponent is nan"),
+        (lambda: next_shares([[10] * 3], [[1] * 3], floor=0.1, exponent=0.5), "with a matched control"),
+        (lambda: tempering(13, 13), "epoch is 13 of 13: give a number from 0 to 12"),
     ],
 )
 def test_bad_input_is_named(call, message):

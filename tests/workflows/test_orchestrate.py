@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from helpers.store_samples import rows
 from numpy.random import default_rng
 
+from cro_core.assignment.allocation import next_shares
 from cro_core.clock import iso
 from cro_core.domain import Experiment, Status, Variant
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
@@ -408,6 +409,22 @@ class TestAllocation:
         assert (
             orchestrate(moving, now=START + 2 * DAY - timedelta(minutes=20)).changes == ()
         )  # same counts, same shares
+
+    def test_shares_of_two_are_tempered(self, unseen: Home) -> None:
+        visit(unseen, "hero", [("photo", 300, 40), ("film", 300, 50)], START + DAY / 4)
+        orchestrate(unseen, now=START + 2 * DAY - timedelta(minutes=30))
+        epochs = get(unseen, "hero").epochs
+        expected = next_shares([[300, 300]], [[40, 50]], exponent=2 / (2 * len(epochs)))
+        assert [epochs[2].shares[v] for v in ("photo", "film")] == expected.tolist()
+        assert 0.5 < epochs[2].shares["film"] < 0.55
+
+    def test_an_experiment_of_the_first_rule_goes_on_untempered(self, unseen: Home) -> None:
+        visit(unseen, "hero", [("photo", 300, 40), ("film", 300, 50)], START + DAY / 4)
+        with unseen.db.write() as connection:
+            experiment = experiments.get(connection, "hero")
+            experiments.update(connection, replace(experiment, plan=replace(experiment.plan, rule=1)))
+        orchestrate(unseen, now=START + 2 * DAY - timedelta(minutes=30))
+        assert get(unseen, "hero").epochs[2].shares["film"] == 0.7
 
     def test_a_day_gets_its_shares_once(self, unseen: Home) -> None:
         """However often the cycle runs, and although every hour's visitors speak for other shares."""
