@@ -238,6 +238,8 @@ class Plan:
     """Part of the site's visitors that takes part; the others see the control and are not counted."""
     max_crossover: float = added(0.05, absent=0.05)
     """Part of the visitors who met more than one variant above which nothing wins by itself."""
+    conversions: float | None = added(None)
+    """Conversions expected over all variants; ``None``: ``base_rate`` of ``units``, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)

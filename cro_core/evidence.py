@@ -115,6 +115,20 @@ Bound = tuple[float | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ExactLooks:
+    """The looks of the exact test at one challenger so far."""
+
+    share: float
+    """The challenger's planned share of the pair."""
+    conversions: tuple[int, ...]
+    """Conversions of the pair at each look."""
+    low: tuple[int, ...]
+    """Conversions of the challenger at or below which each look was crossed."""
+    high: tuple[int, ...]
+    """Conversions of the challenger at or above which each look was crossed."""
+
+
+@dataclass(frozen=True, slots=True)
 class LooksTaken:
     """The looks so far: all that the next one needs to go on from there, once each is taken again."""
 
@@ -138,6 +152,8 @@ class LooksTaken:
     """The winner that is held back; ``None`` where none is."""
     clock: float | None = added(None)
     """Hours since the start at which the last look was taken."""
+    exact: tuple[ExactLooks, ...] = added((), absent=())
+    """Those of the exact test, by challenger; empty where it does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +252,64 @@ class AlwaysValid:
     """The finding in words."""
     reason: str | None
     """Why a number is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactComparison:
+    """One challenger's conversions against chance alone: Binomial(``of``, ``share``)."""
+
+    variant: str
+    """Key of the challenger."""
+    name: str
+    """Name of the challenger for people."""
+    conversions: int
+    """Conversions of the challenger."""
+    of: int
+    """Conversions of the challenger and the control together."""
+    share: float
+    """The challenger's planned share of the pair's visitors."""
+    p_value: float
+    """Two-sided exact p-value, as if looked at once."""
+    p_adjusted: float | None = None
+    """Two-sided p-value that knows of the looks, times the challengers; ``None`` where it does not decide."""
+    crossed: str | None = None
+    """``up`` or ``down`` where this look reached one of its bounds."""
+    low: int | None = None
+    """Conversions of the challenger at or below which this look is crossed; ``None`` where it does not decide."""
+    high: int | None = None
+    """Conversions of the challenger at or above which this look is crossed; ``None`` where it does not decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExactTest:
+    """The exact test at tiny counts, of fixed shares."""
+
+    decides: bool
+    """Whether its bounds decide instead of the chi-square's; fixed before the first visitor."""
+    why: str
+    """Why it decides, or stands beside, in words."""
+    expected: float | None
+    """Conversions expected in the smallest arm; ``None`` where nobody planned any."""
+    comparisons: tuple[ExactComparison, ...]
+    """Every challenger, in the experiment's order."""
+
+
+@dataclass(frozen=True, slots=True)
+class EValue:
+    """Evidence that one challenger is better, to be multiplied with that of other visitors; it decides nothing."""
+
+    variant: str
+    """Key of the challenger."""
+    name: str
+    """Name of the challenger for people."""
+    control: int
+    """Conversions of the control."""
+    conversions: int
+    """Conversions of the challenger."""
+    share: float | None
+    """The challenger's planned share of the pair; ``None`` where it moves: then each epoch's own was taken."""
+    e_value: float
+    """Its expectation is at most 1 if the challenger is not better; capped at exp(700)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -525,6 +599,10 @@ class Evidence:
     """Every guardrail of every challenger; empty where the plan has none."""
     companion: tuple[AlwaysValid, ...] | None = None
     """Always-valid evidence on every challenger; ``None`` where the plan does not ask for it."""
+    exact: ExactTest | None = None
+    """The exact test, where it decides or an arm has few conversions; ``None`` elsewhere."""
+    e_values: tuple[EValue, ...] | None = None
+    """Evidence on every challenger that adds up over experiments; ``None`` before the second decision rule."""
     metrics: Family | None = None
     """Results of the secondary metrics."""
     measured: Measured | None = None

@@ -576,7 +576,7 @@ class ExperimentAnswer(BaseModel):
 class HealthAnswer(BaseModel):
     """The process answers; whether it can do its work, ``/readyz`` says."""
 
-    model_config = _example(status="ok", version="0.1.0", schema_version="0002", now="2026-03-02T10:00:00Z")
+    model_config = _example(status="ok", version="0.1.0", schema_version="0003", now="2026-03-02T10:00:00Z")
 
     status: Literal["ok"]
     version: str

@@ -12,6 +12,8 @@ import scipy
 
 from cro_core import __version__
 from cro_core.analytics.counts import totals
+from cro_core.decision.e_values import e_values
+from cro_core.decision.exact_look import exact_decides, exact_look, exact_reasons
 from cro_core.decision.figures import always_valid, compare, describe_look, with_rate
 from cro_core.decision.inputs import (
     fingerprint,
@@ -27,7 +29,7 @@ from cro_core.decision.policy import Conclusion, conclude, vetoed
 from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
 from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Reason, Verdict
-from cro_core.evidence import Comparison, Crossing, Decision, Evidence, SplitReport
+from cro_core.evidence import Comparison, Crossing, Decision, Evidence, ExactTest, SplitReport
 from cro_core.metrics.guardrails import breach, guardrails
 from cro_core.planning import plans
 from cro_core.statistics import looks
@@ -70,16 +72,18 @@ def decide(
     sums = totals(experiment, cells)
     split = split or check_split(experiment, cells)
     per_day = traffic(experiment, sum(t.units for t in sums), plans.progress(experiment, as_of)[0])
-    take_look = partial(_take_look, experiment, cells, days, as_of, state, per_day)
-    result, comparisons = take_look(split.reasons[0].text if split.veto else None)
-    exposed = sum(day.exposed for day in days) if days and not experiment.plan.adaptive else None
+    told_apart = () if exact_decides(experiment, cells) else days
+    take_look = partial(_take_look, experiment, cells, told_apart, as_of, state, per_day)
+    result, comparisons, exact = take_look(split.reasons[0].text if split.veto else None)
+    exposed = sum(day.exposed for day in told_apart) if told_apart and not experiment.plan.adaptive else None
     look = describe_look(
         experiment, sums, result, as_of, exposed=exposed, next_at=next_look(experiment, as_of)
     )
     conclusion = conclude(experiment, result, comparisons, per_day)
-    reasons = [*split.reasons, look_reason(look), *conclusion.argument]
+    told = exact_reasons(exact, final=conclusion.verdict is not Verdict.CONTINUE)
+    reasons = [*split.reasons, look_reason(look), *told, *conclusion.argument]
     if conclusion.verdict is Verdict.INVALID:
-        reasons += vetoed(experiment, *take_look(None), per_day)
+        reasons += vetoed(experiment, *take_look(None)[:2], per_day)
     guards = guardrails(experiment, cells, goals)
     broken = breach(guards)
     if broken is not None:
@@ -97,6 +101,8 @@ def decide(
         crossing=crossing,
         guardrails=guards,
         companion=always_valid(experiment, cells) if experiment.plan.companion else None,
+        exact=exact,
+        e_values=e_values(experiment, cells),
     )
     decision = _decision(experiment, cells, as_of, conclusion, reasons, evidence)
     return Judgement(decision, result.state, result.status == "look")
@@ -110,23 +116,25 @@ def _take_look(
     state: looks.LookState | None,
     per_day: float,
     veto: str | None,
-) -> tuple[looks.LookResult, tuple[Comparison, ...]]:
-    """One look with its comparisons; ``per_day`` visitors come, and ``veto`` says why nothing may win."""
+) -> tuple[looks.LookResult, tuple[Comparison, ...], ExactTest | None]:
+    """One look with its comparisons and the exact test; ``veto`` says why nothing may win."""
     at = moment(experiment, as_of)
     data = look_data(experiment, cells, days, at, as_of)
-    result = looks.take_look(
-        look_plan(experiment, per_day),
+    plan, before = look_plan(experiment, per_day), state_before(state, at)
+    by_chi_square = looks.take_look(
+        plan,
         data.deciding,
         elapsed=at.elapsed if data.maturity is not None or experiment.plan.adaptive else at.mature,
         hours=at.hours,
-        state=state_before(state, at),
+        state=before,
         veto=veto,
         names=[v.name for v in experiment.ordered],
         maturity=data.maturity,
         days=data.by_day,
         clock=None if experiment.plan.rule == 1 else at.clock,
     )
-    return result, tuple(compare(experiment, cells, row) for row in result.challengers)
+    result, exact = exact_look(experiment, cells, plan, before, by_chi_square)
+    return result, tuple(compare(experiment, cells, row) for row in result.challengers), exact
 
 
 def _keeping_control(experiment: Experiment, conclusion: Conclusion) -> Conclusion:

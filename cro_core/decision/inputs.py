@@ -13,9 +13,9 @@ import numpy as np
 
 from cro_core.clock import MICROSECOND, midnight_after, zone
 from cro_core.domain import Cell, DayCell, Experiment, to_json
-from cro_core.evidence import Hold, LooksTaken
+from cro_core.evidence import ExactLooks, Hold, LooksTaken
 from cro_core.planning import plans
-from cro_core.statistics import looks
+from cro_core.statistics import exact, looks
 from cro_core.statistics.sequential import Spending, State
 
 LEAST_POWER = 0.5
@@ -252,6 +252,7 @@ def looks_taken(state: looks.LookState) -> LooksTaken:
         late=state.late,
         hold=state.hold,
         clock=state.clock,
+        exact=tuple(ExactLooks(t.share, t.conversions, t.low, t.high) for t in state.exact),
     )
 
 
@@ -259,6 +260,9 @@ def state_of(taken: LooksTaken) -> looks.LookState:
     """The inverse of :func:`looks_taken`, by taking every look again."""
     paths = (State(taken.information, critical) for critical in taken.critical)
     rewound = tuple(path.rewind(len(taken.information)) for path in paths)
+    tests = (
+        exact.State.after(t.share, list(zip(t.conversions, t.low, t.high, strict=True))) for t in taken.exact
+    )
     return looks.LookState(
         rewound,
         taken.dropped,
@@ -269,6 +273,7 @@ def state_of(taken: LooksTaken) -> looks.LookState:
         late=taken.late,
         hold=taken.hold,
         clock=taken.clock,
+        exact=tuple(tests),
     )
 
 

@@ -42,8 +42,15 @@ def look_reason(look: Look) -> Reason:
 
 
 def significant(plan: Plan, won: Comparison, *, only: bool) -> Reason:
-    """How far the winner is beyond the line; ``only`` where one look was taken and none was to come."""
-    text = f"{won.name} beats the control: z = {won.z:.2f}, needed {won.critical_z:.2f}"
+    """How far the winner is beyond the line; ``only`` where one look was taken and none was to come.
+
+    Without a line for z the exact test has decided, and says itself how far.
+    """
+    text = f"{won.name} beats the control"
+    if won.critical_z is None:
+        text += f": p = {won.p_adjusted:.2g} by the exact test"
+    else:
+        text += f": z = {won.z:.2f}, needed {won.critical_z:.2f}"
     where, over = ("at its one look", "") if only else ("at this look", " over all looks")
     return Reason("significant", f"{text} {where} for a {100 * plan.alpha:.2g}% error rate{over}.")
 

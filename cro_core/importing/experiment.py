@@ -38,7 +38,9 @@ def experiment_of(
         Variant(variant.key, variant.name or variant.key, is_control=variant.control)
         for variant in mapping.variants
     )
-    plan = _live_plan(config, mapping) if as_live else _finished_plan(config, mapping, file_events)
+    plan = (
+        _live_plan(config, mapping, file_events) if as_live else _finished_plan(config, mapping, file_events)
+    )
     draft = Experiment(
         part.id,
         part.name or part.id,
@@ -84,8 +86,9 @@ def _finished_plan(config: Config, mapping: ImportMapping, file_events: FileEven
     return plan if was_planned else replace(plan, units=None, base_rate=None)
 
 
-def _live_plan(config: Config, mapping: ImportMapping) -> Plan:
-    plan = _plan(config, mapping)
+def _live_plan(config: Config, mapping: ImportMapping, file_events: FileEvents) -> Plan:
+    """Plans as a running experiment would have; but how many convert is known, and may be far from the settings."""
+    plan = replace(_plan(config, mapping), conversions=float(file_events.goals))
     hours = mapping.plan.window_hours
     if hours is not None:
         plan = replace(plan, window=timedelta(hours=hours))

@@ -8,7 +8,9 @@ from cro_core.evidence import (
     AlwaysValid,
     Comparison,
     Decision,
+    EValue,
     Evidence,
+    ExactComparison,
     GuardrailState,
     Look,
     MetricResult,
@@ -17,6 +19,9 @@ from cro_core.evidence import (
     TotalsWithRate,
 )
 from cro_core.reporting import outcome_rows, words
+
+MOST_SHOWN = 1e6
+"""E-values beyond it are not spelt out."""
 
 
 def decision_text(decision: Decision) -> str:
@@ -33,9 +38,13 @@ def _lines(decision: Decision) -> Iterator[str]:
     yield from _split(evidence)
     yield from _totals(evidence.totals)
     beside = {c.variant: c for c in evidence.companion or ()}
+    exact = {c.variant: c for c in evidence.exact.comparisons} if evidence.exact else {}
+    adding = {c.variant: c for c in evidence.e_values or ()}
     for comparison in evidence.comparisons:
         yield from _comparison(comparison, evidence.look)
+        yield from _exact(exact.get(comparison.variant))
         yield from _any_time(beside.get(comparison.variant))
+        yield from _adds_up(adding.get(comparison.variant))
     yield from _guardrails(evidence.guardrails or ())
     whole = evidence.plan is not None and evidence.plan.finished
     yield from _metrics(evidence.metrics.results if evidence.metrics else (), whole=whole)
@@ -130,6 +139,28 @@ def _outcomes(outcomes: Sequence[Outcomes]) -> Iterator[str]:
 def _any_time(companion: AlwaysValid | None) -> Iterator[str]:
     if companion is not None:
         yield f"  any time    {words.clean(companion.says)}; it decides nothing"
+
+
+def _exact(row: ExactComparison | None) -> Iterator[str]:
+    """The exact test: its bounds where it decides, else its p-value."""
+    if row is None:
+        return
+    counts = (
+        f"{words.count(row.conversions)} of {words.count(row.of)} conversions at a share of {row.share:.0%}"
+    )
+    if row.low is None or row.high is None or row.p_adjusted is None:
+        yield f"  exact test  {counts}: {words.p_value(row.p_value)} at one look; it does not decide"
+    else:
+        yield (
+            f"  exact test  {counts}, decides at {row.low} or fewer and {row.high} or more, "
+            f"{words.p_value(row.p_adjusted)}"
+        )
+
+
+def _adds_up(row: EValue | None) -> Iterator[str]:
+    if row is not None:
+        size = f"{row.e_value:,.3g}" if row.e_value < MOST_SHOWN else f"above {MOST_SHOWN:,.0f}"
+        yield f"  e-value     {size}, to be multiplied with those of other visitors; it decides nothing"
 
 
 def _waterfall(steps: Sequence[Step]) -> Iterator[str]:

@@ -16,12 +16,13 @@ The shares must be frozen: conversions of days with different shares, pooled, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import bdtr, bdtrc, gammaln
+from scipy.optimize import brentq
+from scipy.special import bdtr, bdtrc, expit, gammaln, logit
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.arrays import Floats
@@ -35,6 +36,9 @@ FEW = 60
 
 TOLD_BELOW = 30
 """Conversions in an arm below which the exact p-value stands beside the chi-square."""
+
+_FURTHEST = 30.0
+"""Log odds beyond which no conversion comes from the other arm."""
 
 _ROUNDING = 1e-12
 """By how much a tail may exceed what is left to spend: sums are no more exact than that."""
@@ -145,10 +149,56 @@ def adjusted_p(before: State, conversions: int, total: int) -> float:
         conversions: of the challenger.
         total: of the pair, at least as many as at the look before.
     """
-    grown = _grown(before, total)
-    up = grown.spent_high + float(grown.upper[conversions:].sum())
-    down = grown.spent_low + float(grown.lower[: conversions + 1].sum())
-    return min(1.0, 2 * min(up, down))
+    return min(1.0, 2 * min(_tails(before, conversions, total)))
+
+
+@dataclass(frozen=True, slots=True)
+class Uplift:
+    """An uplift with its interval, as fractions: rate ratio less 1."""
+
+    estimate: float | None
+    """Where either tail is as large as the other; ``None`` without conversions of the control."""
+    low: float
+    """Lower end, at least -1."""
+    high: float | None
+    """Upper end; ``None`` where the data set no bound."""
+
+
+def uplift(before: State, conversions: int, total: int, alpha: float) -> Uplift:
+    """The uplift after the looks that were taken, by inverting the exact test (Clopper and Pearson 1934).
+
+    Were the challenger's rate ``r`` times the control's, its chance of a conversion would be
+    ``w r / (1 - w + w r)``: the interval holds every ``r`` at which neither tail is below half of ``alpha``, counting
+    earlier looks that would have ended the experiment. It excludes 0 where :func:`adjusted_p` is below ``alpha``.
+
+    Args:
+        before: the state before this look.
+        conversions: of the challenger.
+        total: of the pair, at least as many as at the look before.
+        alpha: one less the confidence level, in (0, 1).
+
+    Raises:
+        InvalidInput: ``alpha`` out of range.
+    """
+    check_between(alpha, "alpha", 0, 1)
+    looks = list(zip(before.conversions, before.low, before.high, strict=True))
+
+    def tails(odds: float) -> tuple[float, float]:
+        return _tails(State.after(float(expit(odds)), looks), conversions, total)
+
+    def solved(gap: Callable[[float], float]) -> float:
+        """The uplift at the root of a gap that grows with the chance of a conversion to be the challenger's."""
+        return math.expm1(brentq(gap, -_FURTHEST, _FURTHEST, xtol=1e-9) - float(logit(before.share)))
+
+    def middle(odds: float) -> float:
+        up, down = tails(odds)
+        return up - down
+
+    return Uplift(
+        None if conversions == total else solved(middle) if conversions else -1.0,
+        solved(lambda odds: tails(odds)[0] - alpha / 2) if conversions else -1.0,
+        solved(lambda odds: alpha / 2 - tails(odds)[1]) if conversions < total else None,
+    )
 
 
 def exact_p(conversions: int, total: int, share: float) -> float:
@@ -180,6 +230,14 @@ def decides(share: float, expected: float | None) -> bool:
         expected: conversions expected in the smaller arm; ``None`` where nobody knows, which counts as few.
     """
     return abs(2 * share - 1) > APART + 1e-9 and (expected is None or expected < FEW)
+
+
+def _tails(before: State, conversions: int, total: int) -> tuple[float, float]:
+    """Chance to have crossed upwards before or to stand now at least so high, and the same downwards."""
+    grown = _grown(before, total)
+    up = grown.spent_high + float(grown.upper[conversions:].sum())
+    down = grown.spent_low + float(grown.lower[: conversions + 1].sum())
+    return up, down
 
 
 def _grown(state: State, conversions: int) -> State:

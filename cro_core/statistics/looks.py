@@ -20,7 +20,7 @@ import numpy as np
 from cro_core.domain import Reason, Verdict, to_json
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.evidence import Bound, Hold
-from cro_core.statistics import guards, stagewise
+from cro_core.statistics import exact, guards, stagewise
 from cro_core.statistics.arrays import Bools, Floats
 from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import Pair, Scale, combined_z, divided, effect_at
@@ -87,6 +87,8 @@ class LookState:
     """The winner that is held back; ``None`` where none is."""
     clock: float | None = None
     """Hours since the start at which the last look was taken; ``None`` where that is the hours of its data."""
+    exact: tuple[exact.State, ...] = ()
+    """The exact test of each challenger at the same looks; empty where it does not decide."""
 
     @classmethod
     def start(cls, challengers: int, *, bounds: bool = True) -> LookState:
@@ -116,6 +118,7 @@ class LookState:
             mature=None if self.mature is None else self.mature.rewind(hours),
             late=self.late if self.late is not None and self.late < hours else None,
             hold=self.hold if self.hold is not None and self.hold.hours < hours else None,
+            exact=tuple(test.rewind(looks) for test in self.exact),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -132,6 +135,7 @@ class LookState:
             "late": self.late,
             "hold": to_json(self.hold),
             "clock": self.clock,
+            **({"exact": [test.as_json() for test in self.exact]} if self.exact else {}),
         }
 
     @classmethod
@@ -154,6 +158,7 @@ class LookState:
                 data.get("late"),
                 None if data.get("hold") is None else Hold(**data["hold"]),
                 data.get("clock"),
+                exact=tuple(exact.State.from_json(test) for test in data.get("exact", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput(

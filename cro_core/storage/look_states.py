@@ -30,6 +30,7 @@ def add(connection: sa.Connection, decision: Decision, state: Json) -> None:
     look = decision.evidence.look
     if look is None:
         raise InvalidInput(f"decision {decision.id} holds no look: store only looks that were taken")
+    e_values = decision.evidence.e_values
     same = (schema.looks.c.experiment_id == decision.experiment_id) & (schema.looks.c.as_of == decision.as_of)
     connection.execute(
         sa.delete(schema.looks).where(same)
@@ -44,6 +45,7 @@ def add(connection: sa.Connection, decision: Decision, state: Json) -> None:
             critical_z=look.critical_z,
             z=[comparison.z for comparison in decision.evidence.comparisons],
             units=look.counted_units,
+            e_values=None if e_values is None else [row.e_value for row in e_values],
         )
     )
     table = schema.engine_states

@@ -191,7 +191,8 @@ looks = sa.Table(
     sa.Column("critical_z", sa.Float),
     sa.Column("z", sa.JSON, nullable=False),
     sa.Column("units", sa.BigInteger, nullable=False),
-    comment="Each look of the cycle: the statistic by challenger against its critical value.",
+    sa.Column("e_values", sa.JSON(none_as_null=True)),
+    comment="Each look of the cycle: the statistic by challenger against its critical value, and its e-value.",
 )
 
 engine_states = sa.Table(

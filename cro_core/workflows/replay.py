@@ -20,7 +20,18 @@ from cro_core.workflows.evaluate import LookCounts, count, decide_on
 TOLERANCE = 1e-9
 """Relative difference up to which two numbers are the same: other processors round otherwise."""
 
-COMPARED = ("look", "looks", "totals", "comparisons", "srm", "guardrails", "companion", "metrics")
+COMPARED = (
+    "look",
+    "looks",
+    "totals",
+    "comparisons",
+    "srm",
+    "guardrails",
+    "companion",
+    "exact",
+    "e_values",
+    "metrics",
+)
 """Parts of the evidence that follow from the counts."""
 
 

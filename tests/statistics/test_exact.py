@@ -10,7 +10,7 @@ from scipy import stats
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.arrays import Floats, Ints
-from cro_core.statistics.exact import State, adjusted_p, decides, exact_p, step
+from cro_core.statistics.exact import State, adjusted_p, decides, exact_p, step, uplift
 from cro_core.statistics.sequential import Spending, boundaries
 
 LOOKS = 14
@@ -112,6 +112,48 @@ def test_its_price_in_power(arm: int, ratio: float, loss: float) -> None:
     total, mine = programmes(2_000, arm, 0.5, ratio)
     exact, chi_square = exact_wins(total, mine, 0.5), chi_square_wins(total, mine, 0.5)
     assert 0.3 < exact <= chi_square <= exact + loss + 0.01
+
+
+@pytest.mark.parametrize(("conversions", "total", "share"), [(20, 31, 0.5), (3, 10, 0.3), (24, 31, 0.3)])
+def test_one_look_has_the_interval_of_clopper_and_pearson(conversions: int, total: int, share: float) -> None:
+    found = uplift(State(share), conversions, total, 0.05)
+    part = stats.binomtest(conversions, total, share).proportion_ci(0.95)
+    odds = [p / (1 - p) * (1 - share) / share - 1 for p in (part.low, part.high)]
+    assert (found.low, found.high) == pytest.approx(odds, rel=1e-6)
+    assert found.estimate is not None
+    assert found.low < found.estimate < odds[1]
+    observed = conversions / (total - conversions) * (1 - share) / share - 1
+    assert found.estimate == pytest.approx(observed, abs=0.1 * (odds[1] - odds[0]))
+
+
+def test_an_arm_without_conversions_sets_no_bound() -> None:
+    none, every = uplift(State(0.3), 0, 8, 0.05), uplift(State(0.3), 8, 8, 0.05)
+    assert (none.estimate, none.low, every.estimate, every.high) == (-1, -1, None, None)
+    assert none.high is not None
+    assert none.high > 0
+    assert every.low > 0
+    nothing = uplift(State(0.3), 0, 0, 0.05)
+    assert (nothing.estimate, nothing.low, nothing.high) == (None, -1, None)
+
+
+def test_intervals_after_many_looks_hold_the_truth() -> None:
+    """Ended where they cross, with shares 70:30 and a challenger 60 % better."""
+    total, mine = programmes(300, 30, 0.3, 1.6)
+    held, above = 0, 0
+    for totals, conversions in zip(total.tolist(), mine.tolist(), strict=True):
+        before = State(0.3)
+        for look, (t, x) in enumerate(zip(totals, conversions, strict=True)):
+            after = step(before, t, float(ALLOWED[look]))
+            if after.crossed(x) is not None or look == LOOKS - 1:
+                found = uplift(before, x, t, 0.05)
+                p = adjusted_p(before, x, t)
+                assert (p <= 0.05) == (found.low > 0 or (found.high is not None and found.high < 0))
+                held += found.low <= 0.6 and (found.high is None or found.high >= 0.6)
+                above += found.estimate is not None and found.estimate > 0.6
+                break
+            before = after
+    assert held / 300 >= 0.95 - 3 * math.sqrt(0.05 * 0.95 / 300)
+    assert above / 300 == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_rule_that_says_which_test_decides() -> None:
