@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from cro_core.domain import Cell, Epoch, Experiment, Reason, Variant, Verdict
 from cro_core.evidence import ExactComparison, ExactTest
+from cro_core.planning.plans import HOUR
 from cro_core.statistics import exact
 from cro_core.statistics.looks import ChallengerLook, Effect, LookPlan, LookResult, LookState
 
@@ -207,8 +208,9 @@ class _Moment:
 
     @property
     def early(self) -> bool:
-        """Whether no challenger may win yet."""
-        return self.hours < self.plan.ship_after_hours
+        """Whether no challenger may win yet: the units, all mature, have not come over the whole first week."""
+        shut_for = self.plan.ship_after_hours
+        return shut_for > 0 and self.hours - self.experiment.plan.window / HOUR < shut_for
 
     @property
     def winner(self) -> int | None:

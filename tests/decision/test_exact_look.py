@@ -43,7 +43,7 @@ def at_end(experiment: Experiment, *counts: tuple[int, int]) -> Decision:
     return decide(experiment, cells(*counts), as_of=START + 30 * DAY).decision
 
 
-def test_of(decision: Decision) -> ExactTest:
+def exact_of(decision: Decision) -> ExactTest:
     assert decision.evidence.exact is not None
     return decision.evidence.exact
 
@@ -55,12 +55,12 @@ class TestOneLook:
 
     def test_the_chi_square_alone_proves_nothing(self) -> None:
         decision = at_end(self.experiment, (700, 7), (300, 9))
-        (comparison,), (row,) = decision.evidence.comparisons, test_of(decision).comparisons
+        (comparison,), (row,) = decision.evidence.comparisons, exact_of(decision).comparisons
         assert comparison.p_value is not None
         assert comparison.p_value < 0.03
-        assert test_of(decision).decides
+        assert exact_of(decision).decides
         assert row.p_value == pytest.approx(2 * stats.binom.sf(8, 16, 0.3), rel=1e-9)
-        assert row.p_value == row.p_adjusted == comparison.p_adjusted
+        assert row.p_adjusted == comparison.p_adjusted == pytest.approx(row.p_value)
         assert 0.05 < row.p_value < 0.06
         assert (row.crossed, row.low, row.high) == (None, 0, 10)
         assert (decision.verdict, decision.winner) == (Verdict.INCONCLUSIVE, None)
@@ -81,7 +81,7 @@ class TestOneLook:
 
     def test_a_loser_is_one_by_the_exact_test(self) -> None:
         decision = at_end(self.experiment, (700, 16), (300, 0))
-        assert test_of(decision).comparisons[0].crossed == "down"
+        assert exact_of(decision).comparisons[0].crossed == "down"
         assert (decision.verdict, decision.winner) == (Verdict.KEEP_CONTROL, "a")
         assert decision.evidence.comparisons[0].active is False
         assert "16 conversions 0 are of B" in decision.text
@@ -100,7 +100,7 @@ class TestOneLook:
 
     def test_too_few_visitors_stay_too_few(self) -> None:
         decision = at_end(self.experiment, (150, 3), (70, 12))
-        assert test_of(decision).comparisons[0].crossed == "up"
+        assert exact_of(decision).comparisons[0].crossed == "up"
         assert decision.verdict is Verdict.INCONCLUSIVE
         assert "too_few" in [reason.code for reason in decision.reasons]
 
@@ -108,19 +108,19 @@ class TestOneLook:
         asking = started(replace(FILE, gate="proven", min_uplift=5.0), SPLIT)
         decision = at_end(asking, (700, 6), (300, 10))
         assert "gain_too_small" in [reason.code for reason in decision.reasons]
-        assert decision.winner != "b"
+        assert (decision.verdict, decision.winner) == (Verdict.GAIN_BELOW_MINIMUM, None)
 
     def test_nobody_converted(self) -> None:
         decision = at_end(self.experiment, (700, 0), (300, 0))
         assert decision.verdict is Verdict.INCONCLUSIVE
-        assert test_of(decision).comparisons[0].p_value == 1
+        assert exact_of(decision).comparisons[0].p_value == 1
         assert "exact test" in decision_text(decision)
 
     @pytest.mark.parametrize("better", [True, False])
     def test_several_challengers_share_alpha(self, better: bool) -> None:
         experiment = started(FILE, {"a": 0.6, "b": 0.2, "c": 0.2})
         decision = at_end(experiment, (600, 9), (200, 10 if better else 9), (200, 3))
-        rows = test_of(decision).comparisons
+        rows = exact_of(decision).comparisons
         assert [row.share for row in rows] == pytest.approx([0.25, 0.25])
         assert rows[0].p_adjusted == pytest.approx(2 * rows[0].p_value)
         assert (rows[0].p_adjusted <= 0.05) == better == (decision.verdict is Verdict.SHIP)
@@ -167,8 +167,8 @@ class TestTheRule:
 
     def test_with_even_shares_it_stands_beside(self) -> None:
         decision = at_end(started(FILE, {"a": 0.5, "b": 0.5}), (500, 6), (500, 16))
-        (row,) = test_of(decision).comparisons
-        assert (test_of(decision).decides, row.p_adjusted, row.low, row.high) == (False, None, None, None)
+        (row,) = exact_of(decision).comparisons
+        assert (exact_of(decision).decides, row.p_adjusted, row.low, row.high) == (False, None, None, None)
         assert row.p_value == exact_p(16, 22, 0.5) > 0.05
         assert decision.verdict is Verdict.SHIP
         assert "the exact test stands beside the chi-square" in decision.text
@@ -196,12 +196,13 @@ class TestManyLooks:
 
     def test_bounds_close_in_and_nothing_ships_in_the_first_week(self) -> None:
         judgements = self.looks([(1, 3)] * 13)
-        rows = [test_of(judgement.decision).comparisons[0] for judgement in judgements]
+        rows = [exact_of(judgement.decision).comparisons[0] for judgement in judgements]
         highs = [row.high / row.of for row in rows if row.high is not None]
-        assert highs[-1] < highs[3]
+        assert highs[-1] < highs[0]
+        assert rows[-2].crossed == "up"  # a week was not over
         last = judgements[-1].decision
         assert (last.verdict, last.winner) == (Verdict.SHIP, "b")
-        assert 7 <= len(judgements) < 13
+        assert len(judgements) == 7
         assert rows[-1].p_adjusted is not None
         assert rows[-1].p_adjusted <= 0.05
         assert last.evidence.comparisons[0].p_adjusted == rows[-1].p_adjusted
@@ -209,7 +210,7 @@ class TestManyLooks:
     def test_without_an_effect_it_ends_at_the_horizon(self) -> None:
         judgements = self.looks([(2, 1)] * 13)
         assert [j.decision.verdict for j in judgements] == [Verdict.CONTINUE] * 12 + [Verdict.INCONCLUSIVE]
-        assert test_of(judgements[-1].decision).comparisons[0].low is not None
+        assert exact_of(judgements[-1].decision).comparisons[0].low is not None
 
     def test_a_stored_decision_comes_out_again(self) -> None:
         judgements = self.looks([(1, 3)] * 13)
@@ -227,7 +228,7 @@ class TestManyLooks:
         before = self.looks([(1, 2)] * 5)[-1]
         found = cells((420, 0), (180, 12))
         decision = decide(self.experiment, found, as_of=START + 8 * DAY, state=before.state).decision
-        assert test_of(decision).comparisons[0].crossed is None
+        assert exact_of(decision).comparisons[0].crossed is None
         assert decision.verdict is Verdict.CONTINUE
 
     def test_a_state_without_exact_looks_goes_on(self) -> None:
@@ -236,13 +237,14 @@ class TestManyLooks:
         after = decide(self.experiment, cells((420, 6), (180, 12)), as_of=START + 7 * DAY, state=bare)
         assert [len(test.conversions) for test in after.state.exact] == [len(after.state.hours)]
 
+    @pytest.mark.slow
     def test_false_wins_stay_below_half_of_alpha(self) -> None:
-        """Hour of the day aside, as a page against itself would be judged: 9 conversions expected in the smaller arm."""
+        """As a page against itself would be judged: 9 conversions expected in the smaller arm."""
         rng, wins = default_rng(4), 0
-        for _ in range(300):
+        for _ in range(150):
             days = np.stack([rng.poisson(1.6, 13), rng.poisson(0.7, 13)], axis=-1).tolist()
             wins += self.looks(days)[-1].decision.verdict is Verdict.SHIP
-        assert wins / 300 <= 0.025 + 3 * (0.025 * 0.975 / 300) ** 0.5
+        assert wins / 150 <= 0.025 + 3 * (0.025 * 0.975 / 150) ** 0.5
 
 
 class TestEValues:
@@ -285,8 +287,8 @@ class TestEValues:
         found = cells((400, 20), (300, 22), (300, 5)) + cells((500, 20), (500, 22), (0, 0), epoch=1)
         decision = decide(replace(begun, epochs=dropped), found, as_of=START + 3 * DAY).decision
         first, second = self.values(decision)
-        assert first.e_value == e_value([[20, 22], [20, 22]], [3 / 7, 0.5])
-        assert second.e_value == e_value([[20, 5]], [3 / 7]) < 1
+        assert first.e_value == pytest.approx(e_value([[20, 22], [20, 22]], [3 / 7, 0.5]))
+        assert second.e_value == pytest.approx(e_value([[20, 5]], [3 / 7]))
         assert second.control == 40
 
     def test_the_first_rule_has_none(self) -> None:
