@@ -153,7 +153,7 @@ class LooksTaken:
     clock: float | None = added(None)
     """Hours since the start at which the last look was taken."""
     exact: tuple[ExactLooks, ...] = added((), absent=())
-    """Those of the exact test, by challenger; empty where it does not decide."""
+    """Looks of the exact test, by challenger; empty where it does not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +309,7 @@ class EValue:
     share: float | None
     """The challenger's planned share of the pair; ``None`` where it moves: then each epoch's own was taken."""
     e_value: float
-    """Its expectation is at most 1 if the challenger is not better; capped at exp(700)."""
+    """Mean of likelihood ratios, whose expectation is at most 1 if the challenger is not better; capped at exp(700)."""
 
 
 @dataclass(frozen=True, slots=True)

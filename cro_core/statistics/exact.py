@@ -41,7 +41,7 @@ _FURTHEST = 30.0
 """Log odds beyond which no conversion comes from the other arm."""
 
 _ROUNDING = 1e-12
-"""By how much a tail may exceed what is left to spend: sums are no more exact than that."""
+"""Excess of a tail over what is left to spend that is none: sums are no more exact than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class State:
     lower: Floats = field(default_factory=lambda: np.ones(1), compare=False)
     """Law of the challenger's conversions, 0 to all of them, among paths that have not crossed downwards."""
     upper: Floats = field(default_factory=lambda: np.ones(1), compare=False)
-    """The same law among paths that have not crossed upwards."""
+    """Law of the challenger's conversions among paths that have not crossed upwards."""
     spent_low: float = 0.0
     """Probability cut off below so far."""
     spent_high: float = 0.0

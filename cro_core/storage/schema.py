@@ -192,7 +192,7 @@ looks = sa.Table(
     sa.Column("z", sa.JSON, nullable=False),
     sa.Column("units", sa.BigInteger, nullable=False),
     sa.Column("e_values", sa.JSON(none_as_null=True)),
-    comment="Each look of the cycle: the statistic by challenger against its critical value, and its e-value.",
+    comment="Each look of the cycle: the statistic by challenger against its critical value.",
 )
 
 engine_states = sa.Table(

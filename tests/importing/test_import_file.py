@@ -1171,6 +1171,37 @@ def test_a_replayed_experiment_can_be_replaced(home: Home, csv: Callable[..., Pa
     assert [e["id"] for e in rows_of(home, schema.experiments)] == ["shop-live"]
 
 
+def uneven_rows(days: int) -> list[str]:
+    """Seven visitors of the old arm to three of the new, 3 % converting; the first of the new arm a little more."""
+    start, rows = datetime(2026, 1, 1, tzinfo=UTC), []
+    for n in range(days * 24 * 5):
+        arm, page = ("B", "new") if n % 10 in (2, 5, 8) else ("A", "old")
+        done = n % 100 in (0, 1, 2, 5) and (arm == "A" or n < 900)
+        rows.append(f"v{n},{(start + timedelta(hours=n / 5)).isoformat()},{arm},{page},{int(done)},")
+    return rows
+
+
+@pytest.mark.parametrize("as_live", [False, True])
+def test_few_conversions_of_unequal_shares_are_left_to_the_exact_test(
+    home: Home, csv: Callable[..., Path], as_live: bool
+) -> None:
+    """By the settings the new arm of a running experiment would expect far more, but the file is known."""
+    mapping = changed("plan", {"shares": {"old": 0.7, "new": 0.3}})
+    report = import_file(home, csv(uneven_rows(16)), mapping, now=NOW, as_live=as_live)
+    evidence = evaluate(home, report.experiment_id, as_of=NOW).evidence
+    assert evidence.exact is not None
+    assert evidence.exact.decides
+    assert evidence.exact.expected is not None
+    assert 15 < evidence.exact.expected < 30
+    (row,) = evidence.exact.comparisons
+    assert (row.share, row.conversions) == (0.3, 18)
+    assert evidence.comparisons[0].critical_z is None
+    even = import_file(home, csv(ROWS), changed("experiment", {"id": "even"}), now=NOW)
+    beside = evaluate(home, even.experiment_id, as_of=NOW).evidence.exact
+    assert beside is not None
+    assert not beside.decides
+
+
 @pytest.mark.sizes(4, 14)
 def test_as_live_stands_beside_the_finished_experiment(
     tmp_path: Path, csv: Callable[..., Path], size: int

@@ -19,6 +19,7 @@ from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.planning import plans
 from cro_core.rendering.decision_text import decision_text
 from cro_core.samples.sample_media import draw_sample_media
+from cro_core.statistics.evalue import e_value
 from cro_core.storage import decisions, experiments, journal, schema
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
@@ -606,6 +607,14 @@ class TestLooks:
         assert all(look["critical_z"] > 2.5 for look in taken)  # far above the 1.96 of a single look
         assert [look["alpha_spent"] for look in taken] == sorted(look["alpha_spent"] for look in taken)
 
+    def test_every_look_is_noted_with_its_e_values(self, home: Home) -> None:
+        create(home)
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 9)], START + timedelta(hours=20))
+        (decision,) = orchestrate(home, now=START + timedelta(hours=50)).decisions
+        (look,) = rows(home.db, schema.looks)
+        assert decision.evidence.e_values is not None
+        assert look["e_values"] == [decision.evidence.e_values[0].e_value] == [e_value([[5, 9]], [0.5])]
+
     def test_a_cycle_that_is_run_again_changes_nothing(self, home: Home) -> None:
         create(home)
         visit(home, "hero", [("photo", 30, 5), ("film", 30, 7)], START + timedelta(hours=20))
@@ -677,6 +686,7 @@ class TestLooks:
             (("evidence", "comparisons", 0, "stopped_high"), 9.5, "comparisons.0.stopped_high was 9.5, is "),
             (("evidence", "looks", "critical", 0, 0), 9.5, "looks.critical.0.0 was 9.5, is "),
             (("reasons", 0, "code"), "because", "reasons.0 was because, is srm_ok"),
+            (("evidence", "e_values", 0, "e_value"), 0.5, "e_values.0.e_value was 0.5, is "),
             (("fingerprint",), "0f", "fingerprint was 0f, is "),
         ],
     )
