@@ -390,6 +390,35 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitAlarm:
+    """An alarm of the split check, as it was first raised; it stays until a person settles it."""
+
+    dimension: str
+    """What was checked: ``total``, or the dimension of a slice, such as ``day`` or ``device``."""
+    name: str
+    """Name of the slice; ``all`` for the total."""
+    first_at: datetime
+    """The moment of the look that raised it."""
+    log_e: float
+    """Natural logarithm of the e-value then."""
+    settled_at: datetime | None = None
+    """When a person settled it; ``None`` while it stands."""
+    settled_by: str | None = None
+    """Who settled it."""
+    how: Literal["explained", "cut_out", "judged_anew"] | None = None
+    """Explained; its slice cut out of every variant alike; or what remains after a cut is judged anew."""
+    reason: str | None = None
+    """The person's reason."""
+    settled_log_e: float | None = None
+    """Logarithm of the e-value when it was explained: what may have grown since is a new fault."""
+
+    @property
+    def stands(self) -> bool:
+        """Whether nobody has settled it."""
+        return self.settled_at is None
+
+
+@dataclass(frozen=True, slots=True)
 class SplitReport:
     """Whether the visitors split as planned: in total, on every day and in every segment."""
 
@@ -405,6 +434,8 @@ class SplitReport:
     """Where the mismatch comes from; ``None`` where nothing alarms or there are no slices to look into."""
     reasons: tuple[Reason, ...] = ()
     """The report in words: ``srm_ok``, ``srm``, ``srm_unknown`` or ``srm_no_data``; ``srm_segment``; ``srm_cause``."""
+    alarms: tuple[SplitAlarm, ...] = added((), absent=())
+    """Every alarm so far, those that this look raised included, oldest first; none under the first rule."""
 
 
 @dataclass(frozen=True, slots=True)

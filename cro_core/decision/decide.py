@@ -12,6 +12,7 @@ import scipy
 
 from cro_core import __version__
 from cro_core.analytics.counts import totals
+from cro_core.decision.crossing import crossing_reasons, crossing_veto
 from cro_core.decision.e_values import e_values
 from cro_core.decision.exact_look import exact_decides, exact_look, exact_reasons
 from cro_core.decision.figures import always_valid, compare, describe_look, with_rate
@@ -74,16 +75,24 @@ def decide(
     per_day = traffic(experiment, sum(t.units for t in sums), plans.progress(experiment, as_of)[0])
     told_apart = () if exact_decides(experiment, cells) else days
     take_look = partial(_take_look, experiment, cells, told_apart, as_of, state, per_day)
-    result, comparisons, exact = take_look(split.reasons[0].text if split.veto else None)
+    veto = split.reasons[0].text if split.veto else crossing_veto(crossing)
+    result, comparisons, exact = take_look(veto)
     exposed = sum(day.exposed for day in told_apart) if told_apart and not experiment.plan.adaptive else None
     look = describe_look(
         experiment, sums, result, as_of, exposed=exposed, next_at=next_look(experiment, as_of)
     )
     conclusion = conclude(experiment, result, comparisons, per_day)
     told = exact_reasons(exact, final=conclusion.verdict is not Verdict.CONTINUE)
-    reasons = [*split.reasons, look_reason(look), *told, *conclusion.argument]
+    reasons = [
+        *split.reasons,
+        *crossing_reasons(crossing),
+        look_reason(look),
+        *told,
+        *conclusion.argument,
+    ]
     if conclusion.verdict is Verdict.INVALID:
-        reasons += vetoed(experiment, *take_look(None)[:2], per_day)
+        but_for = "the broken split" if split.veto else "the visitors who crossed"
+        reasons += vetoed(experiment, *take_look(None)[:2], per_day, but_for=but_for)
     guards = guardrails(experiment, cells, goals)
     broken = breach(guards)
     if broken is not None:

@@ -57,17 +57,22 @@ def conclude(
 
 
 def vetoed(
-    experiment: Experiment, result: looks.LookResult, comparisons: Sequence[Comparison], per_day: float
+    experiment: Experiment,
+    result: looks.LookResult,
+    comparisons: Sequence[Comparison],
+    per_day: float,
+    *,
+    but_for: str = "the broken split",
 ) -> tuple[Reason, ...]:
-    """What a broken split has kept from happening; nothing where no challenger would have won.
+    """What a veto has kept from happening; nothing where no challenger would have won.
 
-    Arguments are those of :func:`conclude`, of the same look without the veto.
+    Arguments are those of :func:`conclude`, of the same look without the veto; ``but_for`` names it.
     """
     conclusion = conclude(experiment, result, comparisons, per_day)
     if conclusion.verdict is not Verdict.SHIP:
         return ()
     name = next(c.name for c in comparisons if c.variant == conclusion.winner)
-    text = f"But for the broken split {name} would have won: vetoed."
+    text = f"But for {but_for} {name} would have won: vetoed."
     return (*conclusion.argument, Reason("vetoed", text))
 
 

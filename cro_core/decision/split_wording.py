@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from cro_core.domain import Experiment, Reason
-from cro_core.evidence import Cause, DimensionCheck, SplitReport, Srm
+from cro_core.evidence import Cause, DimensionCheck, SplitAlarm, SplitReport, Srm
 
 
 def split_reasons(experiment: Experiment, report: SplitReport, day: DimensionCheck | None) -> list[Reason]:
@@ -49,6 +50,19 @@ def total_reason(experiment: Experiment, total: Srm, day: DimensionCheck | None)
             f"In total the visitors split as planned, but on {day.alarming} of {day.slices} days they did not, {end}",
         )
     return Reason("srm_ok", "The visitors split as planned.")
+
+
+def standing_reason(alarms: Sequence[SplitAlarm]) -> Reason:
+    """Which alarm stands, since when, and what ends it."""
+    first = min(alarms, key=lambda alarm: alarm.first_at)
+    where = "in total" if first.dimension == "total" else _where(first.dimension, first.name)
+    more = f" and {len(alarms) - 1} more" if len(alarms) > 1 else ""
+    text = (
+        f"Since {first.first_at:%Y-%m-%d %H:%M} UTC the split is known to be broken {where} (e-value then "
+        f"{_grown(math.exp(min(first.log_e, 700.0)))}){more}: later visitors hide that and do not mend it. It stays "
+        "until a person explains it or cuts it out: `cro split`."
+    )
+    return Reason("srm", text)
 
 
 def _cause_text(experiment: Experiment, cause: Cause, elsewhere: Sequence[DimensionCheck]) -> str:
@@ -104,6 +118,10 @@ def _counts(experiment: Experiment, check: Srm) -> str:
 
 def _evidence(check: Srm) -> str:
     """An e-value as a bet: how many times a stake on the planned shares being wrong would have grown."""
-    grown = check.e_value or 0.0
-    shown = "more than a million" if grown > 1e6 else f"{grown:,.0f}" if grown >= 10 else f"{grown:.2g}"
-    return f"e-value {shown}, alarm from {check.threshold:,.0f}"
+    return f"e-value {_grown(check.e_value or 0.0)}, alarm from {check.threshold:,.0f}"
+
+
+def _grown(e_value: float) -> str:
+    return (
+        "more than a million" if e_value > 1e6 else f"{e_value:,.0f}" if e_value >= 10 else f"{e_value:.2g}"
+    )

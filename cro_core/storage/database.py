@@ -18,7 +18,7 @@ from cro_core.errors import StoreError
 from cro_core.storage import schema
 from cro_core.storage.lake import Lake
 
-HEAD = "0003"
+HEAD = "0004"
 """Revision of the newest migration; a test compares it with the migrations folder."""
 
 BUSY_SECONDS = 30

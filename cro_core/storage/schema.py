@@ -228,6 +228,22 @@ production = sa.Table(
     comment="What the site shows now in each slot; history is in the audit trail.",
 )
 
+split_alarms = sa.Table(
+    "split_alarms",
+    metadata,
+    sa.Column("experiment_id", sa.Text, sa.ForeignKey("experiments.id"), primary_key=True),
+    sa.Column("dimension", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("first_at", Moment, primary_key=True),
+    sa.Column("log_e", sa.Float, nullable=False),
+    sa.Column("settled_at", Moment),
+    sa.Column("settled_by", sa.Text),
+    sa.Column("how", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("settled_log_e", sa.Float),
+    comment="Alarms of the split check, as they were first raised, and how a person settled them.",
+)
+
 recommendations = sa.Table(
     "recommendations",
     metadata,
