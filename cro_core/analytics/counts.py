@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from cro_core.analytics.definitions import OTHER, STEPS, UNKNOWN
 from cro_core.analytics.segment_definitions import TIMED, TIMES_OF_DAY, WEEKDAYS
 from cro_core.clock import zone
-from cro_core.domain import Cell, Experiment
+from cro_core.domain import Cell, DayCell, Experiment
 from cro_core.evidence import Step, Totals
 
 
@@ -34,18 +35,46 @@ def time_slices(
 
     Args:
         experiment: says which clocks.
-        counts: epoch, variant, start of the quarter of an hour (UTC) and units.
+        counts: epoch, variant, start of a piece of time that lies within an hour of the site, and units.
 
     Returns:
         Days in order, then hours in order. The hour that a clock change repeats is one slice.
     """
     site = zone(experiment.plan.zone)
     units_by: Counter[tuple[str, str, int, str]] = Counter()
-    for epoch, variant, quarter, units in counts:
-        local = quarter.astimezone(site)
+    for epoch, variant, start, units in counts:
+        local = start.astimezone(site)
         units_by["day", local.date().isoformat(), epoch, variant] += units
         units_by["hour", f"{local.hour:02}:00", epoch, variant] += units
     return tuple(Slice(*key, units) for key, units in sorted(units_by.items()))
+
+
+def day_cells(experiment: Experiment, rows: Iterable[Mapping[str, Any]]) -> tuple[DayCell, ...]:
+    """Adds up what the units of each piece of time did, by day on the clocks of the site.
+
+    Args:
+        experiment: says which clocks.
+        rows: those of :data:`cro_core.analytics.definitions.TIMES`, with ``starts_at``.
+
+    Returns:
+        Days in order, within them epochs and variants. All sums are of whole numbers, so no order changes them.
+    """
+    site = zone(experiment.plan.zone)
+    sums: dict[tuple[str, int, str], list[int]] = {}
+    for row in rows:
+        key = row["starts_at"].astimezone(site).date().isoformat(), row["epoch"], row["variant"]
+        sums[key] = [
+            total + row[name] for total, name in zip(sums.get(key, [0] * len(_SUMMED)), _SUMMED, strict=True)
+        ]
+    return tuple(
+        DayCell(*key, n, k, exposed, converted, delay / _HOUR, squares / _HOUR**2)
+        for key, (n, k, exposed, converted, delay, squares) in sorted(sums.items())
+    )
+
+
+_HOUR = 3600
+_SUMMED = ("units", "conversions", "exposed", "converted", "delay_sum", "delay_sumsq")
+"""Columns of :data:`cro_core.analytics.definitions.TIMES` in the order of a day's numbers; delays in seconds."""
 
 
 def totals(experiment: Experiment, cells: Sequence[Cell]) -> list[Totals]:

@@ -32,6 +32,15 @@ FOREVER = 2**62
 COUNTED = "counted_exposure"
 """The standing of a unit that counts."""
 
+IMMATURE = "immature"
+"""The standing of a unit that will count once its window has passed."""
+
+CUT_OUT = "cut_out"
+"""The standing of a unit in a slice that was cut out of every variant alike."""
+
+TAKES_PART = f"standing IN ('{COUNTED}', '{IMMATURE}')"
+"""Whose units count, now or later."""
+
 HUMAN = "NOT bot AND NOT internal"
 """Whose events count: neither known robots nor the site's own people."""
 
@@ -79,6 +88,18 @@ JOIN met u ON u.unit = r.unit
 WHERE {RELEVANT} AND {HUMAN} AND r.type <> '{EXPOSURE}' AND NOT ({TOO_EARLY}) AND NOT ({TOO_LATE})
 GROUP BY r.unit, r.type
 """,
+    # units that met a second variant, with the first exposure to it
+    "crossed": f"""
+SELECT unit, other.id AS event_id, other.variant AS variant, crossed_at
+FROM (
+    SELECT r.unit, MIN(r.occurred_at) AS crossed_at,
+           ARG_MIN(STRUCT_PACK(id := r.id, variant := r.variant), STRUCT_PACK(at := r.occurred_at, id := r.id)) AS other
+    FROM events r
+    JOIN met u ON u.unit = r.unit
+    WHERE r.experiment_id = $experiment AND r.type = '{EXPOSURE}' AND {HUMAN} AND r.variant <> u.variant
+    GROUP BY r.unit
+) AS shown_again
+""",
     # one row per unit: what it did
     "done": """
 SELECT u.unit, u.variant, u.said, u.exposed_at, COALESCE(a.converted, 0) AS converted, a.converted_at,
@@ -118,6 +139,13 @@ GROUP BY u.unit, k.type
 """What is made once, where a selection reads it: each from the sources and those before it."""
 
 
+OPEN = "u.exposed_at + $window >= $as_of"
+"""Where a unit ``u`` may still convert."""
+
+EPOCH_OF_UNIT = "LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at"
+"""Finds the epoch ``e`` of a unit ``u``."""
+
+
 def _unit_table(source: str, *said: str) -> str:
     """The beginning of a selection: ``unit_table``, and ``counted``, those of it that count.
 
@@ -132,10 +160,10 @@ WITH placed AS (        -- the units that had met the experiment, and whether th
            CASE WHEN e.number IS NULL OR u.exposed_at >= $enrolment_ends_at THEN 'after_enrolment'
                 WHEN u.said <> e.number THEN 'wrong_epoch'
                 WHEN u.said IS NULL AND u.exposed_at >= $shares_move_at THEN 'no_epoch'
-                WHEN u.exposed_at + $window >= $as_of THEN 'immature'
+                WHEN {OPEN} THEN '{IMMATURE}'
                 ELSE '{COUNTED}' END AS standing
     FROM {source} u
-    LEFT JOIN epochs e ON u.exposed_at >= e.starts_at AND u.exposed_at < e.ends_at
+    {EPOCH_OF_UNIT}
     WHERE u.exposed_at < $as_of
 ),
 unit_table AS (         -- one row per exposed unit
@@ -190,13 +218,28 @@ GROUP BY 1, 2
 ORDER BY 1, 2
 """
 
-QUARTERS = f"""{UNIT_TABLE}
-SELECT epoch, variant, exposed_at // $quarter AS quarter, COUNT(*) AS units
-FROM counted
+TIMES = f"""{UNIT_TABLE},
+part AS (               -- those who may still convert too, with what they have done so far
+    SELECT epoch, variant, exposed_at // $piece AS piece, converted_at < $as_of AS has_converted,
+           standing = '{COUNTED}' AS mature,
+           CASE WHEN standing = '{COUNTED}' THEN (converted_at - exposed_at) // 1000000 END AS delay
+    FROM placed
+    WHERE {TAKES_PART}
+)
+SELECT epoch, variant, piece, COUNT(*) FILTER (WHERE mature) AS units,
+       COUNT(*) FILTER (WHERE mature AND has_converted) AS conversions,
+       COUNT(*) AS exposed, COUNT(*) FILTER (WHERE has_converted) AS converted,
+       CAST(COALESCE(SUM(delay), 0) AS BIGINT) AS delay_sum,
+       CAST(COALESCE(SUM(delay * delay), 0) AS BIGINT) AS delay_sumsq
+FROM part
 GROUP BY 1, 2, 3
 ORDER BY 1, 2, 3
 """
-"""The units cut up by time: by day and hour they are the split."""
+"""The units cut up by time, in pieces that make up the hours of the site: the split by day and hour, and the days.
+
+Beside the mature units stand all that take part, with conversions before the moment of the look. Delays are whole
+seconds from the exposure to the conversion, of mature units.
+"""
 
 QUARTER_SUMS = f"""{UNIT_TABLE}
 SELECT variant, exposed_at // $quarter AS quarter, COUNT(*) AS units, CAST(SUM(converted) AS BIGINT) AS conversions,
@@ -353,7 +396,13 @@ UNION ALL
 SELECT 'repeat_goal', SUM(events - 1) FROM by_unit WHERE step = 'counted_goal'
 """
 
-CROSSOVER_UNITS = f"{STEP} SELECT COUNT(DISTINCT unit) AS units FROM step WHERE step = 'crossover'"
+CROSSOVER_UNITS = f"""{UNIT_TABLE}
+SELECT COUNT(*) AS units
+FROM crossed c
+JOIN placed p ON p.unit = c.unit
+WHERE crossed_at < $as_of AND {TAKES_PART}
+"""
+"""How many units that take part have an exposure in the step ``crossover``, without classifying every event."""
 
 OUTCOMES = f"""{UNIT_TABLE},
 reached AS (            -- what became of counted units at or after their exposure, whenever
@@ -398,6 +447,7 @@ STEPS: Mapping[str, str] = {
     "after_enrolment": "first seen before the start or after enrolment had ended",
     "wrong_epoch": "shown under another day's shares (an expired assignment)",
     "no_epoch": "posted without its epoch after the shares had moved: perhaps an expired assignment",
+    "cut_out": "first seen in a slice that a person cut out of every variant alike",
     "immature": "first seen too recently: the time to convert has not passed",
     "crossover": "an exposure to a second variant; the unit stays with its first",
     "repeat_exposure": "a further exposure to the same variant",
@@ -442,13 +492,18 @@ def arguments(values: Mapping[str, Any], *texts: str) -> dict[str, Any]:
     return {name: values[name] for text in texts for name in re.findall(r"\$(\w+)", text)}
 
 
-def needed(sql: str) -> list[str]:
-    """Finds the :data:`SOURCES` and :data:`TABLES` that a text reads, directly or through others, in order."""
+def needed(sql: str, tables: Mapping[str, str] = TABLES) -> list[str]:
+    """Finds the :data:`SOURCES` and tables that a text reads, directly or through others, in order.
+
+    Args:
+        sql: a selection, or a table's text.
+        tables: :data:`TABLES`, or those of a reading that cuts slices out.
+    """
     words = set(re.findall(r"\w+", sql))
     names = {name for name in SOURCES if name in words}
-    for name in words & set(TABLES):
-        names |= {name, *needed(TABLES[name])}
-    return [name for name in (*SOURCES, *TABLES) if name in names]
+    for name in words & set(tables):
+        names |= {name, *needed(tables[name], tables)}
+    return [name for name in (*SOURCES, *tables) if name in names]
 
 
 def pair_query(pair: QuantityPair) -> tuple[str, dict[str, str]]:

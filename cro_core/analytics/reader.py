@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
-from cro_core.analytics import counts, definitions, engine, engines, segment_definitions, sources, unit_cache
-from cro_core.clock import from_micros, to_micros
-from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, QuantityPair
+from cro_core.analytics import (
+    counts,
+    cuts,
+    definitions,
+    engine,
+    engines,
+    segment_definitions,
+    sources,
+    unit_cache,
+)
+from cro_core.clock import from_micros, to_micros, zone
+from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
-from cro_core.evidence import Step
+from cro_core.evidence import Crossing, Step
 from cro_core.storage import schema
 
 if TYPE_CHECKING:
@@ -26,7 +36,12 @@ Row = dict[str, Any]
 
 
 def reading(
-    connection: sa.Connection, experiment: Experiment, as_of: datetime, *, engine: str = engines.DUCKDB
+    connection: sa.Connection,
+    experiment: Experiment,
+    as_of: datetime,
+    *,
+    engine: str = engines.DUCKDB,
+    without: Sequence[cuts.CutSlice] = (),
 ) -> Reading:
     """Reads the events of an experiment as this connection sees them, once for any number of questions.
 
@@ -35,13 +50,16 @@ def reading(
         experiment: a started experiment.
         as_of: the moment of the look, or of the first of several (:meth:`Reading.at`).
         engine: what runs the definitions, as :func:`cro_core.analytics.engines.opened` names it.
+        without: slices that were cut out of every variant alike, each a dimension and a name: whoever first met the
+            experiment in one of them counts nowhere.
 
     Raises:
         Conflict: the experiment has not started.
-        InvalidInput: no such engine.
+        InvalidInput: no such engine, or no such slice.
         StoreError: the engine cannot be reached.
     """
     parameters = definitions.parameters(experiment, as_of)
+    cut = cuts.cut(experiment, without)
     opened = engines.opened(connection, engine)
     epochs = experiment.epochs
     goals: dict[str, list[Any]] = {
@@ -59,7 +77,7 @@ def reading(
     keeper = None
     if isinstance(opened, engines.DuckDB):
         keeper = unit_cache.Keeper(opened.session, connection, parameters, goals, sources.COLUMNS)
-    return Reading(connection, experiment, as_of, opened, keeper)
+    return Reading(connection, experiment, as_of, opened, keeper, cut)
 
 
 @dataclass(frozen=True)
@@ -71,8 +89,9 @@ class Reading:
     as_of: datetime
     engine: engine.Engine
     _keeper: unit_cache.Keeper | None = None
+    _cut: cuts.Cut = field(default_factory=cuts.Cut)
     _made: set[str] = field(default_factory=set)
-    """Names of those of :data:`definitions.TABLES` that have been made."""
+    """Names of the sources and tables that have been made."""
 
     def __enter__(self) -> Self:
         return self
@@ -92,13 +111,21 @@ class Reading:
 
     def times(self) -> tuple[counts.Slice, ...]:
         """Counts units by day and by hour of the day."""
-        quarter = definitions.QUARTER // timedelta(microseconds=1)
-        rows = self._run(definitions.QUARTERS)
-        starts = (
-            (row["epoch"], row["variant"], from_micros(row["quarter"] * quarter), row["units"])
-            for row in rows
-        )
-        return counts.time_slices(self.experiment, starts)
+        rows = ((row["epoch"], row["variant"], row["starts_at"], row["units"]) for row in self._by_time)
+        return counts.time_slices(self.experiment, rows)
+
+    def days(self) -> tuple[DayCell, ...]:
+        """Counts units by day, with those that may still convert and what they have done so far."""
+        return counts.day_cells(self.experiment, self._by_time)
+
+    @cached_property
+    def _by_time(self) -> list[Row]:
+        """The rows of :data:`definitions.TIMES` with their start on the clocks of the site; one pass for all that ask."""
+        piece = segment_definitions.piece(self.experiment)
+        rows = self._run(definitions.TIMES, {"piece": piece})
+        site = zone(self.experiment.plan.zone)
+        starts = {n: from_micros(n * piece).astimezone(site) for n in {row["piece"] for row in rows}}
+        return [{**row, "starts_at": starts[row["piece"]]} for row in rows]
 
     def quarter_sums(self) -> list[Row]:
         """Sums up what the counted units of each quarter of an hour did, per variant: :data:`definitions.QUARTER_SUMS`."""
@@ -163,7 +190,7 @@ class Reading:
 
     def unit_table(self) -> pa.Table:
         """Lists units, counted or not (``standing`` says), in order of first exposure; times in microseconds."""
-        return self.engine.table(definitions.UNITS, self._prepared(definitions.UNITS))
+        return self.engine.table(*self._prepared(definitions.UNITS))
 
     def waterfall(self) -> list[Step]:
         """Counts events by what became of them, from received to counted."""
@@ -176,8 +203,17 @@ class Reading:
         return counts.waterfall(stored, steps, {outcome: int(count) for outcome, count in rows})
 
     def crossover_units(self) -> int:
-        """Counts units that met more than one variant."""
+        """Counts units that take part, mature or not, and have met more than one variant before the moment."""
         return int(self._run(definitions.CROSSOVER_UNITS)[0]["units"])
+
+    def crossing(self) -> Crossing:
+        """How many of the units that take part, mature or not, met more than one variant.
+
+        Units that never count (first seen after enrolment, under another day's shares, in a slice that was cut out)
+        are in neither number: they cannot blur the difference.
+        """
+        exposed = sum(row["exposed"] for row in self._by_time)
+        return Crossing(self.crossover_units(), exposed, self.experiment.plan.max_crossover)
 
     def exposed_units(self, *, before: datetime | None = None) -> int:
         """Counts units that met the experiment, mature or not: before a moment, or ever."""
@@ -222,20 +258,25 @@ class Reading:
         return self._run(segment_definitions.DURATIONS)
 
     def _run(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> list[Row]:
-        return self.engine.rows(sql, self._prepared(sql, parameters))
+        return self.engine.rows(*self._prepared(sql, parameters))
 
-    def _prepared(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> Row:
-        """Makes the tables that a selection reads; returns what it is run with."""
-        arguments = {**definitions.parameters(self.experiment, self.as_of), **(parameters or {})}
-        for name in definitions.needed(sql):
+    def _prepared(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> tuple[str, Row]:
+        """Makes the tables that a selection reads; returns it as it is run here, and what with."""
+        sql = self._cut.selection(sql)
+        arguments = {
+            **definitions.parameters(self.experiment, self.as_of),
+            **self._cut.parameters,
+            **(parameters or {}),
+        }
+        for name in definitions.needed(sql, self._cut.tables):
             if name not in self._made:
                 if name in definitions.SOURCES:
                     self._look_at(name)
                 else:
-                    text = definitions.TABLES[name]
+                    text = self._cut.tables[name]
                     self.engine.keep(name, text, definitions.arguments(arguments, text))
                 self._made.add(name)
-        return definitions.arguments(arguments, sql)
+        return sql, definitions.arguments(arguments, sql)
 
     def _look_at(self, source: str) -> None:
         """Makes one of the sources, with as little from the database as it needs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from cro_core.analytics.definitions import COUNTED, OTHER, PROFILE_TABLE, QUARTER, UNIT_TABLE, UNKNOWN
+from cro_core.analytics.definitions import OTHER, PROFILE_TABLE, QUARTER, TAKES_PART, UNIT_TABLE, UNKNOWN
 from cro_core.clock import from_micros, to_micros, zone
 from cro_core.domain import Experiment
 
@@ -96,7 +96,7 @@ followed AS (           -- those too who may still convert: for as long as they 
     SELECT variant, exposed_at, LEAST($window, $as_of - exposed_at) AS seen,
            CASE WHEN converted_at < $as_of THEN converted_at END AS converted_at
     FROM placed
-    WHERE standing IN ('{COUNTED}', 'immature')
+    WHERE {TAKES_PART}
 )
 SELECT variant, COALESCE(converted_at - exposed_at, seen) // 1000000 AS seconds,
        CASE WHEN converted_at IS NULL THEN 0 ELSE 1 END AS converted, COUNT(*) AS units
@@ -155,3 +155,13 @@ def clocks(experiment: Experiment) -> dict[str, list[int]]:
             offsets["shift"].append(shift(change))
     offsets["ends_at"].append(last)
     return offsets
+
+
+def piece(experiment: Experiment) -> int:
+    """The longest piece of time, in microseconds, of which hours on the clocks of the site are made.
+
+    An hour where the clocks differ from UTC by whole hours, as in most zones; else a quarter of one.
+    """
+    hour, offsets = timedelta(hours=1) // timedelta(microseconds=1), clocks(experiment)
+    whole = all(at % hour == 0 for at in (*offsets["shift"], *offsets["starts_at"][1:]))
+    return hour if whole else QUARTER // timedelta(microseconds=1)

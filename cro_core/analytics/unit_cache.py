@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from cro_core.storage.lake import Lake
 
-OF_EVENTS = ("met", "achieved", "done")
+OF_EVENTS = ("met", "achieved", "crossed", "done")
 """Names of the tables that are made of the source ``events``."""
 
 OF_SHOWN = ("contexts", "profiles")
@@ -48,7 +48,7 @@ OF_SHOWN = ("contexts", "profiles")
 
 SOURCES = ("events", "shown")
 
-ACHIEVED, PROFILES = "achieved", "profiles"
+ACHIEVED, CROSSED, PROFILES = "achieved", "crossed", "profiles"
 """Names of the files of a making: the other tables are columns of the profiles."""
 
 COLUMNS: Mapping[str, str] = {
@@ -97,6 +97,9 @@ FIRST_EXPOSURE: Mapping[str, str] = {
 }
 """Columns of the event that a unit met the experiment with, as its profile has them."""
 
+OTHER_EXPOSURE: Mapping[str, str] = {**FIRST_EXPOSURE, "epoch": "NULL", "occurred_at": "crossed_at"}
+"""Columns of the event that a unit met its second variant with: no later one is its first, or tells more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Making:
@@ -107,15 +110,15 @@ class Making:
 
     def table(self, name: str) -> str:
         """Writes the query of one of the tables."""
-        file = ACHIEVED if name == ACHIEVED else PROFILES
+        file = name if name in (ACHIEVED, CROSSED) else PROFILES
         return f"SELECT {COLUMNS.get(name, '*')} FROM {event_scan.parquet([str(self.folder / f'{file}.parquet')])}"
 
     def events(self, columns: Sequence[str]) -> str:
         """Writes the query of what a table still needs of the events that were read."""
-        goals, profiles = (str(self.folder / name) for name in (f"{GOALS}/*.parquet", f"{PROFILES}.parquet"))
-        return (
-            f"SELECT {_as(columns, GOAL)} FROM {event_scan.parquet([goals])}"
-            f" UNION ALL SELECT {_as(columns, FIRST_EXPOSURE)} FROM {event_scan.parquet([profiles])}"
+        parts = {f"{GOALS}/*": GOAL, PROFILES: FIRST_EXPOSURE, CROSSED: OTHER_EXPOSURE}
+        return " UNION ALL ".join(
+            f"SELECT {_as(columns, instead)} FROM {event_scan.parquet([str(self.folder / f'{name}.parquet')])}"
+            for name, instead in parts.items()
         )
 
 
@@ -189,7 +192,8 @@ class Keeper:
             self._run(session, f"CREATE TEMP TABLE theirs AS {earlier}")
             text += " UNION ALL SELECT * FROM theirs"
         self._make_fresh(session, "met", {"events": text})
-        self._make_fresh(session, "achieved", {"events": text, "met": "SELECT * FROM fresh_met"})
+        for table in (ACHIEVED, CROSSED):
+            self._make_fresh(session, table, {"events": text, "met": "SELECT * FROM fresh_met"})
         sources = {name: f"SELECT * FROM fresh_{name}" for name in ("met", "achieved")}
         self._make_fresh(session, "done", sources)
         for table in OF_EVENTS:
@@ -280,7 +284,8 @@ class Keeper:
             stored_columns = [name for name in columns if name not in GOAL]
             goal_events = f"SELECT {', '.join(stored_columns)} FROM fresh WHERE type <> '{EXPOSURE}'"
             self._run(session, _copy(goal_events, goals / f"{len(list(goals.iterdir()))}.parquet"))
-            self._run(session, _copy(f"SELECT * FROM {ACHIEVED}", place / f"{ACHIEVED}.parquet"))
+            for table in (ACHIEVED, CROSSED):
+                self._run(session, _copy(f"SELECT * FROM {table}", place / f"{table}.parquet"))
             self._run(session, "DROP TABLE fresh")  # much, and done with
             exposures = f"SELECT {', '.join(self._columns['shown'])} FROM {source}"
             self._run(session, f"CREATE TEMP VIEW shown AS {exposures}")

@@ -32,6 +32,7 @@ STEPS: dict[str, str] = {
     "after_enrolment": "visitor first seen outside the enrolment period",
     "wrong_epoch": "shown under another day's split",
     "no_epoch": "did not say which day's split it was shown under",
+    "cut_out": "visitor of a slice that was cut out of every version",
     "immature": "visitor too recent: may still convert",
     "crossover": "visitor had met another variant before",
     "repeat_exposure": "same visitor, same variant again",

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from cro_core.analytics import engines, reader
 from cro_core.decision.decide import Judgement, decide
 from cro_core.decision.split_check import check_split, segments_due
-from cro_core.domain import Cell, Experiment, Measured
-from cro_core.evidence import Decision, SplitReport, StoreState
+from cro_core.domain import Cell, DayCell, Experiment, Measured
+from cro_core.evidence import Crossing, Decision, SplitReport, StoreState
 from cro_core.home import Home
 from cro_core.metrics.secondary import secondary
 from cro_core.statistics.looks import LookState
@@ -92,6 +92,10 @@ class LookCounts:
     """Whether they split as planned."""
     measured: Measured
     """What guardrails and, where all was counted, secondary metrics need."""
+    days: tuple[DayCell, ...] = ()
+    """The units by day, with those that may still convert; empty under the first rule, which decides without."""
+    crossing: Crossing | None = None
+    """How many met more than one variant; ``None`` under the first rule."""
 
 
 def count(reading: reader.Reading, *, whole: bool) -> LookCounts:
@@ -105,12 +109,23 @@ def count(reading: reader.Reading, *, whole: bool) -> LookCounts:
     split = check_split(experiment, cells, slices)
     if whole or segments_due(experiment, reading.as_of, split):
         split = check_split(experiment, cells, slices + reading.segments())
-    return LookCounts(cells, split, reading.measured(cells, whole=whole))
+    measured = reading.measured(cells, whole=whole)
+    if experiment.plan.rule == 1:
+        return LookCounts(cells, split, measured)
+    return LookCounts(cells, split, measured, reading.days(), reading.crossing())
 
 
 def decide_on(
     experiment: Experiment, counts: LookCounts, as_of: datetime, state: LookState | None
 ) -> Judgement:
     """What these counts allow, after the looks that left ``state``."""
-    goals = counts.measured.goals
-    return decide(experiment, counts.cells, as_of=as_of, state=state, split=counts.split, goals=goals)
+    return decide(
+        experiment,
+        counts.cells,
+        as_of=as_of,
+        state=state,
+        split=counts.split,
+        goals=counts.measured.goals,
+        days=counts.days,
+        crossing=counts.crossing,
+    )

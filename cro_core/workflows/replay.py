@@ -86,7 +86,7 @@ def replay(home: Home, decision_id: str) -> Replay:
         from_counts=tuple(again),
         from_rows=(*moved, *fresh),
         fingerprint=stored.fingerprint,
-        fingerprint_now=fingerprint(now.cells),
+        fingerprint_now=fingerprint(now.cells, now.days),
     )
 
 
@@ -95,7 +95,8 @@ def _then(experiment: Experiment, stored: Decision) -> LookCounts:
     split, then = check_split(experiment, stored.cells), stored.evidence.splits
     if then is not None:
         split = replace(split, status=then.status, veto=then.veto, reasons=then.reasons)
-    return LookCounts(stored.cells, split, stored.evidence.measured or Measured())
+    evidence = stored.evidence
+    return LookCounts(stored.cells, split, evidence.measured or Measured(), evidence.days, evidence.crossing)
 
 
 def _decided_again(experiment: Experiment, stored: Decision, counts: LookCounts) -> Decision:
@@ -140,7 +141,7 @@ def _same(old: Any, new: Any) -> bool:
 
 def _tampered(stored: Decision) -> Iterator[str]:
     """Says that the stored counts are not those that it was decided from."""
-    if (now := fingerprint(stored.cells)) != stored.fingerprint:
+    if (now := fingerprint(stored.cells, stored.evidence.days)) != stored.fingerprint:
         yield f"fingerprint was {stored.fingerprint}, is {now}"
 
 
@@ -159,8 +160,10 @@ def _unread(record: Any, read: Any, place: str = "") -> Iterator[str]:
 
 
 def _moved(stored: Decision, then: LookCounts, now: LookCounts) -> Iterator[str]:
-    """Counts that are no longer what they were: cells, what is measured beside them, and the slices of the split."""
+    """Counts that are no longer what they were: cells, days, crossing, what is measured, and the slices of the split."""
     yield from _moved_cells(then.cells, now.cells)
+    yield from _unequal("days", _by_day(then), _by_day(now))
+    yield from _unequal("crossing", to_json(then.crossing), to_json(now.crossing))
     if stored.evidence.measured is not None:
         yield from _unequal("measured", _by_place(then.measured), _by_place(now.measured))
     if stored.evidence.splits is not None:
@@ -186,6 +189,10 @@ def _by_place(measured: Measured) -> dict[str, Any]:
 
     goals = {place(f"goal:{cell.goal}", cell): cell.units for cell in measured.goals}
     return goals | {place(cell.metric, cell): to_json(cell) for cell in measured.pairs}
+
+
+def _by_day(counts: LookCounts) -> dict[str, Any]:
+    return {f"{day.variant} on {day.day} in epoch {day.epoch}": to_json(day) for day in counts.days}
 
 
 def _counts(cell: Cell | None) -> str:

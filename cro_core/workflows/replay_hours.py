@@ -16,6 +16,7 @@ from cro_core.home import Home
 from cro_core.importing.experiment import HOUR
 from cro_core.importing.import_report import HourlyReplay
 from cro_core.importing.rows import FileEvents
+from cro_core.statistics.looks import LookState
 from cro_core.storage import experiments, look_states
 from cro_core.workflows.evaluate import evaluate
 
@@ -55,12 +56,21 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
     ):
         for hour in bar:
             as_of = started_at + hour * HOUR
-            cells = reading.at(as_of).cells()
             state = judgements[-1].state if judgements else None
-            judgements.append(decide(experiment, cells, as_of=as_of, state=state))
+            judgements.append(_judged(reading.at(as_of), state))
             if judgements[-1].decision.final:
                 break
     return judgements
+
+
+def _judged(reading: reader.Reading, state: LookState | None) -> Judgement:
+    """One look at the total: what costs more than that is counted for the decision alone."""
+    experiment, cells, as_of = reading.experiment, reading.cells(), reading.as_of
+    if experiment.plan.rule == 1:
+        return decide(experiment, cells, as_of=as_of, state=state)
+    return decide(
+        experiment, cells, as_of=as_of, state=state, days=reading.days(), crossing=reading.crossing()
+    )
 
 
 def _replayed(hour: int, decision: Decision) -> HourlyReplay:

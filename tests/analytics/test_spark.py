@@ -401,7 +401,7 @@ def test_every_definition_has_words_in_spark() -> None:
         *definitions.TABLES.values(),
         definitions.UNITS,
         definitions.CELLS,
-        definitions.QUARTERS,
+        definitions.TIMES,
         definitions.STEPS_TAKEN,
     ]
     texts += [
