@@ -25,7 +25,7 @@ from cro_core.clock import from_micros, to_micros, zone
 from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Crossing, Step
-from cro_core.storage import schema
+from cro_core.storage import schema, split_alarms
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ def reading(
     as_of: datetime,
     *,
     engine: str = engines.DUCKDB,
-    without: Sequence[cuts.CutSlice] = (),
+    without: Sequence[cuts.CutSlice] | None = None,
 ) -> Reading:
     """Reads the events of an experiment as this connection sees them, once for any number of questions.
 
@@ -51,7 +51,7 @@ def reading(
         as_of: the moment of the look, or of the first of several (:meth:`Reading.at`).
         engine: what runs the definitions, as :func:`cro_core.analytics.engines.opened` names it.
         without: slices that were cut out of every variant alike, each a dimension and a name: whoever first met the
-            experiment in one of them counts nowhere.
+            experiment in one of them counts nowhere. ``None``: those that a person had cut out by ``as_of``.
 
     Raises:
         Conflict: the experiment has not started.
@@ -59,6 +59,8 @@ def reading(
         StoreError: the engine cannot be reached.
     """
     parameters = definitions.parameters(experiment, as_of)
+    if without is None:
+        without = split_alarms.cut_out(connection, experiment.id, as_of)
     cut = cuts.cut(experiment, without)
     opened = engines.opened(connection, engine)
     epochs = experiment.epochs

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cro_core.cli import approvals, data, experiments, jobs, lab, site
+from cro_core.cli import approvals, data, experiments, jobs, lab, site, split
 from cro_core.cli.old_spellings import Commands
 from cro_core.cli.output import fail
 from cro_core.errors import CroError
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for group in (site, data, experiments, jobs, approvals):
     app.add_typer(group.app)
+app.add_typer(split.app, name="split")
 app.add_typer(lab.app, name="lab")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -22,6 +23,15 @@ def of(connection: sa.Connection, experiment_id: str) -> tuple[SplitAlarm, ...]:
         .order_by(TABLE.c.first_at, TABLE.c.dimension, TABLE.c.name)
     )
     return tuple(SplitAlarm(**row) for row in connection.execute(query).mappings())
+
+
+def cut_out(connection: sa.Connection, experiment_id: str, as_of: datetime) -> tuple[tuple[str, str], ...]:
+    """Reads the slices that a person had cut out of every variant by then, each a dimension and a name."""
+    return tuple(
+        (alarm.dimension, alarm.name)
+        for alarm in of(connection, experiment_id)
+        if alarm.how == "cut_out" and alarm.settled_at is not None and alarm.settled_at <= as_of
+    )
 
 
 def add(

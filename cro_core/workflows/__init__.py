@@ -2,7 +2,7 @@
 
 * every hour: ``orchestrate`` (the cycle), ``evaluate`` (a look), ``seal``; ``run_job`` runs notebooks
 * an experiment's life: ``plan_experiment``, ``feasibility``, ``create_experiment``, ``lifecycle``, ``proposals``,
-  ``approval``, ``rollback``, ``error_budget``
+  ``approval``, ``settle_split``, ``rollback``, ``error_budget``
 * visitors: ``assign``, ``ingest``, ``catalog``, ``geolocate``, ``forget``; ``import_file`` with
   ``replay_hours``, ``import_outcomes``
 * answers: ``overview``, ``explain``, ``replay``, ``analyse_segments``, ``measure_outcomes``, ``site_traffic``,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -10,12 +11,13 @@ import sqlalchemy as sa
 from cro_core.analytics import engines, reader
 from cro_core.decision.decide import Judgement, decide
 from cro_core.decision.split_check import check_split, segments_due
+from cro_core.decision.split_memory import remembered
 from cro_core.domain import Cell, DayCell, Experiment, Measured
-from cro_core.evidence import Crossing, Decision, SplitReport, StoreState
+from cro_core.evidence import Crossing, Decision, SplitAlarm, SplitReport, StoreState
 from cro_core.home import Home
 from cro_core.metrics.secondary import secondary
 from cro_core.statistics.looks import LookState
-from cro_core.storage import events, experiments, look_states
+from cro_core.storage import events, experiments, look_states, split_alarms
 from cro_core.storage.database import HEAD
 from cro_core.workflows.measure_outcomes import measure_outcomes
 
@@ -66,12 +68,13 @@ def evaluate_within(
     stored = look_states.state(connection, experiment.id)
     state = None if stored is None else LookState.from_json(stored)
     moment = experiment.judged_at(as_of)
+    alarms = split_alarms.of(connection, experiment.id)
     with reader.reading(connection, experiment, moment, engine=engine) as reading:
         if not whole:
-            judgement = decide_on(experiment, count(reading, whole=False), moment, state)
+            judgement = decide_on(experiment, count(reading, alarms, whole=False), moment, state)
             if not judgement.decision.final:
                 return judgement
-        counts = count(reading, whole=True)
+        counts = count(reading, alarms, whole=True)
         judgement, waterfall = decide_on(experiment, counts, moment, state), reading.waterfall()
     evidence = replace(
         judgement.decision.evidence,
@@ -98,11 +101,12 @@ class LookCounts:
     """How many met more than one variant; ``None`` under the first rule."""
 
 
-def count(reading: reader.Reading, *, whole: bool) -> LookCounts:
+def count(reading: reader.Reading, alarms: Sequence[SplitAlarm] = (), *, whole: bool) -> LookCounts:
     """The counted units as of the moment of a reading, and whether they split as planned.
 
     Args:
         reading: the experiment's events.
+        alarms: of the split, raised so far; not known to the first rule.
         whole: segments and secondary metrics too; else segments only where they are due.
     """
     experiment, cells, slices = reading.experiment, reading.cells(), reading.times()
@@ -112,6 +116,7 @@ def count(reading: reader.Reading, *, whole: bool) -> LookCounts:
     measured = reading.measured(cells, whole=whole)
     if experiment.plan.rule == 1:
         return LookCounts(cells, split, measured)
+    split = remembered(split, alarms, reading.as_of)
     return LookCounts(cells, split, measured, reading.days(), reading.crossing())
 
 

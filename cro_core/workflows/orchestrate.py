@@ -20,7 +20,7 @@ from cro_core.errors import Busy
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.hypotheses.backlog import Hypothesis
-from cro_core.storage import decisions, experiments, journal, look_states
+from cro_core.storage import decisions, experiments, journal, look_states, split_alarms
 from cro_core.workflows import feasibility, lifecycle, open_backlog, proposals
 from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.seal import seal
@@ -142,6 +142,7 @@ class _Cycle:
                 return []  # a person ended it in between
             if judgement.look_taken and (self.conclude or not decision.final):
                 look_states.add(connection, decision, judgement.state.as_json())
+            self.remember_alarms(transaction, decision)
             if not decision.final:
                 held = judgement.state.hold
                 done = [] if held is None else lifecycle.hold(transaction, experiment, held)
@@ -149,6 +150,14 @@ class _Cycle:
             if not self.conclude:
                 return []
             return lifecycle.conclude(transaction, experiment, decision)
+
+    def remember_alarms(self, transaction: Transaction, decision: Decision) -> None:
+        """Stores what the check of the split has newly found, so that it stays until a person settles it."""
+        splits = decision.evidence.splits
+        if splits is None or not splits.alarms:
+            return
+        for alarm in split_alarms.add(transaction.connection, decision.experiment_id, splits.alarms):
+            transaction.log("split.alarm", decision.experiment_id, after=to_json(alarm))
 
     def refresh_allocation(
         self, transaction: Transaction, experiment: Experiment, judgement: Judgement

@@ -14,7 +14,7 @@ from cro_core.domain import Cell, Experiment, GoalCell, Measured, PairCell, to_j
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.metrics.secondary import secondary
-from cro_core.storage import decisions, experiments
+from cro_core.storage import decisions, experiments, split_alarms
 from cro_core.workflows.evaluate import LookCounts, count, decide_on
 
 TOLERANCE = 1e-9
@@ -72,8 +72,9 @@ def replay(home: Home, decision_id: str) -> Replay:
         record = decisions.get_record(connection, decision_id)
         stored = decisions.from_record(record)
         experiment = experiments.get(connection, stored.experiment_id)
+        alarms = split_alarms.of(connection, experiment.id)
         with reader.reading(connection, experiment, stored.as_of) as reading:
-            now = count(reading, whole=True)
+            now = count(reading, alarms, whole=True)
     then = _then(experiment, stored)
     unread = _unread(record["evidence"], decisions.to_record(stored)["evidence"])
     again = [*_tampered(stored), *unread, *_differences(stored, _decided_again(experiment, stored, then))]
@@ -94,7 +95,7 @@ def _then(experiment: Experiment, stored: Decision) -> LookCounts:
     """What the decision saw; what days and segments said of the split is taken from the record."""
     split, then = check_split(experiment, stored.cells), stored.evidence.splits
     if then is not None:
-        split = replace(split, status=then.status, veto=then.veto, reasons=then.reasons)
+        split = replace(split, status=then.status, veto=then.veto, reasons=then.reasons, alarms=then.alarms)
     evidence = stored.evidence
     return LookCounts(stored.cells, split, evidence.measured or Measured(), evidence.days, evidence.crossing)
 
