@@ -829,9 +829,8 @@ def claims() -> list[str]:
     four = f"+{asked(variants=4).attainable_uplift or 0:.0%}".replace("%", " %")
     granted = next_level([], [], 0, 0.1)
     strict = asked(alpha=granted)
-    *weeks, longest = plans.LONG_HORIZONS
     return [
-        f"{', '.join(map(str, weeks))} or {longest} weeks",
+        f"as many weeks as are enough, at most {plans.LONGEST_WEEKS}",
         f"In 14 days {2 * each:,} visitors come: {each:,} for each version, of whom {converted:.0f} convert",
         f"Chance moves such a number by {math.sqrt(converted * 0.97):.0f} up or down",
         f"better by about {shows(14)} shows clearly, while a true +10 % would show in {found} of 100 such experiments",
