@@ -75,8 +75,8 @@ def with_alpha(plan: Plan, alpha: float, *, variants: int = 2) -> Plan:
     return replace(changed, units=None if sized is None else sized.units)
 
 
-LONG_HORIZONS = (8, 10, 12, 14)
-"""Weeks of enrolment that are proposed where the configured ones are too few for a site's traffic."""
+LONGEST_WEEKS = 14
+"""Most weeks of enrolment that are proposed where the configured ones are too few for a site's traffic."""
 
 
 def enrolment(plan: Plan) -> timedelta:
@@ -173,13 +173,9 @@ def spending_warning(spending: Spending, *, alpha: float, power: float) -> str |
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:
-    """Finds the shortest of :data:`LONG_HORIZONS` that reaches the sample of :func:`patient`, else the longest."""
-    enough = (
-        weeks
-        for weeks in LONG_HORIZONS
-        if under_powered(patient(plan, weeks, variants=variants), traffic_per_day, variants=variants) is None
-    )
-    return next(enough, LONG_HORIZONS[-1])
+    """Finds how many weeks reach the sample of :func:`patient`, at most :data:`LONGEST_WEEKS`."""
+    long = patient(plan, LONGEST_WEEKS, variants=variants)
+    return pace(long.units, traffic_per_day, LONGEST_WEEKS)[0]
 
 
 def size(plan: Plan, traffic_per_day: float | None = None, *, variants: int = 2) -> SizePlan | None:

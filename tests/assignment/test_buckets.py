@@ -12,7 +12,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from cro_core.assignment.buckets import BUCKETS, assign, bucket, check_shares, choose, equal_shares, fnv1a32
+from cro_core.assignment.buckets import (
+    BUCKETS,
+    admitted,
+    assign,
+    bucket,
+    check_shares,
+    choose,
+    equal_shares,
+    fnv1a32,
+)
 from cro_core.errors import InvalidInput
 from cro_core.ingest.pseudonym import pseudonym
 
@@ -100,6 +109,25 @@ def test_seeds_are_independent() -> None:
     for n in range(20_000):
         table[assign(f"v{n}", "one", [0.5, 0.5]), assign(f"v{n}", "two", [0.5, 0.5])] += 1
     assert stats.chi2_contingency(table, correction=False).pvalue > 0.001
+
+
+@pytest.mark.parametrize("share", [0.013, 0.3, 0.75])
+def test_a_share_of_the_visitors_is_let_in_whatever_variant_they_get(share: float) -> None:
+    visitors = [f"v{n}" for n in range(40_000)]
+    inside = [v for v in visitors if admitted(v, "hero", share)]
+    assert stats.binomtest(len(inside), len(visitors), share).pvalue > 1e-4
+    chosen = Counter(assign(v, "hero", [0.2, 0.5, 0.3]) for v in inside)
+    expected = [len(inside) * part for part in (0.2, 0.5, 0.3)]
+    assert stats.chisquare([chosen[k] for k in range(3)], expected).pvalue > 1e-4
+    assert [v for v in visitors if admitted(v, "cta", share)] != inside
+
+
+def test_who_is_let_in_stays_so_when_the_share_grows() -> None:
+    visitors = [f"v{n}" for n in range(2000)]
+    few, more = ({v for v in visitors if admitted(v, "hero", share)} for share in (0.2, 0.5))
+    assert few < more
+    assert not any(admitted(v, "hero", 0.0) for v in visitors)
+    assert all(admitted(v, "hero", 1.0) for v in visitors)
 
 
 def test_moving_a_border_moves_only_those_between() -> None:

@@ -22,9 +22,10 @@ from cro_core.statistics.multiplicity import Trial
 from cro_core.storage import decisions, experiments, journal
 from cro_core.workflows import approval, error_budget, lifecycle
 from cro_core.workflows.create_experiment import NewExperiment, create_experiment
+from cro_core.workflows.feasibility import settings_warnings
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import orchestrate
-from cro_core.workflows.site_traffic import site_traffic
+from cro_core.workflows.site_traffic import expected_per_day, site_traffic
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -91,7 +92,7 @@ def run(home: Home, key: str, converting: Sequence[int], visitors: Sequence[int]
     """An experiment from its start to its end by the cycle."""
     created = create(home, key)
     visit(home, key, converting, visitors)
-    cycle_after(home, 14)
+    cycle_after(home, 15)
     assert get(home, key).status is Status.ARCHIVED
     return created
 
@@ -132,7 +133,7 @@ def test_a_level_is_what_saffron_grants_on_the_same_history(home: Home) -> None:
     create(home, "left")
     create(home, "right", slot="cta")
     visit(home, "right", WIN)
-    cycle_after(home, 3)
+    cycle_after(home, 8)  # no winner is shipped in the first week
     create(home, "late", slot="cta")  # knows of right's result, not of left's
 
     keys = [*outcomes, "broken", "by-hand", "left", "right", "late"]
@@ -184,6 +185,8 @@ def test_the_sample_is_planned_for_the_level(home: Home) -> None:
         "status": "running",
         "slot": "hero",
         "planned_units": sized.units,
+        "enrolment_weeks": 2,
+        "admitted": 1.0,
         "stream_level": row.level,
         "alpha": row.level,
     }
@@ -219,10 +222,12 @@ def test_a_result_that_only_a_looser_level_would_pass_pays_nothing(tmp_path: Pat
 def test_off_nothing_changes(tmp_path: Path) -> None:
     home = make_home(tmp_path / "off")
     for key, converting in {"one": WIN, "two": NOTHING}.items():
+        with home.db.read() as connection:
+            per_day = expected_per_day(connection, home.config, home.clock())
         made = run(home, key, converting)
-        assert made.plan == plans.new_plan(home.config)
+        assert made.plan == plans.settled(plans.new_plan(home.config), per_day)
         assert made.reasoning == ""
-        assert set(begun(home, key)) == {"status", "slot", "planned_units"}
+        assert set(begun(home, key)) == {"status", "slot", "planned_units", "enrolment_weeks", "admitted"}
 
 
 def test_what_others_ran_is_no_part_of_the_stream(home: Home) -> None:
@@ -276,7 +281,12 @@ def test_the_cycle_starts_drafts_and_its_own_ideas_at_their_levels(home: Home) -
         began = experiments.with_status(connection, Status.RUNNING)
         order = [experiment.id for experiment, _ in error_budget.history(connection)]
     assert len(began) == len(changes) > 2
-    assert {"first: started", "second: started"} <= set(changes)
+    lines = "".join(changes)
+    for key in ("first", "second"):
+        assert (
+            f"{key}: started. New visitors count for 2 weeks, the last look comes 24 hours later; an effect that fades "
+            "may add a week."
+        ) in lines
     trials = [Trial(0) for _ in began]
     levels = [row.level for row in saffron(trials, RATE)]
     assert sorted(get(home, key).plan.alpha for key in order) == sorted(levels)
@@ -304,7 +314,7 @@ def test_a_long_dry_spell_leaves_a_level_that_can_still_be_planned_and_won(home:
     assert made.plan.alpha < 1e-5
     assert made.plan.units is not None
     visit(home, "hope", WIN)
-    assert "hope: ship" in cycle_after(home, 14)
+    assert "hope: ship" in cycle_after(home, 15)
     p = final(home, "hope")[1]
     assert p is not None
     assert p <= made.plan.alpha
@@ -338,7 +348,8 @@ class TestTraffic:
         draw_sample_media(home.media, default_rng(7))
         create(home, "mine", slot="footer", start=False)
         (change,) = cycle_after(home, 0)  # and proposes nothing of its own while that one runs
-        assert change.startswith("mine: started. At this traffic only a gain of")
+        assert change.startswith("mine: started. New visitors count for 2 weeks")
+        assert ". At this traffic only a gain of" in change
         assert "planned was 80.0 %" in change
 
     def test_the_cycle_asks_for_one_patient_experiment_in_the_place_of_many_that_cannot_tell(
@@ -348,7 +359,8 @@ class TestTraffic:
         draw_sample_media(home.media, default_rng(7))
         (change,) = cycle_after(home, 0)
         assert (
-            ": proposed for 8 weeks, waiting for approval. At 10 visitors a day 14 days show only" in change
+            ": proposed for 5 weeks, waiting for approval. At 10 visitors a day 2 weeks of new visitors show only"
+            in change
         )
         assert cycle_after(home, 1) == ()
         with home.db.read() as connection:
@@ -356,7 +368,9 @@ class TestTraffic:
             assert experiments.with_status(connection, Status.RUNNING) == []
         said = approval.approve(home, proposal["id"], now=home.clock(), actor="ann")
         made = get(home, said.partition(":")[0])
-        assert (made.plan.horizon, made.plan.adaptive, len(made.epochs)) == (timedelta(weeks=8), False, 1)
+        assert (plans.enrolment_weeks(made.plan), made.plan.adaptive, len(made.epochs)) == (5, False, 1)
+        assert made.plan.horizon == timedelta(weeks=5, hours=24)
+        assert "New visitors count for 5 weeks" in said
         assert plans.under_powered(made.plan, 10) is None
         assert "At this traffic" not in said
 
@@ -366,7 +380,14 @@ class TestTraffic:
         (change,) = cycle_after(home, 0)
         assert "proposed for 14 weeks" in change
         plan = plans.new_plan(home.config)
-        assert [plans.weeks_needed(plan, per_day) for per_day in (1, 3.5, 4, 5, 50)] == [14, 12, 10, 8, 8]
+        assert plan.units is not None
+        assert [plans.weeks_needed(plan, plan.units / 7 / weeks) for weeks in (20, 14, 9.5, 3, 0.1)] == [
+            14,
+            14,
+            10,
+            3,
+            1,
+        ]
 
     def test_where_no_gain_of_any_size_can_be_shown(self, tmp_path: Path) -> None:
         home = make_home(tmp_path / "dead", traffic_per_day=0.01)
@@ -378,7 +399,8 @@ class TestTraffic:
         for name, settings in {"busy": {"traffic_per_day": 1_000}, "new": {}}.items():
             home = make_home(tmp_path / name, **settings)
             made = create(home, "hero")
-            assert (made.reasoning, set(begun(home, "hero"))) == ("", {"status", "slot", "planned_units"})
+            keys = {"status", "slot", "planned_units", "enrolment_weeks", "admitted"}
+            assert (made.reasoning, set(begun(home, "hero"))) == ("", keys)
 
     def test_it_is_measured_where_no_setting_says(self, tmp_path: Path) -> None:
         home = make_home(tmp_path / "measured")
@@ -418,3 +440,54 @@ class TestTraffic:
             proposal = decisions.recommendations(connection)[0]["id"]
         said = approval.approve(home, proposal, now=home.clock(), actor="ann")
         assert ": started" in said
+
+
+class TestPace:
+    """Weeks of enrolment and the visitors let in follow the traffic that is known at the start."""
+
+    def test_a_busy_site_lets_in_what_fills_a_week(self, tmp_path: Path) -> None:
+        home = make_home(tmp_path / "busy", traffic_per_day=1_000)
+        made = create(home, "hero")
+        units = plans.new_plan(home.config).units
+        assert units is not None
+        weeks, admitted = plans.pace(units, 1_000, 2)
+        assert (weeks, admitted) == (1, made.plan.admitted)
+        assert admitted < 0.05
+        assert made.plan.horizon == timedelta(weeks=1, hours=24)
+        assert made.epochs[-1].ends_at == START + timedelta(weeks=1)
+        entry = begun(home, "hero")
+        assert (entry["enrolment_weeks"], entry["admitted"]) == (1, admitted)
+        assert get(home, "hero").plan == made.plan
+        create(home, "mine", slot="footer", start=False)
+        (change,) = cycle_after(home, 0)
+        assert change == (
+            f"mine: started. New visitors count for one week, the last look comes 24 hours later; an effect that fades "
+            f"may add a week. {100 * admitted:.2g} % of the visitors take part: they fill the week."
+        )
+
+    def test_a_draft_is_planned_anew_when_it_starts(self, tmp_path: Path) -> None:
+        """With the traffic of that day, and under the present rule."""
+        home = make_home(tmp_path / "site")
+        create(home, "hero", start=False)
+        old = replace(get(home, "hero").plan, rule=1, horizon=timedelta(days=14), units=7)
+        with home.db.write() as connection:
+            experiments.update(connection, replace(get(home, "hero"), plan=old))
+        home = changed(home, traffic_per_day=20)
+        cycle_after(home, 0)
+        plan = get(home, "hero").plan
+        units = plans.new_plan(home.config).units
+        assert (plan.rule, plan.units, plan.admitted) == (2, units, 1.0)
+        assert plans.enrolment_weeks(plan) == plans.pace(units, 20, 2)[0] == 2
+
+    def test_a_costly_family_is_said_when_it_starts(self, tmp_path: Path) -> None:
+        home = make_home(tmp_path / "pocock", spending_function="pocock")
+        made = create(home, "hero")
+        assert made.reasoning.endswith("pocock needs 22 % more visitors than hwang_shih_decani.")
+        (told,) = settings_warnings(home.loaded)
+        assert told == made.reasoning
+        plain = make_home(tmp_path / "plain")
+        assert settings_warnings(plain.loaded) == plain.loaded.warnings == ()
+        late = make_home(tmp_path / "late", spending_parameter=-8)
+        assert (settings_warnings(late.loaded), create(late, "hero").reasoning) == ((), "")
+        usual, dear, cheap = (plans.new_plan(h.config).units or 0 for h in (plain, home, late))
+        assert cheap < usual < dear == pytest.approx(1.22 * usual, rel=0.01)

@@ -9,15 +9,20 @@ from statsmodels.stats.power import normal_power_het, normal_sample_size_one_tai
 
 from cro_core.errors import InvalidInput
 from cro_core.statistics.sample_size import (
+    LOOKS,
+    SWING,
     attainable_uplift,
     choices,
     inflation,
+    inflation_of_looks,
     plan_size,
     power_of,
     power_of_mean,
     sample_size,
     sample_size_mean,
 )
+from cro_core.statistics.sequential import Spending, boundaries, design
+from cro_core.statistics.sequential import power as sequential_power
 
 SIZES = {  # base rate -> visitors per variant at 80 % power for +10, +20, +30 %
     0.01: (163_095, 42_693, 19_827),
@@ -40,8 +45,9 @@ def test_reference_sizes(rate):
 
 
 def test_the_size_of_ab_data_at_its_own_rate():
-    """Base rate 12 %, MDE 10 %: 13,204 per variant with the price of hourly looks."""
-    assert plan_size(0.12, 0.1).units_per_variant == 13_204
+    """Base rate 12 %, MDE 10 %: 13,855 per variant with the price of hourly looks and futility."""
+    assert plan_size(0.12, 0.1).units_per_variant == 13_855
+    assert plan_size(0.12, 0.1, rule=1).units_per_variant == 13_204  # as planned before
 
 
 @settings(deadline=None)
@@ -98,35 +104,116 @@ def test_no_effect_leaves_half_of_alpha_to_find_it():
     assert power_of(0.03, 0.0, 1000, alpha=0.04) == pytest.approx(0.02)
 
 
-def test_hourly_looks_and_moving_shares_have_their_price():
-    assert inflation() == inflation(variants=4, adaptive=True) == 1.10
-    assert [inflation(adaptive=True, floor=f) for f in (0.3, 0.1, 0.05)] == pytest.approx([1.3, 2.4, 3.6])
+PRICES = {  # family and parameter -> inflation at 336 looks with 80 and 90 % power
+    ("pocock", None): (1.286, 1.260),
+    ("obrien_fleming", None): (1.057, 1.054),
+    ("kim_demets", 3): (1.064, 1.060),
+    ("hwang_shih_decani", -4): (1.052, 1.049),
+    ("hwang_shih_decani", -6): (1.028, 1.027),
+    ("hwang_shih_decani", -8): (1.017, 1.016),
+}
+
+
+@pytest.mark.parametrize("family", PRICES)
+def test_looks_cost_what_the_family_says(family):
+    spending = Spending(*family)
+    found = [inflation_of_looks(spending, power=power) for power in (0.8, 0.9)]
+    assert found == pytest.approx(PRICES[family], abs=0.00051)
+    hours = np.arange(1, LOOKS + 1) / LOOKS
+    assert found[0] == pytest.approx(design(hours, spending=spending).inflation, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("spending", "alpha", "power"),
+    [
+        (Spending("pocock"), 0.001, 0.999),
+        (Spending("pocock"), 0.4, 0.51),
+        (Spending(), 0.0005, 0.8),
+        (Spending(parameter=10), 0.05, 0.8),
+        (Spending("kim_demets", 0.1), 0.05, 0.8),
+    ],
+)
+def test_looks_cost_what_their_design_says(spending, alpha, power):
+    hours = np.arange(1, LOOKS + 1) / LOOKS
+    wanted = design(hours, alpha=alpha, target=power, spending=spending).inflation
+    assert inflation_of_looks(spending, alpha=alpha, power=power) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", PRICES)
+def test_the_planned_power_is_true_of_every_family(family):
+    """One experiment at the planner's sample, flat traffic and constant rate: 80 % (no price of swings is needed)."""
+    spending, hours = Spending(*family), np.arange(1, LOOKS + 1) / LOOKS
+    factor = inflation(spending=spending, futility=False) / SWING
+    drift = math.sqrt(factor) * (stats.norm.isf(0.025) + stats.norm.isf(0.2))
+    critical = boundaries(hours, spending=spending)
+    assert sequential_power(hours, critical, drift) == pytest.approx(0.8, abs=1e-4)
+
+
+def test_hourly_looks_futility_and_moving_shares_have_their_price():
+    looks = inflation_of_looks(Spending())
+    assert inflation(futility=False) == inflation(variants=3, adaptive=True, futility=False)
+    assert inflation(futility=False) == pytest.approx(1.052 * 1.05, abs=0.0005)
+    assert inflation() == pytest.approx(looks * 1.05 * 1.045) == pytest.approx(1.154, abs=0.0005)
+    floors = (0.3, 0.2, 0.1)
+    moving = [inflation(adaptive=True, floor=f, futility=False) for f in floors]
+    assert moving == pytest.approx([1.18, 1.24, 1.28])
+    assert [inflation(adaptive=True, floor=f) for f in floors] == pytest.approx([1.22, 1.27, 1.35])
     steps = [inflation(adaptive=True, floor=f) for f in (0.01, 0.03, 0.05, 0.07, 0.1, 0.15, 0.25, 0.4, 0.5)]
     assert steps == sorted(steps, reverse=True)
-    assert steps[-1] == pytest.approx(1.10)
+    assert steps[-1] == pytest.approx(inflation())  # half the visitors each: nothing moves
+    between = inflation(adaptive=True, floor=math.sqrt(0.02))
+    assert between == pytest.approx((1.27 + 1.35) / 2)
+    assert inflation(adaptive=True, floor=0.05) == pytest.approx(1.43)  # as much again for half the floor
+    assert inflation(adaptive=True) == inflation(adaptive=True, floor=0.1)
+
+
+@pytest.mark.parametrize("family", PRICES)
+@pytest.mark.parametrize("variants", [2, 3])
+def test_moving_shares_cost_the_more_for_other_families(family, variants):
+    spending, default = Spending(*family), Spending()
+    moving = inflation(variants=variants, adaptive=True, spending=spending)
+    ratio = inflation_of_looks(spending) / inflation_of_looks(default)
+    assert moving == pytest.approx(inflation(variants=variants, adaptive=True) * ratio)
+
+
+def test_experiments_of_the_first_rule_keep_its_factors():
+    assert inflation(rule=1) == inflation(variants=4, adaptive=True, rule=1) == 1.10
+    assert inflation(rule=1, spending=Spending("pocock"), futility=False, power=0.9, alpha=0.01) == 1.10
+    first = [inflation(adaptive=True, floor=f, rule=1) for f in (0.5, 0.3, 0.1, 0.05, 0.025)]
+    assert first == pytest.approx([1.1, 1.3, 2.4, 3.6, 7.2])
+    often = {"traffic_per_day": 20_000, "rule": 1}
+    assert plan_size(0.03, 0.1, **often).power == pytest.approx(0.8, abs=1e-4)  # it ends with its sample
+    assert plan_size(0.03, 0.1, traffic_per_day=20_000).power > 0.95
+
+
+def test_a_plan_has_its_price():
     fixed = sample_size(0.03, 0.1)
     plan = plan_size(0.03, 0.1)
-    assert plan.units_per_variant == pytest.approx(1.1 * fixed, abs=0.51)
-    assert plan.units == 2 * plan.units_per_variant
+    assert plan.units_per_variant == pytest.approx(inflation() * fixed, abs=0.51)
+    assert plan.units == 2 * plan.units_per_variant == 122_828
     assert math.isnan(plan.days_needed)
     assert math.isnan(plan.power)
-    assert plan_size(0.03, 0.1, adaptive=True).units_per_variant == pytest.approx(1.3 * fixed, abs=0.51)
+    assert plan_size(0.03, 0.1, adaptive=True).units_per_variant == pytest.approx(1.35 * fixed, abs=0.51)
     three = plan_size(0.03, 0.1, variants=3)
-    assert three.units_per_variant == pytest.approx(1.1 * sample_size(0.03, 0.1, alpha=0.025), abs=0.51)
+    each = inflation(variants=3, alpha=0.025) * sample_size(0.03, 0.1, alpha=0.025)
+    assert three.units_per_variant == pytest.approx(each, abs=0.51)
     assert three.units == 3 * three.units_per_variant
 
 
 def test_low_traffic_is_told_before_the_start():
-    """300 visitors a day at 3 %: 14 days find about +58 %, a true +10 % takes 390 days."""
+    """300 visitors a day at 3 %: 14 days find about +60 %, a true +10 % takes 409 days."""
     plan = plan_size(0.03, 0.1, traffic_per_day=300)
     assert plan.underpowered
-    assert plan.attainable_uplift == pytest.approx(0.58, abs=0.02)
-    assert plan.days_needed == pytest.approx(390, abs=1)
+    assert plan.attainable_uplift == pytest.approx(0.60, abs=0.005)
+    assert plan.days_needed == pytest.approx(409, abs=1)
     assert plan.power < 0.15
     enough = plan_size(0.03, 0.1, traffic_per_day=10_000)
     assert not enough.underpowered
-    assert enough.power == pytest.approx(0.8, abs=1e-4)
+    assert 0.83 < enough.power < 0.86  # two weeks bring more than the sample, and all of it counts
     assert enough.attainable_uplift < 0.1
+    just = plan_size(0.03, 0.1, traffic_per_day=enough.units / 14)
+    assert not just.underpowered
+    assert just.power == pytest.approx(0.8, abs=1e-4)
 
 
 def test_choices_are_a_table():
@@ -156,6 +243,9 @@ def test_choices_are_a_table():
         ({"adaptive": True}, "units"),
         ({"alpha": 0.01}, "units"),
         ({"power": 0.9}, "units"),
+        ({"spending": Spending("pocock")}, "units"),
+        ({"futility": False}, "units"),
+        ({"rule": 1}, "units"),
         ({"traffic_per_day": 2000}, "days_needed"),
         ({"horizon_days": 28}, "attainable_uplift"),
     ],
@@ -163,6 +253,20 @@ def test_choices_are_a_table():
 def test_every_argument_changes_the_answer(change, field):
     base = {"base_rate": 0.03, "relative_uplift": 0.1, "traffic_per_day": 1000}
     assert getattr(plan_size(**base), field) != getattr(plan_size(**{**base, **change}), field)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"variants": 3}, {"adaptive": False}, {"floor": 0.2}, {"alpha": 0.01}, {"power": 0.9},
+        {"spending": Spending(parameter=-8)}, {"futility": False}, {"rule": 1},
+    ],
+)  # fmt: skip
+def test_every_argument_changes_the_factor_and_the_choices(change):
+    base = {"adaptive": True, "spending": Spending("pocock")}
+    assert inflation(**base) != inflation(**{**base, **change})
+    shown, other = (choices(0.03, 0.1, 300, **arguments) for arguments in (base, {**base, **change}))
+    assert shown[0] != other[0]
 
 
 @pytest.mark.parametrize(
@@ -180,6 +284,8 @@ def test_every_argument_changes_the_answer(change, field):
         (lambda: sample_size_mean(1, 0), "difference is 0"),
         (lambda: inflation(variants=1), "variants is 1: give at least 2"),
         (lambda: inflation(adaptive=True, floor=0.7), "floor is 0.7"),
+        (lambda: inflation_of_looks(Spending(), alpha=0), "alpha is 0"),
+        (lambda: inflation_of_looks(Spending(), power=1), "power is 1"),
         (lambda: plan_size(0.03, 0.1, traffic_per_day=0), "traffic_per_day is 0"),
         (lambda: plan_size(0.03, 0.1, traffic_per_day=10, horizon_days=-1), "horizon_days is -1"),
         (lambda: attainable_uplift(0.03, 100, power=2), "power is 2"),

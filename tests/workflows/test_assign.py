@@ -46,6 +46,46 @@ def expose(home: Home, visitor: str, shown: AssignedVariant, at: datetime) -> No
     assert ingest(home, [item], now=at).accepted == 1
 
 
+def asked(home: Home, visitors: int, now: datetime = START + HOUR) -> list[AssignedVariant]:
+    return [answer(home, f"v{n}", now) for n in range(visitors)]
+
+
+def test_only_a_part_of_the_visitors_is_let_in(site: Home) -> None:
+    stored(site.db, running(admitted=0.3))
+    found = asked(site, 2000)
+    inside = [f for f in found if f.reason == "assigned"]
+    assert {f.reason for f in found} == {"assigned", "not_admitted"}
+    assert len(inside) / 2000 == pytest.approx(0.3, abs=0.05)
+    # who is let in says nothing about who gets which: half of them each
+    assert sum(f.variant == "a" for f in inside) / len(inside) == pytest.approx(0.5, abs=0.08)
+    outside = next(f for f in found if f.reason == "not_admitted")
+    assert (outside.variant, outside.counted, outside.epoch, outside.propensity) == ("a", False, None, None)
+    assert outside.expires_at == inside[0].expires_at
+    assert asked(site, 50) == found[:50]
+
+
+def test_everybody_is_let_in_where_one_week_is_not_too_much(site: Home) -> None:
+    stored(site.db, running(admitted=1.0))
+    assert {f.reason for f in asked(site, 200)} == {"assigned"}
+
+
+def test_who_met_the_experiment_keeps_its_variant_though_not_let_in(site: Home) -> None:
+    """A website that assigns by itself may have shown it."""
+    stored(site.db, running(admitted=0.0001))
+    assert answer(site, "v1", START + HOUR).reason == "not_admitted"
+    shown = AssignedVariant("hero", "b", "hero", {}, None, "assigned", True, 0, 0.5)
+    expose(site, "v1", shown, START + HOUR)
+    kept = answer(site, "v1", START + 2 * HOUR)
+    assert (kept.reason, kept.variant, kept.counted) == ("exposed", "b", True)
+
+
+def test_bots_and_late_visitors_are_no_matter_of_admission(site: Home) -> None:
+    stored(site.db, running(admitted=0.0001))
+    assert answer(site, "v1", START + HOUR, user_agent=CRAWLER).reason == "bot"
+    assert answer(site, "v1", START + HOUR, opted_out=True).reason == "opted_out"
+    assert answer(site, "v1", START + 13.5 * DAY).reason == "enrolment_closed"
+
+
 def move_shares(home: Home, experiment: Experiment, now: datetime) -> None:
     with home.db.write() as connection:
         assert experiments.set_future_shares(connection, experiment, MOVED, now)

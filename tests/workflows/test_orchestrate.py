@@ -567,7 +567,7 @@ def test_backlog_is_proposed_once_where_a_person_has_to_agree(tmp_path: Path) ->
 def test_whether_traffic_is_enough_is_asked_at_the_level_of_the_stream(
     tmp_path: Path, rate: float | None, tells: bool
 ) -> None:
-    """What 13 days at 22 a day can show at 5 % is beyond them at a fifth of it."""
+    """What two weeks at 22 a day can show at 5 % is beyond them at a fifth of it."""
     statistics = {**SETTINGS["statistics"], "traffic_per_day": 22, "stream_false_discovery_rate": rate}
     create_home(tmp_path / "site", {**SETTINGS, "statistics": statistics}, environ={})
     set_clock(open_home(tmp_path / "site", environ={}), START)
@@ -575,7 +575,7 @@ def test_whether_traffic_is_enough_is_asked_at_the_level_of_the_stream(
     draw_sample_media(home.media, default_rng(7))
     changes = orchestrate(home, now=home.clock()).changes
     assert changes
-    assert all((": proposed for 8 weeks" not in change) == tells for change in changes)
+    assert all((": proposed for" not in change) == tells for change in changes)
 
 
 def test_winner_is_challenged_by_what_was_not_tried(tmp_path: Path) -> None:
