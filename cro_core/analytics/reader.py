@@ -113,7 +113,8 @@ class Reading:
 
     def times(self) -> tuple[counts.Slice, ...]:
         """Counts units by day and by hour of the day."""
-        rows = ((row["epoch"], row["variant"], row["starts_at"], row["units"]) for row in self._by_time)
+        mature = (row for row in self._by_time if row["units"])
+        rows = ((row["epoch"], row["variant"], row["starts_at"], row["units"]) for row in mature)
         return counts.time_slices(self.experiment, rows)
 
     def days(self) -> tuple[DayCell, ...]:

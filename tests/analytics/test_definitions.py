@@ -30,8 +30,9 @@ from helpers.store_samples import (
 )
 
 from cro_core.analytics import counts, definitions, reader
-from cro_core.clock import to_micros
-from cro_core.domain import EXPOSURE, Cell, Event, Experiment, Goal, Ratio
+from cro_core.analytics.cuts import CutSlice, cut
+from cro_core.clock import to_micros, zone
+from cro_core.domain import EXPOSURE, Cell, DayCell, Event, Experiment, Goal, Ratio
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.ingest.cleaning import Rejection
 from cro_core.storage import events, schema, seals
@@ -47,10 +48,12 @@ def record(database: Database, *posted: Event, rejected: Sequence[Rejection] = (
         events.record(connection, posted, rejected, START)
 
 
-def steps(database: Database, experiment: Experiment, as_of: datetime = LATE) -> dict[str, int]:
+def steps(
+    database: Database, experiment: Experiment, as_of: datetime = LATE, without: Sequence[CutSlice] = ()
+) -> dict[str, int]:
     """The waterfall without its zeros; it must reconcile."""
     with database.read() as connection:
-        return steps_of(reader.reading(connection, experiment, as_of))
+        return steps_of(reader.reading(connection, experiment, as_of, without=without))
 
 
 def steps_of(reading: reader.Reading) -> dict[str, int]:
@@ -152,6 +155,49 @@ def _step(row: Any, first: pd.DataFrame, standing: dict[Any, str], experiment: E
     if since > plan.window:
         return "out_of_window"
     return "goal" if row["type"] in {g.name for g in plan.goals} else "other"
+
+
+def reference_days(
+    log: Sequence[Event], experiment: Experiment, as_of: datetime
+) -> tuple[list[DayCell], int]:
+    """Units by day, and how many of them met a second variant, with plain loops over the log."""
+    human = sorted(
+        ({e.id: e for e in reversed(log) if e.human}).values(), key=lambda e: (e.occurred_at, e.id)
+    )
+    goals = {g.name for g in experiment.plan.goals if g.primary}
+    first: dict[str, Event] = {}
+    later: dict[str, set[str | None]] = {}
+    converted: dict[str, datetime] = {}
+    for e in (e for e in human if e.occurred_at < as_of):
+        if e.type == EXPOSURE and e.experiment_id == experiment.id:
+            later.setdefault(first.setdefault(e.unit, e).unit, set()).add(e.variant)
+    for e in human:
+        met, ours = first.get(e.unit), e.experiment_id in (None, experiment.id)
+        if met is None or e.type not in goals or not ours or e.occurred_at >= as_of:
+            continue
+        since = e.occurred_at - met.occurred_at
+        at_once = experiment.plan.goal_at_exposure
+        if timedelta(0) <= since <= experiment.plan.window and (at_once or since):
+            converted.setdefault(e.unit, e.occurred_at)
+    cells: dict[tuple[str, int, str], list[float]] = {}
+    crossed = 0
+    for unit, e in first.items():
+        standing = _standing({"occurred_at": e.occurred_at, "epoch": e.epoch}, experiment, as_of)
+        if standing not in ("counted_exposure", "immature"):
+            continue
+        crossed += len(later[unit]) > 1
+        day = e.occurred_at.astimezone(zone(experiment.plan.zone)).date().isoformat()
+        epoch = experiment.epoch_at(e.occurred_at)
+        assert epoch is not None
+        mature, at = standing == "counted_exposure", converted.get(unit)
+        seconds = (at - e.occurred_at) // timedelta(seconds=1) if mature and at else 0
+        numbers = (mature, mature and at is not None, 1, at is not None, seconds, seconds**2)
+        row = cells.setdefault((day, epoch.number, str(e.variant)), [0] * 6)
+        cells[day, epoch.number, str(e.variant)] = [a + b for a, b in zip(row, numbers, strict=True)]
+    return [
+        DayCell(*key, *map(int, row[:4]), row[4] / 3600, row[5] / 3600**2)  # type: ignore[call-arg]
+        for key, row in sorted(cells.items())
+    ], crossed
 
 
 def _unit(row: Any, standing: str, achieved: dict[str, list[Any]], experiment: Experiment) -> dict[str, Any]:
@@ -265,6 +311,7 @@ def test_random_logs_give_what_the_second_implementation_gives(
                 assert steps_of(reading) == {k: n for k, n in found.items() if n}
                 _same(pd.DataFrame(reading.unit_table().to_pylist()), expected)
                 _same_cells(reading, experiment, expected)
+                _same_days(reading, log, experiment)
             seen += found
     assert (
         min(
@@ -316,6 +363,40 @@ def _same_cells(reading: reader.Reading, experiment: Experiment, expected: pd.Da
     assert sum(row["conversions"] for row in cities) == (kept["converted"].sum() if len(kept) else 0)
 
 
+CROSSED = f"""{definitions.STEP}
+SELECT COUNT(DISTINCT s.unit) AS units
+FROM step s
+JOIN unit_table u ON u.unit = s.unit
+WHERE s.step = 'crossover' AND u.standing IN ('counted_exposure', 'immature')
+"""
+"""The units that crossed, from the steps of all events."""
+
+
+def _same_days(reading: reader.Reading, log: Sequence[Event], experiment: Experiment) -> None:
+    days, crossed = reference_days(log, experiment, reading.as_of)
+    assert list(reading.days()) == days
+    _days_add_up(reading)
+    crossing = reading.crossing()
+    assert (crossing.units, crossing.exposed) == (crossed, sum(day.exposed for day in days))
+    assert crossing.units == reading.crossover_units() == reading._run(CROSSED)[0]["units"]
+
+
+def _days_add_up(reading: reader.Reading) -> None:
+    """The mature units of all days are the cells."""
+    sums: Counter[tuple[int, str, str]] = Counter()
+    for day in reading.days():
+        sums[day.epoch, day.variant, "units"] += day.units
+        sums[day.epoch, day.variant, "conversions"] += day.conversions
+        assert 0 <= day.conversions <= day.units <= day.exposed > 0
+        assert day.conversions <= day.converted <= day.exposed
+    cells = {
+        (c.epoch, c.variant, name): getattr(c, name)
+        for c in reading.cells()
+        for name in ("units", "conversions")
+    }
+    assert {key: n for key, n in sums.items() if n} == {key: n for key, n in cells.items() if n}
+
+
 def everything(reading: reader.Reading) -> dict[str, Any]:
     """All that is counted, each part as it comes."""
     cells, times = reading.cells(), reading.times()
@@ -323,6 +404,8 @@ def everything(reading: reader.Reading) -> dict[str, Any]:
         "units": reading.unit_table().to_pylist(),
         "cells": cells,
         "times": times,
+        "days": reading.days(),
+        "crossing": reading.crossing(),
         "segments": reading.segments(),
         "measured": reading.measured(cells),
         "waterfall": reading.waterfall(),
@@ -443,11 +526,13 @@ def test_every_step_of_the_waterfall_is_met_somewhere(database: Database) -> Non
         exposure("colleague", "a", START + HOUR, internal=True),
         exposure("stale", "a", day3 + HOUR, epoch=1),
         exposure("silent", "a", day3 + HOUR),
+        exposure("robotic", "a", START + HOUR, city="Odense"),
         exposure("tardy", "a", enrolment_end),
         exposure("fresh", "a", enrolment_end - HOUR, epoch=experiment.epochs[-1].number),
     ]
     record(database, *posted, rejected=[Rejection(0, "bad", "{}", "hero")])
-    assert steps(database, experiment, enrolment_end + HOUR) == dict.fromkeys(definitions.STEPS, 1)
+    found = steps(database, experiment, enrolment_end + HOUR, [("city", "Odense")])
+    assert found == dict.fromkeys(definitions.STEPS, 1)
 
 
 def test_the_waterfall_reconciles_while_events_come_in(database: Database) -> None:
@@ -675,6 +760,190 @@ class TestEpoch:
         with database.read() as connection:
             cells = reader.reading(connection, experiment, LATE).cells()
         assert [(c.epoch, c.units) for c in cells] == [(0, 1), (1, 1), (5, 1)]
+
+
+class TestDays:
+    """What is counted of a day before all of its visitors are mature."""
+
+    def test_the_visitors_of_a_day_count_at_once_and_their_goals_when_they_happen(
+        self, database: Database
+    ) -> None:
+        experiment = stored(database, running(zone="Europe/Paris"))
+        late = START + timedelta(hours=13, minutes=30)  # 22:30 UTC is 23:30 in Paris
+        record(
+            database,
+            *(exposure(f"u{n}", "a", START + n * HOUR) for n in range(3)),
+            exposure("evening", "b", late),
+            exposure("night", "b", late + HOUR),
+            event("lead", "u0", START + 2 * HOUR),
+            event("call", "u1", START + 20 * HOUR),
+            event("lead", "u1", START + 4 * HOUR),
+            event("play", "u2", START + 3 * HOUR),
+            event("lead", "night", late + 5 * HOUR),
+        )
+        with database.read() as connection, reader.reading(connection, experiment, LATE) as reading:
+            early, between, late_look = (
+                reading.at(START + hours * HOUR).days() for hours in (4, 24 + 1.5, 24 * 3)
+            )
+        assert early == (DayCell("2026-03-02", 0, "a", 0, 0, 3, 1),)  # u1's goal is only just now
+        assert between == (
+            DayCell("2026-03-02", 0, "a", 2, 2, 3, 2, 5.0, 13.0),
+            DayCell("2026-03-02", 0, "b", 0, 0, 1, 0),
+            DayCell("2026-03-03", 0, "b", 0, 0, 1, 1),
+        )
+        assert late_look == (
+            DayCell("2026-03-02", 0, "a", 3, 2, 3, 2, 5.0, 13.0),
+            DayCell("2026-03-02", 0, "b", 1, 0, 1, 0),
+            DayCell("2026-03-03", 0, "b", 1, 1, 1, 1, 4.0, 16.0),
+        )
+
+    @pytest.mark.parametrize(
+        "site", ["Asia/Kolkata", "Australia/Lord_Howe", "Asia/Kathmandu", "America/New_York"]
+    )
+    def test_days_and_hours_are_those_of_the_site(self, database: Database, site: str) -> None:
+        """Also where its clocks are half an hour apart from the others, or change by half of one."""
+        experiment = stored(database, running(zone=site, horizon=42 * DAY))
+        moments = [START + n * timedelta(minutes=47) for n in range(1200)]
+        record(database, *(exposure(f"u{n}", "ab"[n % 2], at) for n, at in enumerate(moments)))
+        with (
+            database.read() as connection,
+            reader.reading(connection, experiment, START + 45 * DAY) as reading,
+        ):
+            days, times = reading.days(), reading.times()
+        local = [m.astimezone(zone(site)) for m in moments]
+        found: Counter[str] = Counter()
+        for day in days:
+            found[day.day] += day.units
+        assert found == Counter(m.date().isoformat() for m in local)
+        hours: Counter[str] = Counter()
+        for part in times:
+            if part.dimension == "hour":
+                hours[part.name] += part.units
+        assert hours == Counter(f"{m.hour:02}:00" for m in local)
+
+    def test_whoever_never_counts_is_no_visitor_of_a_day(self, database: Database) -> None:
+        experiment = stored(database, running())
+        end = experiment.enrolment_ends_at
+        assert end is not None
+        record(
+            database, exposure("u", "a", end - TICK), exposure("late", "a", end), exposure("early", "b", START - TICK),
+            exposure("u", "b", end), exposure("late", "b", end + TICK), exposure("robot", "a", START, bot=True),
+            exposure("robot", "b", START + HOUR, bot=True),
+        )  # fmt: skip
+        with database.read() as connection:
+            reading = reader.reading(connection, experiment, end + HOUR)
+            assert reading.days() == (DayCell("2026-03-15", 0, "a", 0, 0, 1, 0),)
+            assert (reading.crossing().units, reading.crossing().exposed) == (1, 1)
+            assert reading.crossing().limit == experiment.plan.max_crossover
+            assert reading.at(end).crossing().units == 0  # the second exposure is only just now
+
+
+CUTS: list[list[CutSlice]] = [
+    [("city", "Odense")],
+    [("city", "(unknown)"), ("city", "Odense")],
+    [("day", "2026-03-03")],
+    [("hour", "10:00"), ("day", "2026-03-04")],
+    [("hour", "09:00"), ("city", "Århus"), ("device", "mobile")],
+    [("page", "/nowhere")],
+]
+
+
+class TestCutOut:
+    """A slice that is cut out of every variant alike: as if nobody in it had ever come, but accounted for."""
+
+    @pytest.mark.parametrize("name", ["three", "moved"])
+    @pytest.mark.parametrize("without", CUTS)
+    def test_every_number_is_that_of_the_others(
+        self, database: Database, name: str, without: list[CutSlice]
+    ) -> None:
+        plan = replace(EXPERIMENTS[name].plan, ratios=(Ratio("worth", "value:call", "count:lead"),))
+        experiment = stored(database, replace(EXPERIMENTS[name], plan=plan))
+        log = list({e.id: e for e in _log(experiment, np.random.default_rng([5, len(name)]), 240)}.values())
+        record(database, *log)
+        moments = (START + 2 * DAY, LATE)
+        with (
+            database.read() as connection,
+            reader.reading(connection, experiment, LATE, without=without) as less,
+        ):
+            got = {moment: everything(less.at(moment)) for moment in moments}
+            for moment in moments:
+                steps_of(less.at(moment))  # it reconciles
+                _days_add_up(less.at(moment))
+        gone = self._gone(log, experiment, without)
+        assert bool(gone) == (without[0][0] != "page")
+        with database.write() as connection:
+            connection.execute(sa.delete(schema.events).where(schema.events.c.unit.in_(gone)))
+        with database.read() as connection, reader.reading(connection, experiment, LATE) as others:
+            for moment in moments:
+                wanted, mine = everything(others.at(moment)), got[moment]
+                assert {u["unit"] for u in mine["units"] if u["standing"] == "cut_out"} <= gone
+                left = [u for u in mine["units"] if u["unit"] not in gone]
+                assert left == wanted["units"]
+                assert not any(u["converted"] for u in mine["units"] if u["unit"] in gone)
+                for part in ("cells", "times", "days", "crossing", "segments", "measured"):
+                    assert mine[part] == wanted[part], part
+                counting = (
+                    "counted_exposure",
+                    "counted_goal",
+                    "repeat_goal",
+                    "immature",
+                    "out_of_window",
+                    "other",
+                )
+                assert [s for s in mine["waterfall"] if s.step in counting] == [
+                    s for s in wanted["waterfall"] if s.step in counting
+                ]
+
+    def _gone(self, log: Sequence[Event], experiment: Experiment, without: list[CutSlice]) -> set[str]:
+        first: dict[str, Event] = {}
+        for e in sorted(log, key=lambda e: (e.occurred_at, e.id)):
+            if e.type == EXPOSURE and e.experiment_id == experiment.id and e.human:
+                first.setdefault(e.unit, e)
+        site, fields = zone(experiment.plan.zone), {"page": "url", "asset": "asset_id"}
+        said = {
+            unit: {
+                "day": e.occurred_at.astimezone(site).date().isoformat(),
+                "hour": f"{e.occurred_at.astimezone(site).hour:02}:00",
+                **{d: getattr(e, fields.get(d, d)) or "(unknown)" for d in definitions.SEGMENTS},
+            }
+            for unit, e in first.items()
+        }
+        return {unit for unit, has in said.items() if any(has[d] == name for d, name in without)}
+
+    def test_without_cuts_the_texts_are_the_same(self) -> None:
+        experiment = running()
+        none, some = cut(experiment, ()), cut(experiment, [("day", "2026-03-02")])
+        for text in (definitions.CELLS, definitions.UNITS, definitions.STEPS_TAKEN, definitions.TIMES):
+            assert none.selection(text) is text
+            assert some.selection(text).count("cut_units") == 1
+            assert some.selection(text).count("'cut_out'") == 1
+        assert none.tables is definitions.TABLES
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            (
+                ("weekday", "Monday"),
+                "weekday=Monday is of no dimension that can be cut out: choose from day, hour, device",
+            ),
+            (("device; DROP", "x"), "of no dimension"),
+            (("city", "(other)"), "name a value"),
+            (("day", "2026-02-30"), "write it like 2026-03-02"),
+            (("day", "today"), "write it like 2026-03-02"),
+            (("hour", "24:00"), "write it like 14:00"),
+            (("hour", "9:30"), "write it like 14:00"),
+        ],
+    )
+    def test_what_is_no_slice_is_refused(self, database: Database, name: CutSlice, message: str) -> None:
+        experiment = stored(database, running())
+        with database.read() as connection, pytest.raises(InvalidInput, match=message):
+            reader.reading(connection, experiment, LATE, without=[name])
+
+    def test_names_are_parameters_and_not_sql(self, database: Database) -> None:
+        experiment, odd = stored(database, running()), "x') OR 1=1 --"
+        record(database, exposure("u", "a", START, city=odd), exposure("v", "a", START, city="x"))
+        found = steps(database, experiment, without=[("city", odd)])
+        assert found == {"counted_exposure": 1, "cut_out": 1}
 
 
 def test_a_finished_data_set_counts_as_a_whole(database: Database) -> None:

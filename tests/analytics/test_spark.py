@@ -23,6 +23,7 @@ from helpers.store_samples import DAY, HOUR, START, TICK, event, exposure, runni
 from typer.testing import CliRunner
 
 from cro_core.analytics import definitions, engines, reader, segment_definitions
+from cro_core.analytics.cuts import LEFT_OUT, cut
 from cro_core.analytics.spark import in_spark
 from cro_core.cli import app
 from cro_core.domain import EXPOSURE, Event, Experiment, Ratio
@@ -240,6 +241,8 @@ def _everything(home: Home, engine: str) -> dict[str, Any]:
                 "cells": cells,
                 "units": late.unit_table().to_pylist(),
                 "times": late.times(),
+                "days": late.days(),
+                "crossing": late.crossing(),
                 "segments": late.segments(),
                 "measured": late.measured(cells),
                 "waterfall": late.waterfall(),
@@ -253,6 +256,10 @@ def _everything(home: Home, engine: str) -> dict[str, Any]:
             }
             early = late.at(START + 3 * DAY)
             found |= {"early cells": early.cells(), "early waterfall": early.waterfall()}
+            found |= {"early days": early.days(), "early crossing": early.crossing()}
+        without = [("day", "2026-03-04"), ("hour", "09:00"), ("city", "city 3"), ("device", "(unknown)")]
+        with reader.reading(connection, experiment, LATE, engine=engine, without=without) as less:
+            found |= {"cut cells": less.cells(), "cut days": less.days(), "cut waterfall": less.waterfall()}
     return found
 
 
@@ -292,7 +299,12 @@ def test_a_cluster_counts_what_duckdb_counts(home: Home, master: str) -> None:
     for part, value in wanted.items():
         assert value, part
         same(_plain(got[part]), _plain(value), str(part))
-    met = {line.step for part in ("waterfall", "early waterfall") for line in wanted[part] if line.count}
+    met = {
+        line.step
+        for part in ("waterfall", "early waterfall", "cut waterfall")
+        for line in wanted[part]
+        if line.count
+    }
     assert met == {"received", *definitions.STEPS} - {"rejected"}
 
 
@@ -403,7 +415,10 @@ def test_every_definition_has_words_in_spark() -> None:
         definitions.CELLS,
         definitions.TIMES,
         definitions.STEPS_TAKEN,
+        definitions.CROSSOVER_UNITS,
     ]
+    less = cut(running(), [("day", "2026-03-02"), ("hour", "09:00"), ("city", "x")])
+    texts += [less.tables[LEFT_OUT], less.selection(definitions.CELLS)]
     texts += [
         segment_definitions.facet_query(("hour", "referrer")),
         segment_definitions.DURATIONS,
