@@ -13,7 +13,7 @@ from datetime import datetime
 
 from cro_core.analytics import definitions
 from cro_core.analytics.completeness import Extent
-from cro_core.analytics.cuts import Cut, CutSlice, cut
+from cro_core.analytics.cuts import Cut
 from cro_core.clock import to_micros
 from cro_core.domain import Experiment
 from cro_core.evidence import Step, Totals
@@ -58,7 +58,7 @@ def explanation(
     totals: Iterable[Totals],
     stored: Extent,
     until: datetime,
-    without: Sequence[CutSlice] = (),
+    cut: Cut = Cut(),  # noqa: B008  it is frozen
 ) -> Explanation:
     """Puts to each number the SQL that gives it.
 
@@ -69,13 +69,11 @@ def explanation(
         totals: its counted visitors by variant.
         stored: the events that the numbers were taken from.
         until: visitors first seen before it are all counted.
-        without: slices that were cut out of every variant alike.
+        cut: the definitions, by the slices that are left out of every variant.
 
     Raises:
         Conflict: the experiment has not started.
-        InvalidInput: no such slice.
     """
-    left = cut(experiment, without)
     sql = {"received": _received(experiment.id), **dict(_steps(experiment.id))}
     return Explanation(
         experiment_id=experiment.id,
@@ -84,16 +82,16 @@ def explanation(
         stored=stored,
         steps=tuple(Number(s.step, s.count, s.text, sql.get(s.step, "")) for s in steps),
         variants=tuple(number for total in totals for number in _of_variant(total)),
-        parameters=_used(experiment, moment, left),
-        definitions=_definitions(experiment, moment, left),
+        parameters=_used(experiment, moment, cut),
+        definitions=_definitions(experiment, moment, cut),
     )
 
 
-def _definitions(experiment: Experiment, moment: datetime, left: Cut) -> str:
+def _definitions(experiment: Experiment, moment: datetime, cut: Cut) -> str:
     """SQL that sorts every event of an experiment into its step."""
     units = f"{definitions.UNIT_TABLE}\nSELECT * FROM unit_table"
     return "\n".join(
-        f"CREATE OR REPLACE TEMP TABLE {name} AS\n{_whole(text, experiment, moment, left)};"
+        f"CREATE OR REPLACE TEMP TABLE {name} AS\n{_whole(text, experiment, moment, cut)};"
         for name, text in (
             ("explained", f"{definitions.STEP}\nSELECT * FROM step"),
             ("explained_units", units),
@@ -101,17 +99,17 @@ def _definitions(experiment: Experiment, moment: datetime, left: Cut) -> str:
     )
 
 
-def _whole(text: str, experiment: Experiment, moment: datetime, left: Cut) -> str:
+def _whole(text: str, experiment: Experiment, moment: datetime, cut: Cut) -> str:
     """A selection with everything before it that it reads, as one statement."""
-    before, text = dict(_given(experiment)), left.selection(text)
-    for name in definitions.needed(text, left.tables):
+    before, text = dict(_given(experiment)), cut.selection(text)
+    for name in definitions.needed(text, cut.tables):
         source = name in definitions.SOURCES
         before[f"{name} AS NOT MATERIALIZED" if source else f"{name} AS"] = (
-            STORED if source else left.tables[name].strip()
+            STORED if source else cut.tables[name].strip()
         )
     parts = "".join(f"{head} (\n{made}\n),\n" for head, made in before.items())
     whole = f"WITH {parts}{text.strip().removeprefix('WITH ')}"
-    return with_values(whole, {**definitions.parameters(experiment, moment), **left.parameters})
+    return with_values(whole, {**definitions.parameters(experiment, moment), **cut.parameters})
 
 
 STORED = "SELECT * REPLACE (occurred_at_us AS occurred_at, received_at_us AS received_at) FROM main.events"
@@ -130,12 +128,12 @@ def _values(rows: Sequence[Sequence[int | float | str]]) -> str:
     return "VALUES " + ",\n       ".join(f"({', '.join(map(literal, row))})" for row in rows)
 
 
-def _used(experiment: Experiment, moment: datetime, left: Cut) -> dict[str, int | str]:
+def _used(experiment: Experiment, moment: datetime, cut: Cut) -> dict[str, int | str]:
     """The parameters that the definitions are written for."""
-    step = left.selection(definitions.STEP)
-    names = definitions.needed(step, left.tables)
-    texts = [step, *(left.tables[name] for name in names if name in left.tables)]
-    given = {**definitions.parameters(experiment, moment), **left.parameters}
+    step = cut.selection(definitions.STEP)
+    names = definitions.needed(step, cut.tables)
+    texts = [step, *(cut.tables[name] for name in names if name in cut.tables)]
+    given = {**definitions.parameters(experiment, moment), **cut.parameters}
     used = definitions.arguments(given, *texts)
     return {name: value for name, value in given.items() if name in used}
 

@@ -91,7 +91,8 @@ class Reading:
     as_of: datetime
     engine: engine.Engine
     _keeper: unit_cache.Keeper | None = None
-    _cut: cuts.Cut = field(default_factory=cuts.Cut)
+    cut: cuts.Cut = field(default_factory=cuts.Cut)
+    """The definitions that it runs, by the slices that are left out."""
     _made: set[str] = field(default_factory=set)
     """Names of the sources and tables that have been made."""
 
@@ -265,18 +266,18 @@ class Reading:
 
     def _prepared(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> tuple[str, Row]:
         """Makes the tables that a selection reads; returns it as it is run here, and what with."""
-        sql = self._cut.selection(sql)
+        sql = self.cut.selection(sql)
         arguments = {
             **definitions.parameters(self.experiment, self.as_of),
-            **self._cut.parameters,
+            **self.cut.parameters,
             **(parameters or {}),
         }
-        for name in definitions.needed(sql, self._cut.tables):
+        for name in definitions.needed(sql, self.cut.tables):
             if name not in self._made:
                 if name in definitions.SOURCES:
                     self._look_at(name)
                 else:
-                    text = self._cut.tables[name]
+                    text = self.cut.tables[name]
                     self.engine.keep(name, text, definitions.arguments(arguments, text))
                 self._made.add(name)
         return sql, definitions.arguments(arguments, sql)

@@ -29,7 +29,7 @@ def explain(home: Home, experiment_id: str, *, as_of: datetime, now: datetime) -
         moment = experiment.judged_at(as_of)
         with reader.reading(connection, experiment, moment) as reading:
             steps = reading.waterfall()
-            totals = counts.totals(experiment, reading.cells())
+            totals, cut = counts.totals(experiment, reading.cells()), reading.cut
         stored = extent(connection, experiment, moment)
     until = complete_until(experiment, as_of, now)
-    return explanation(experiment, moment, steps, totals, stored, until)
+    return explanation(experiment, moment, steps, totals, stored, until, cut)

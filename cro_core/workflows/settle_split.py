@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from cro_core.analytics.definitions import SEGMENTS
+from cro_core.analytics import cuts
 from cro_core.clock import iso
 from cro_core.decision.split_memory import ALL, TOTAL, evidence_now
 from cro_core.domain import Experiment, Status
@@ -20,9 +20,6 @@ from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.transaction import begin
 
 EXPLAIN, CUT = "split.explain", "split.cut"
-
-CAN_BE_CUT = ("day", "hour", *SEGMENTS)
-"""Dimensions of which a slice may be cut out."""
 
 LONGEST_REASON = 500
 
@@ -87,17 +84,13 @@ def cut_out(
     Raises:
         NotFound: no such experiment.
         Conflict: the experiment has ended, or the slice is cut out already.
-        InvalidInput: a dimension that cannot be cut, no reason, or one that is too long.
+        InvalidInput: a slice that cannot be cut out, no reason, or one that is too long.
     """
     said = _checked(reason)
-    if dimension not in CAN_BE_CUT:
-        raise InvalidInput(
-            f"dimension is {dimension!r}: a slice can be cut out of {', '.join(CAN_BE_CUT)}",
-            field="dimension",
-        )
     with begin(home, now=now, actor=actor) as transaction:
         connection = transaction.connection
         experiment = _running(connection, experiment_id)
+        cuts.cut(experiment, [(dimension, name)])  # every look would fail at what is no slice
         known = split_alarms.of(connection, experiment_id)
         same = [a for a in known if (a.dimension, a.name) == (dimension, name)]
         if any(a.how == "cut_out" for a in same):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from helpers.lake_samples import DAY, MONDAY, SETTINGS, store, visit
-from helpers.store_samples import START, event, running
+from helpers.store_samples import START, event, exposure, running
 from helpers.store_samples import stored as with_experiment
 
 from cro_core.analytics import unit_cache
@@ -115,6 +115,33 @@ def test_a_late_exposure_moves_a_unit_that_was_kept(home: Home) -> None:
 
     assert hot == look(home) == anew(home) != before
     assert sum(c.conversions for c in hot) == sum(c.conversions for c in before) + 1
+
+
+def test_who_met_a_second_variant_is_kept(home: Home) -> None:
+    """Whatever is sealed, and also where a late event shows that the second variant was the first."""
+
+    def crossing(home: Home) -> tuple[int, int]:
+        with home.db.read() as connection, reading(connection, EXPERIMENT, LAST) as found:
+            early = found.at(START + 2 * DAY)
+            return early.crossing().units, found.crossing().units
+
+    at = START + 2 * DAY
+    store(
+        home,
+        [visit(1, at, "late"), exposure("crossed", "a", at), exposure("crossed", "b", at + DAY), *day(1)],
+    )
+    assert crossing(home) == (0, 1)
+    seal(home, now=LAST, force=True)
+    assert crossing(home) == crossing(home) == (0, 1)
+    first = look(home)
+    store(home, [exposure("crossed", "b", at - DAY)])
+    assert crossing(home) == (0, 1)
+    assert look(home) == anew(home) != first
+    seal(home, now=LAST, force=True)
+    assert crossing(home) == (0, 1)
+    store(home, [exposure("crossed", "a", at - DAY / 2), event("lead", "crossed", at)])
+    assert crossing(home) == (1, 1)
+    assert look(home) == anew(home)
 
 
 def test_of_the_events_only_goals_are_kept(home: Home) -> None:
@@ -247,6 +274,8 @@ def test_every_number_is_that_of_all_events(home: Home) -> None:
         return [
             found.cells(),
             found.times(),
+            found.days(),
+            found.crossing(),
             found.segments(),
             found.unit_table().to_pylist(),
             found.waterfall(),

@@ -18,8 +18,9 @@ from helpers.store_samples import DAY, HOUR, START, TICK, event, exposure, runni
 from typer.testing import CliRunner
 
 from cro_core import frames
-from cro_core.analytics import definitions
-from cro_core.analytics.explanation import Explanation
+from cro_core.analytics import counts, definitions, reader
+from cro_core.analytics.completeness import extent
+from cro_core.analytics.explanation import Explanation, explanation
 from cro_core.cli import app
 from cro_core.clock import from_micros
 from cro_core.domain import Event, Goal
@@ -27,7 +28,7 @@ from cro_core.errors import Conflict, NotFound
 from cro_core.home import Home, set_clock
 from cro_core.ingest.cleaning import Rejection
 from cro_core.rendering.explanation_text import explanation_text
-from cro_core.storage import events
+from cro_core.storage import events, experiments
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.explain import explain
 from cro_core.workflows.seal import seal
@@ -104,8 +105,27 @@ def test_every_sql_gives_its_number(lived: Home) -> None:
 
 @ALL_PLACES
 def test_the_sample_has_everything_that_can_happen(lived: Home) -> None:
-    counts = {n.name: n.count for moment in MOMENTS for n in look(lived, moment).steps if n.count}
-    assert counts.keys() == {"received", *definitions.STEPS}
+    found = {n.name: n.count for moment in MOMENTS for n in look(lived, moment).steps if n.count}
+    assert found.keys() == {"received", *definitions.STEPS} - {"cut_out"}  # nobody has cut anything out
+
+
+@ALL_PLACES
+def test_the_sql_leaves_out_what_was_cut_out(lived: Home) -> None:
+    without = [("day", "2026-03-04"), ("hour", "10:00"), ("city", "it's")]
+    with lived.db.write() as connection:
+        events.record(connection, [exposure("odd", "a", START + DAY, city="it's", epoch=1)], (), START)
+    with lived.db.read() as connection:
+        experiment = experiments.get(connection, "hero")
+        with reader.reading(connection, experiment, LATE, without=without) as less:
+            steps, totals = less.waterfall(), counts.totals(experiment, less.cells())
+        stored = extent(connection, experiment, LATE)
+        found = explanation(experiment, LATE, steps, totals, stored, LATE, less.cut)
+    assert next(step.count for step in steps if step.step == "cut_out") > 1
+    assert found.parameters["cut_2"] == "it's"
+    with frames.connect(lived) as door:
+        door.execute(explanation_text(found, sql=True))
+        given = {n.name: door.execute(n.sql).fetchall() for n in (*found.steps, *found.variants)}
+    assert given == {n.name: [(n.count,)] for n in (*found.steps, *found.variants)}
 
 
 @ALL_PLACES

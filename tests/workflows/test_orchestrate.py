@@ -13,6 +13,7 @@ from numpy.random import default_rng
 
 from cro_core.assignment.allocation import next_shares
 from cro_core.clock import iso
+from cro_core.decision.inputs import fingerprint
 from cro_core.domain import Experiment, Status, Variant
 from cro_core.errors import Busy, Conflict, InvalidInput, NotFound
 from cro_core.home import Home, create_home, open_home, set_clock
@@ -24,7 +25,7 @@ from cro_core.storage import decisions, experiments, journal, schema
 from cro_core.workflows import approval, lifecycle
 from cro_core.workflows.assign import assignments
 from cro_core.workflows.create_experiment import NewExperiment, create_experiment
-from cro_core.workflows.evaluate import evaluate
+from cro_core.workflows.evaluate import evaluate, evaluate_within
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import foresee, orchestrate
 from cro_core.workflows.replay import replay
@@ -656,6 +657,40 @@ class TestLooks:
             connection.execute(sa.update(schema.decisions).values(record=record))
         (line,) = replay(home, stored.id).from_counts
         assert line.startswith("comparisons.0.z was ")
+
+    def test_replay_decides_by_the_days_that_were_stored(self, home: Home) -> None:
+        """And says which day the rows no longer give, or how many visitors have crossed."""
+        orchestrate(home, now=won(home))
+        with home.db.write() as connection:
+            (stored,) = decisions.latest(connection)
+            crossing = stored.evidence.crossing
+            assert crossing is not None
+            assert (crossing.units, crossing.limit) == (0, stored.evidence.plan.max_crossover)  # type: ignore[union-attr]
+            assert crossing.exposed == sum(day.exposed for day in stored.evidence.days) > 0
+            record = decisions.to_record(stored)
+            record["evidence"]["days"][0]["converted"] += 1
+            record["evidence"]["crossing"]["units"] = 1
+            connection.execute(sa.update(schema.decisions).values(record=record))
+        day, found = stored.evidence.days[0], replay(home, stored.id)
+        assert found.from_counts[0].startswith("fingerprint was ")
+        place = f"days.{day.variant} on {day.day} in epoch {day.epoch}.converted"
+        assert found.from_rows[:2] == (
+            f"{place} was {day.converted + 1}, is {day.converted}",
+            "crossing.units was 1, is 0",
+        )
+        assert found.fingerprint_now == stored.fingerprint
+
+    def test_the_first_rule_counts_neither_days_nor_crossing(self, home: Home) -> None:
+        create(home)
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 7)], START + timedelta(hours=20))
+        now = START + timedelta(hours=30)
+        with home.db.write() as connection:
+            found = experiments.get(connection, "hero")
+            assert evaluate_within(connection, found, now).decision.evidence.days
+            older = replace(found, plan=replace(found.plan, rule=1))
+            decision = evaluate_within(connection, older, now).decision
+        assert (decision.evidence.days, decision.evidence.crossing) == ((), None)
+        assert decision.fingerprint == fingerprint(decision.cells)
 
     def test_replay_notices_what_it_cannot_read(self, home: Home) -> None:
         orchestrate(home, now=won(home))
