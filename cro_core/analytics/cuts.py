@@ -80,7 +80,7 @@ def cut(experiment: Experiment, without: Sequence[CutSlice]) -> Cut:
 def _column(dimension: str, name: str) -> str:
     if dimension not in SEGMENTS:
         raise InvalidInput(
-            f"slice {dimension}={name} is of no dimension that can be cut out: choose from {', '.join((*TIMED, *SEGMENTS))}",
+            f"dimension is {dimension!r}: a slice can be cut out of {', '.join((*TIMED, *SEGMENTS))}",
             field="dimension",
         )
     if name == OTHER:

@@ -105,7 +105,7 @@ class Reading:
         self.engine.close()
 
     def at(self, moment: datetime) -> Reading:
-        """Returns the reading as of another moment; costs little, because nothing is read again."""
+        """Returns the reading as of another moment, without the same slices; costs little: nothing is read again."""
         return replace(self, as_of=moment)
 
     def cells(self) -> tuple[Cell, ...]:

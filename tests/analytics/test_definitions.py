@@ -924,9 +924,9 @@ class TestCutOut:
         [
             (
                 ("weekday", "Monday"),
-                "weekday=Monday is of no dimension that can be cut out: choose from day, hour, device",
+                "dimension is 'weekday': a slice can be cut out of day, hour, device",
             ),
-            (("device; DROP", "x"), "of no dimension"),
+            (("device; DROP", "x"), "can be cut out of"),
             (("city", "(other)"), "name a value"),
             (("day", "2026-02-30"), "write it like 2026-03-02"),
             (("day", "today"), "write it like 2026-03-02"),

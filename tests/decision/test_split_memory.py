@@ -282,6 +282,7 @@ class TestLive:
         ("dimension", "reason", "message"),
         [
             ("total", "x", "a slice can be cut out of day, hour, device"),
+            ("day", "x", "write it like 2026-03-02"),
             ("device", "  ", "reason has 0 characters"),
             ("device", "x" * 501, "reason has 501 characters"),
         ],
