@@ -77,10 +77,10 @@ def dashboard(
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show what runs, what was decided, what waits for you, and how the last jobs went."""
     from cro_core.ingest.website_words import in_website_words
+    from cro_core.planning.plans import settings_warnings
     from cro_core.rendering.site_text import status_text
     from cro_core.storage import journal
     from cro_core.workflows import overview
-    from cro_core.workflows.feasibility import settings_warnings
 
     opened = open_home(home)
     now = opened.clock()
@@ -102,8 +102,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def config(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Print every effective setting and where it came from."""
     from cro_core.config import leaves
+    from cro_core.planning.plans import settings_warnings
     from cro_core.rendering.site_text import settings_text
-    from cro_core.workflows.feasibility import settings_warnings
 
     loaded = open_home(home).loaded
     settings = {

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from cro_core.assignment.buckets import equal_shares
 from cro_core.clock import next_midnight, zone
-from cro_core.config import Config
+from cro_core.config import Config, Loaded
 from cro_core.domain import Epoch, Experiment, Plan, Status, check_experiment
 from cro_core.planning.week_profile import DAYS, FLAT, HOURS, WeekProfile
 
@@ -170,6 +170,21 @@ def spending_warning(spending: Spending, *, alpha: float, power: float) -> str |
         f"statistics.spending_function {spending.family}{parameter} needs {100 * (chosen / usual - 1):.0f} % more "
         f"visitors than {default.family}."
     )
+
+
+def settings_warnings(loaded: Loaded) -> tuple[str, ...]:
+    """What explicit settings cost in validity, power or visitors."""
+    config = loaded.config
+    if (
+        config.statistics.spending_function == Plan(()).spending
+        and config.statistics.spending_parameter is None
+    ):
+        return loaded.warnings  # without the time it takes to load the statistics
+    from cro_core.statistics.sequential import Spending
+
+    spending = Spending(config.statistics.spending_function, config.statistics.spending_parameter)
+    warning = spending_warning(spending, alpha=config.alpha, power=config.statistics.power)
+    return loaded.warnings if warning is None else (*loaded.warnings, warning)
 
 
 def weeks_needed(plan: Plan, traffic_per_day: float, *, variants: int = 2) -> int:

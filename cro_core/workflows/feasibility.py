@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from cro_core.config import Loaded
 from cro_core.domain import Experiment, Plan
 from cro_core.hypotheses.backlog import Hypothesis
 from cro_core.planning import plans
@@ -47,21 +46,6 @@ def spending_warning(draft: Experiment) -> str | None:
     plan = draft.plan
     spending = Spending(plan.spending, plan.spending_parameter)
     return plans.spending_warning(spending, alpha=plan.alpha / len(draft.challengers), power=plan.power)
-
-
-def settings_warnings(loaded: Loaded) -> tuple[str, ...]:
-    """What explicit settings cost in validity, power or visitors."""
-    config = loaded.config
-    if (
-        config.statistics.spending_function == Plan(()).spending
-        and config.statistics.spending_parameter is None
-    ):
-        return loaded.warnings  # without the time it takes to load the statistics
-    from cro_core.statistics.sequential import Spending
-
-    spending = Spending(config.statistics.spending_function, config.statistics.spending_parameter)
-    warning = plans.spending_warning(spending, alpha=config.alpha, power=config.statistics.power)
-    return loaded.warnings if warning is None else (*loaded.warnings, warning)
 
 
 def enrolment_text(plan: Plan) -> str:

@@ -11,7 +11,6 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from cro_core.clock import iso
-from cro_core.decision.inputs import hold_ends_at
 from cro_core.domain import Experiment, Status, Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.evidence import Decision, Hold
@@ -115,6 +114,8 @@ def adopt(transaction: Transaction, hypothesis: Hypothesis, *, weeks: int | None
 
 def hold(transaction: Transaction, experiment: Experiment, held: Hold) -> list[str]:
     """Lets new visitors count for the week for which a winner is held back, where they would not; once."""
+    from cro_core.decision.inputs import hold_ends_at  # the statistics take long to load
+
     until = hold_ends_at(experiment, held)
     longer = plans.extended(experiment, until)
     if longer == experiment:

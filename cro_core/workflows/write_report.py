@@ -16,6 +16,7 @@ from cro_core.domain import Experiment, Status, Verdict
 from cro_core.evidence import Decision
 from cro_core.home import Home
 from cro_core.jupyter.export import write_whole
+from cro_core.planning.plans import settings_warnings
 from cro_core.reporting import headline, next_steps, refusals, sheets
 from cro_core.reporting.changes import changes
 from cro_core.reporting.values import Differences, LeadOutcomes, Report, Sheet, Shown
@@ -23,7 +24,6 @@ from cro_core.storage import decisions, events, experiments, journal
 from cro_core.storage.outcome_store import goals
 from cro_core.workflows.analyse_segments import of_experiment as of_whom
 from cro_core.workflows.evaluate import evaluate_within
-from cro_core.workflows.feasibility import settings_warnings
 from cro_core.workflows.measure_outcomes import measure_outcomes
 from cro_core.workflows.rank_assets import asset_ranking
 

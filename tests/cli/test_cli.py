@@ -103,12 +103,16 @@ def test_config_shows_values_and_sources(home: Path, monkeypatch: pytest.MonkeyP
         "value": 3,
         "source": "CRO_AUTOMATION__MAX_CONCURRENT_TESTS",
     }
-    (home / "cro-config.json").write_text('{"smart_traffic_allocation": {"min_traffic_to_loser": 10}}')
+    (home / "cro-config.json").write_text('{"smart_traffic_allocation": {"min_traffic_to_loser": 9}}')
     answer = run_json("config")
     assert answer["settings"]["smart_traffic_allocation.min_traffic_to_loser"]["source"] == "file"
     assert answer["settings"]["automation.enabled"]["source"] == "default"
-    assert any("51 %" in warning for warning in answer["warnings"])
+    assert any("17 % more" in warning for warning in answer["warnings"])
     assert "warning: " in run("config")
+    monkeypatch.setenv("CRO_STATISTICS__SPENDING_FUNCTION", "pocock")
+    said = "pocock needs 22 % more visitors than hwang_shih_decani"
+    assert sum(said in warning for warning in run_json("config")["warnings"]) == 1
+    assert sum(said in warning for warning in run_json("status")["warnings"]) == 1
 
 
 def test_generate_evaluate_orchestrate_status(home: Path) -> None:

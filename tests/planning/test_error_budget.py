@@ -16,13 +16,13 @@ from cro_core.config import resolve
 from cro_core.domain import Experiment, Status, Variant, Verdict
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.planning import plans
+from cro_core.planning.plans import settings_warnings
 from cro_core.samples.sample_media import draw_sample_media
 from cro_core.statistics import multiplicity
 from cro_core.statistics.multiplicity import Trial
 from cro_core.storage import decisions, experiments, journal
 from cro_core.workflows import approval, error_budget, lifecycle
 from cro_core.workflows.create_experiment import NewExperiment, create_experiment
-from cro_core.workflows.feasibility import settings_warnings
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.site_traffic import expected_per_day, site_traffic
