@@ -52,10 +52,12 @@ class FalsePositives:
     """Programmes with any decision: a challenger wins or the control beats them all."""
     challenger: Share
     """Programmes in which a challenger wins."""
+    control: Share
+    """Programmes in which the control beats every challenger."""
     naive: Share
     """Programmes with any winner by the naive rule on the same data."""
     sample: Share
-    """Mean share of the visitors that is used."""
+    """Mean share of the visitors that are enrolled when the decision falls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,13 @@ class Power:
     futile: Share
     """Programmes that are stopped for no practical gain."""
     sample: Share
-    """Mean visitors used over those of a fixed-horizon test of the same power."""
+    """Mean visitors enrolled when the decision falls, over those of a fixed-horizon test of the same power."""
+    cautions: Share
+    """Winners whose effect is found to fade or to turn with the days, of all that cross."""
+    faded: Share
+    """Programmes whose winner did not prove itself in the week it was given."""
+    gained: Share
+    """Conversions that the experiment itself brings by its horizon, over those of the control alone."""
     naive: Share
     """Programmes in which the best challenger wins by the naive rule."""
 
@@ -114,6 +122,7 @@ def fpr(
     return FalsePositives(
         any=share(won | control),
         challenger=share(won),
+        control=share(control),
         naive=share(np.concatenate([run.naive_winner >= 0 for run in runs])),
         sample=share(np.concatenate([run.units for run in runs]) / scenario.units),
     )
@@ -148,6 +157,9 @@ def power(
         wrong=share(((winner >= 0) & (winner != best)) | control),
         futile=share(np.concatenate([run.futile for run in runs])),
         sample=share(np.concatenate([run.units for run in runs]) / fixed_size),
+        cautions=share(np.concatenate([run.caution[(run.winner >= 0) | run.faded] for run in runs])),
+        faded=share(np.concatenate([run.faded for run in runs])),
+        gained=share(np.concatenate([run.gained for run in runs])),
         naive=share(np.concatenate([run.naive_winner == best + 1 for run in runs])),
     )
 
@@ -181,11 +193,10 @@ def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) ->
 
     def alarmed(size: int) -> Bools:
         traffic = simulate(scenario, size, rng)
-        days = traffic.n.reshape(size, scenario.days, 24, scenario.variants).cumsum(2)
-        so_far, alarms = np.zeros_like(days[:, :, 0]), np.zeros(size, bool)
-        for hour in range(scenario.hours):
-            day, within = divmod(hour, 24)
-            so_far[:, day] = days[:, day, within]
+        so_far, alarms = np.zeros((size, len(scenario.lengths), scenario.variants)), np.zeros(size, bool)
+        days = np.repeat(np.arange(len(scenario.lengths)), scenario.lengths)
+        for hour, day in enumerate(days):
+            so_far[:, day] += traffic.n[:, hour]
             alarms |= srm.alarms(so_far[:, : day + 1], traffic.shares[:, : day + 1])
         return alarms
 
@@ -195,6 +206,8 @@ def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) ->
 def share(values: ArrayLike) -> Share:
     """Averages values over programmes; returns the mean with its standard error."""
     numbers = np.asarray(values, float)
+    if not len(numbers):
+        return Share(0.0, 0.0)
     return Share(float(numbers.mean()), float(numbers.std() / math.sqrt(max(len(numbers), 1))))
 
 
@@ -203,14 +216,14 @@ def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Simula
 
     Memory grows with ``programmes``; the measures work in batches of ``BATCH``.
     """
-    return decide(scenario, simulate(scenario, programmes, rng))
+    return decide(scenario, simulate(scenario, programmes, rng), rng)
 
 
 def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Floats]:
     """Estimates the first challenger's uplift with its intervals, by programme."""
-    pair = outcomes.stopped.pair(1)
-    z, places = outcomes.z[:, 0], np.searchsorted(outcomes.looks, outcomes.look)
-    information, critical = outcomes.information[outcomes.looks], outcomes.critical[outcomes.looks, 0]
+    pair, clock = outcomes.stopped.pair(1), outcomes.clock
+    z, places = outcomes.z[:, 0], np.searchsorted(clock.taken, outcomes.look)
+    information, critical = clock.information[clock.taken], clock.critical[clock.taken, 0]
     level = 1 - scenario.plan.alpha
     drifts = stagewise.estimate(information, critical, places, z * np.sqrt(information[places]), level=level)
     drifts_left = stagewise.z_left(z, information[places], np.stack([drifts.median, drifts.low, drifts.high]))
@@ -240,4 +253,8 @@ def _sizes(scenario: Scenario, programmes: int) -> list[int]:
 def _batches(
     scenario: Scenario, programmes: int, rng: np.random.Generator, progress: Progress
 ) -> list[SimulatedOutcomes]:
-    return [run(scenario, size, rng) for size in progress(_sizes(scenario, programmes))]
+    runs: list[SimulatedOutcomes] = []
+    for size in progress(_sizes(scenario, programmes)):
+        clocks = (runs[0].clock, runs[0].mature_clock) if runs else None
+        runs.append(decide(scenario, simulate(scenario, size, rng), rng, clocks))
+    return runs

@@ -1,16 +1,23 @@
-"""Takes hourly looks at thousands of simulated experiments, through the functions that decide live ones."""
+"""Takes the looks at thousands of simulated experiments, through the functions that decide live ones.
+
+Both rules are here. The first looks every hour at mature units. The second looks every hour at all exposed visitors,
+under two guards, where shares are fixed, and at whole, mature days where they move.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cro_core.lab.scenario import Flaw, Scenario
-from cro_core.lab.simulated_traffic import Traffic
+from cro_core.errors import InvalidInput
+from cro_core.lab.scenario import WEEK, Flaw, Scenario
+from cro_core.lab.simulated_traffic import Parts, Traffic, week_after
 from cro_core.statistics.arrays import Bools, Floats, Ints
-from cro_core.statistics.combination import Counts, combine_running
+from cro_core.statistics.combination import Counts, combined_z
+from cro_core.statistics.guards import ALL_DATA, WATCHED, WEEK_ALONE, delay_z, effect_over_days, guarded_z
 from cro_core.statistics.rules import (
     GATES,
     Aggregates,
@@ -24,10 +31,35 @@ from cro_core.statistics.rules import (
     step_down,
     used_weights,
 )
-from cro_core.statistics.sequential import State
+from cro_core.statistics.sequential import LEAST_STEP, State
 
 NAIVE_CHI_SQUARE = 3.841458820694124
 """Pearson's chi-square at p = .05, above which the naive rule calls a winner in any hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What all programmes of a scenario have in common at each look; arrays ``(looks,)`` unless said otherwise."""
+
+    hours: Floats
+    """Hours of data."""
+    enrolled: Ints
+    """Hours of enrolment behind the experiment when the look is taken."""
+    elapsed: Floats
+    """Planned share of traffic over which the data came."""
+    times: Floats
+    """Spending time."""
+    information: Floats
+    """Information, the mean over programmes."""
+    critical: Floats
+    """Critical |Z| by Holm's level, shape ``(looks, levels)``; inf where no look is taken."""
+    last: int
+    """Index of the look that ends what nothing has ended before."""
+
+    @property
+    def taken(self) -> NDArray[np.intp]:
+        """Indices of the looks that are taken."""
+        return np.flatnonzero(np.isfinite(self.critical[:, 0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,177 +72,487 @@ class SimulatedOutcomes:
     """Whether every challenger was beaten by the control."""
     futile: Bools
     """Whether the programme stopped for no practical gain."""
+    caution: Bools
+    """Whether a challenger crossed whose effect does not hold over the days."""
+    faded: Bools
+    """Whether such a challenger did not prove itself in the week it was given."""
     look: NDArray[np.intp]
     """Index of the look that the programme stopped at; the last one where nothing stopped it."""
     units: Floats
-    """Visitors used until the programme stopped."""
+    """Visitors enrolled when the programme stopped."""
     z: Floats
     """Z of each challenger where its programme stopped, shape ``(programmes, challengers)``."""
+    matured: Bools
+    """Whether mature units alone decided, by their own clock."""
     naive_winner: NDArray[np.intp]
     """Variant the naive rule would have declared first; -1: none."""
-    looks: NDArray[np.intp]
-    """Indices of the looks that were taken."""
-    information: Floats
-    """The common clock at every hour, shape ``(hours,)``."""
-    critical: Floats
-    """Critical |Z| by hour and Holm's level, shape ``(hours, levels)``; inf where no look was taken."""
+    clock: Clock
+    """Of the data that decide."""
+    mature_clock: Clock
+    """Of the mature units alone."""
     stopped: Aggregates
     """Counts where each programme stopped."""
     weights: Floats
     """Weights of the epochs where each programme stopped, shape ``(programmes, epochs)``."""
     complete: Aggregates
     """Counts at the horizon, had nothing stopped it, by day."""
+    gained: Floats
+    """Conversions that the challengers' effects bring by the horizon, over those of the control alone."""
 
 
-def decide(scenario: Scenario, traffic: Traffic) -> SimulatedOutcomes:
-    """Decides every programme by hourly looks, as a live experiment is decided.
+class _Data(Protocol):
+    """Counts of all programmes as the looks see them."""
+
+    def z(self) -> Floats:
+        """Z of every challenger at every look, shape ``(programmes, looks, challengers)``."""
+
+    def units(self) -> Floats:
+        """Units so far at every look, shape ``(programmes, looks, variants)``."""
+
+    def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        """What a live look at these programmes would have been given."""
+
+    def by_day(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        """The same by day of exposure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hourly:
+    """One epoch, looked at every hour: units and conversions so far, ``(programmes, looks, variants)``."""
+
+    n: Floats
+    x: Floats
+    hours: Ints
+    """Hours of exposure behind each look."""
+    traffic: Traffic
+    parts: Parts
+    """Conversions by how late they come, and by hour of exposure."""
+    lengths: tuple[int, ...]
+
+    def units(self) -> Floats:
+        return self.n
+
+    def z(self) -> Floats:
+        return np.stack([self._pair(k).score().z for k in range(1, self.n.shape[-1])], axis=-1)
+
+    def information(self) -> Floats:
+        """Mean information of all challengers at each look."""
+        return np.asarray(sum(self._pair(k).score().variance.mean(0) for k in range(1, self.n.shape[-1])))
+
+    def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        return Aggregates(self.n[rows, look][:, None], self.x[rows, look][:, None])
+
+    def by_day(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        hours = int(self.hours[look])
+        n, x = np.zeros((2, len(rows), self.traffic.n.shape[1], self.n.shape[-1]))
+        n[:, :hours] = self.traffic.n[rows, :hours]
+        for late, converted in self.parts:
+            seen = max(hours - late, 0)
+            x[:, :seen] += converted[rows, :seen]
+        return Aggregates(_per_day(n, self.lengths), _per_day(x, self.lengths))
+
+    def _pair(self, challenger: int) -> Counts:
+        return Counts(*(counts[..., variant] for variant in (challenger, 0) for counts in (self.n, self.x)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """One epoch a day, looked at when it is whole: ``(programmes, epochs, variants)``."""
+
+    n: Floats
+    x: Floats
+    weights: Floats
+
+    def units(self) -> Floats:
+        return self.n.cumsum(1)
+
+    def z(self) -> Floats:
+        pairs = Aggregates(self.n, self.x).pairs()
+        running = [(np.sqrt(self.weights) * pair.score().z).cumsum(-1) for pair in pairs]
+        return np.stack(running, axis=-1) / np.sqrt(self.weights.cumsum())[:, None]
+
+    def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        n, x = self.n[rows], self.x[rows]
+        n[:, look + 1 :], x[:, look + 1 :] = 0, 0
+        return Aggregates(n, x)
+
+    by_day = at
+
+
+@dataclass(frozen=True, slots=True)
+class _HoursOfDays:
+    """One epoch a day, looked at every hour, with a clock of hours inside it: ``(programmes, hours, variants)``."""
+
+    n: Ints
+    x: Ints
+    weights: Floats
+    lengths: tuple[int, ...]
+
+    def units(self) -> Floats:
+        return self.n.cumsum(1, dtype=float)
+
+    def z(self) -> Floats:
+        start, past, pieces = 0, np.zeros((len(self.n), 1, self.n.shape[-1] - 1)), []
+        before = self.weights.cumsum() - self.weights
+        for length, weight, behind in zip(self.lengths, self.weights, before, strict=True):
+            n, x = (v[:, start : start + length].cumsum(1).astype(float) for v in (self.n, self.x))
+            used = weight * np.arange(1, length + 1)[:, None] / length
+            z = np.stack([p.score().z for p in Aggregates(n, x).pairs()], axis=-1)
+            sums = past + np.sqrt(used) * z
+            pieces.append(sums / np.sqrt(behind + used))
+            start, past = start + length, sums[:, -1:]
+        return np.concatenate(pieces, axis=1)
+
+    def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
+        n, x = self.n[rows].astype(float), self.x[rows].astype(float)
+        n[:, look + 1 :], x[:, look + 1 :] = 0, 0
+        return Aggregates(_per_day(n, self.lengths), _per_day(x, self.lengths))
+
+    by_day = at
+
+
+@dataclass(frozen=True, slots=True)
+class _Deciding:
+    """One statistic of all programmes, with the clock that it is held against."""
+
+    data: _Data
+    z: Floats
+    clock: Clock
+    ready: NDArray[np.intp]
+    """Look from which on every variant has enough units, shape ``(programmes,)``."""
+
+    @classmethod
+    def of(cls, plan: LookPlan, data: _Data, clock: Clock) -> _Deciding:
+        enough = (data.units() >= plan.min_units).all(-1)
+        return cls(data, data.z(), clock, np.where(enough.any(1), enough.argmax(1), enough.shape[1]))
+
+
+def decide(
+    scenario: Scenario,
+    traffic: Traffic,
+    rng: np.random.Generator | None = None,
+    clocks: tuple[Clock, Clock] | None = None,
+) -> SimulatedOutcomes:
+    """Decides every programme by its looks, as a live experiment is decided.
 
     Args:
         scenario: its plan, schedule and flaw.
         traffic: of :func:`cro_core.lab.simulated_traffic.simulate`.
+        rng: of the weeks that winners are given who are held back; ``None`` starts one.
+        clocks: of programmes of the same scenario that were decided before; ``None``: their own.
     """
-    plan, record = scenario.look_plan(), _Record.of(scenario, traffic.n, traffic.x)
-    count = len(traffic.n)
-    z, information = _all_looks(scenario, record)
-    elapsed = np.arange(1, scenario.hours + 1) / scenario.hours
-    times = spending_time(plan, scenario.arrivals().cumsum(), elapsed)
-    last = int(np.argmax(times >= 1))
-    state, critical = (
-        (State(),) * (scenario.variants - 1),
-        np.full((last + 1, scenario.variants - 1), np.inf),
-    )
-    alive, active = np.ones(count, bool), np.ones((count, scenario.variants - 1), bool)
+    plan = scenario.look_plan()
+    main, mature = _deciding(scenario, plan, traffic, clocks)
+    fixed = main is not mature
+    watched = _watched_from(scenario, traffic, main.clock) if fixed else np.full(len(traffic.n), len(main.clock.hours))
+    count, challengers, last = len(traffic.n), scenario.variants - 1, main.clock.last
+    alive, active = np.ones(count, bool), np.ones((count, challengers), bool)
     winner, look = np.full(count, -1), np.full(count, last)
     control_won, futile = np.zeros((2, count), bool)
-    looks: list[int] = []
-    for hour in range(last + 1):
-        if hour + 1 < plan.min_hours or not state[0].is_new(information[hour]):
-            continue
-        looks.append(hour)
-        state, critical[hour] = next_boundaries(plan, state, float(information[hour]), float(times[hour]))
-        rows = np.flatnonzero(alive & record.ready(hour, plan.min_units))
-        margin = _margins(plan, record, rows, hour, z[rows, hour], critical[hour])
-        ruling = step_down(z[rows, hour], active[rows], critical[hour], margin, GATES[plan.gate])
-        active[rows], winner[rows] = ruling.active, ruling.winner
-        control_won[rows] = ~ruling.active.any(-1)
-        if plan.futility and hour < last and (hour + 1) % 24 == 0 and hour + 1 >= 24 * plan.futility_from_day:
-            futile[rows] = _futile(
-                plan, record, rows, hour, z[rows, hour], information[hour], times[hour], active[rows]
-            )
-            futile &= (winner < 0) & ~control_won
+    for now in range(last + 1):
+        for deciding, mine in ((main, watched > now), (mature, watched <= now)):
+            if not np.isfinite(deciding.clock.critical[now, 0]) or not mine.any():
+                continue
+            rows = np.flatnonzero(alive & mine & (deciding.ready <= now))
+            z = deciding.z[rows, now]
+            if fixed and deciding is main and scenario.flaw is not Flaw.NO_GUARDS:
+                z = guarded_z(z, mature.z[rows, now])
+            critical = deciding.clock.critical[now]
+            margin = _margins(plan, deciding, rows, now, z)
+            ruling = step_down(z, active[rows], critical, margin, GATES[plan.gate])
+            active[rows], winner[rows] = ruling.active, ruling.winner
+            control_won[rows] = ~ruling.active.any(-1)
+            if now < last and _asks_for_futility(plan, deciding.clock, now):
+                futile[rows] = _futile(plan, deciding, rows, now, active[rows])
+                futile[rows] &= (winner[rows] < 0) & ~control_won[rows]
         stopped = alive & ((winner >= 0) | control_won | futile)
-        look[stopped], alive = hour, alive & ~stopped
+        look[stopped], alive = now, alive & ~stopped
+    matured = watched <= look
+    caution = _cautions(scenario, main, mature, winner, look, matured)
+    units = scenario.arrivals().cumsum()[main.clock.enrolled[look] - 1].astype(float)
+    faded = np.zeros(count, bool)
+    if scenario.held:
+        held = _held(scenario, traffic, main, caution, winner, look, rng or np.random.default_rng(0))
+        rows, passed, enrolled = held
+        faded[rows[~passed]], units[rows] = True, enrolled
+        winner[faded] = -1
+    outcome = np.arange(count)
+    stopped_data, weights = _stopped(plan, main, mature, look, matured)
     return SimulatedOutcomes(
         winner=winner,
         control_won=control_won,
         futile=futile,
+        caution=caution,
+        faded=faded,
         look=look,
-        units=scenario.arrivals().cumsum()[look].astype(float),
-        z=z[np.arange(count), look],
+        units=units,
+        z=np.where(matured[:, None], mature.z[outcome, look], main.z[outcome, look]),
+        matured=matured,
         naive_winner=naive_rule(traffic, plan.min_units, plan.min_uplift),
-        looks=np.array(looks),
-        information=information,
-        critical=critical,
-        stopped=record.stopped(look),
-        weights=used_weights(plan, elapsed[look]) * np.ones((count, 1)),
-        complete=_by_day(traffic),
+        clock=main.clock,
+        mature_clock=mature.clock,
+        stopped=stopped_data,
+        weights=weights,
+        complete=Aggregates(*(_per_day(v.astype(float), scenario.lengths) for v in (traffic.n, traffic.x))),
+        gained=_gained(scenario, traffic),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """Counts of all programmes, cumulative inside each epoch; ``(programmes, epochs, looks, variants)``."""
-
-    n: Floats
-    x: Floats
-
-    @classmethod
-    def of(cls, scenario: Scenario, n: Ints, x: Ints) -> _Record:
-        shape = (n.shape[0], scenario.epochs, -1, n.shape[-1])
-        return cls(*(np.cumsum(counts.reshape(shape), axis=2, dtype=float) for counts in (n, x)))
-
-    @property
-    def looks(self) -> int:
-        """How many looks an epoch has."""
-        return int(self.n.shape[2])
-
-    def counts(self, challenger: int) -> Counts:
-        """Returns counts of a challenger and the control, elementwise at every look of every epoch."""
-        return Counts(*(counts[..., variant] for variant in (challenger, 0) for counts in (self.n, self.x)))
-
-    def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
-        """Sums up what a live look at these programmes would have been given."""
-        epoch, within = divmod(look, self.looks)
-        sums = [np.zeros((len(rows), self.n.shape[1], self.n.shape[3])) for _ in range(2)]
-        for summed, source in zip(sums, (self.n, self.x), strict=True):
-            summed[:, :epoch] = source[rows, :epoch, -1]
-            summed[:, epoch] = source[rows, epoch, within]
-        return Aggregates(*sums)
-
-    def stopped(self, look: NDArray[np.intp]) -> Aggregates:
-        """Sums up what the look at which each programme stopped was given."""
-        shape = (len(look), self.n.shape[1], self.n.shape[3])
-        n, x = np.zeros(shape), np.zeros(shape)
-        for last_look in np.unique(look):
-            rows = np.flatnonzero(look == last_look)
-            sums = self.at(rows, int(last_look))
-            n[rows], x[rows] = sums.units, sums.total
-        return Aggregates(n, x)
-
-    def ready(self, look: int, least: int) -> Bools:
-        """Finds the programmes that have enough units in every variant."""
-        epoch, within = divmod(look, self.looks)
-        units = self.n[:, :epoch, -1].sum(1) + self.n[:, epoch, within]
-        return np.asarray((units >= least).all(-1))
+def _deciding(
+    scenario: Scenario, plan: LookPlan, traffic: Traffic, clocks: tuple[Clock, Clock] | None
+) -> tuple[_Deciding, _Deciding]:
+    """Computes the statistic that decides, and that of the mature units where they only stand behind it."""
+    weights = np.array(plan.weights)
+    data: _Data
+    if scenario.epochs > 1 and scenario.rule == 2 and scenario.flaw is not Flaw.FLAT_CLOCK:
+        units, conversions = (_per_day(v.astype(float), scenario.lengths) for v in (traffic.n, traffic.x))
+        data = _Days(units, conversions, weights)
+        clock = clocks[0] if clocks else _clock(scenario, plan, scenario.ends, weights.cumsum(), scenario.window)
+        main = _Deciding.of(plan, data, clock)
+        return main, main
+    if scenario.epochs > 1:
+        data = _HoursOfDays(traffic.n, traffic.x, weights, scenario.lengths)
+        elapsed = np.repeat(weights / scenario.lengths, scenario.lengths).cumsum()
+        hours = np.arange(1, scenario.hours + 1)
+        clock = clocks[0] if clocks else _clock(scenario, plan, hours, elapsed, scenario.window)
+        main = _Deciding.of(plan, data, clock)
+        return main, main
+    late = scenario.window if scenario.rule == 2 and not scenario.adaptive else 0
+    mature = _mature(scenario, plan, traffic, late, clocks)
+    return (_exposed(scenario, plan, traffic, clocks), mature) if late else (mature, mature)
 
 
-def _all_looks(scenario: Scenario, record: _Record) -> tuple[Floats, Floats]:
-    """Computes Z of every challenger at every look, ``(programmes, looks, challengers)``, and the common clock."""
-    scores = [record.counts(challenger).score() for challenger in range(1, scenario.variants)]
-    looks = scenario.hours
-    if scenario.epochs == 1:
-        information = sum(score.variance.mean(0) for score in scores).ravel()
-        values = [score.z[:, 0] for score in scores]
-    else:
-        information = np.arange(1, looks + 1) / looks
-        time = np.broadcast_to(information[: record.looks], (scenario.epochs, record.looks))
-        combined = [combine_running(score.z, time).reshape(-1, looks) for score in scores]
-        values = [sums / np.sqrt(information) for sums in combined]
+def _mature(
+    scenario: Scenario, plan: LookPlan, traffic: Traffic, late: int, clocks: tuple[Clock, Clock] | None
+) -> _Deciding:
+    """Computes the statistic of mature units; ``late`` is by how many looks they come after the first visitor."""
+    hours = np.arange(1 - late, scenario.hours + 1)
+    n, x = (_behind(v.cumsum(1, dtype=float), hours) for v in (traffic.n, traffic.x))
+    data = _Hourly(n, x, np.maximum(hours, 0), traffic, ((0, traffic.x),), scenario.lengths)
+    elapsed = _elapsed(scenario, hours)
+    clock = (
+        clocks[1]
+        if clocks
+        else _clock(scenario, plan, hours, elapsed, scenario.window, information=_information(scenario, data))
+    )
+    return _Deciding.of(plan, data, clock)
+
+
+def _exposed(
+    scenario: Scenario, plan: LookPlan, traffic: Traffic, clocks: tuple[Clock, Clock] | None
+) -> _Deciding:
+    """Computes the statistic of all exposed visitors and their conversions so far."""
+    hours = np.arange(1, scenario.hours + scenario.window + 1)
+    parts = traffic.parts or ((0, traffic.x),)
+    n = _behind(traffic.n.cumsum(1, dtype=float), hours)
+    x = np.zeros(n.shape)
+    for late, converted in parts:
+        x[:, late : late + scenario.hours] += converted
+    data = _Hourly(n, x.cumsum(1), np.minimum(hours, scenario.hours), traffic, parts, scenario.lengths)
+    elapsed = (_elapsed(scenario, hours) + _elapsed(scenario, hours - scenario.window)) / 2
+    clock = (
+        clocks[0]
+        if clocks
+        else _clock(scenario, plan, hours, elapsed, 0, information=_information(scenario, data))
+    )
+    return _Deciding.of(plan, data, clock)
+
+
+def _information(scenario: Scenario, data: _Hourly) -> Floats:
     if scenario.flaw is Flaw.ONE_CLOCK:
-        information = scenario.arrivals().cumsum().astype(float)
-    return np.stack(values, axis=-1), information
+        return np.concatenate([[0], scenario.arrivals().cumsum()])[data.hours].astype(float)
+    return data.information()
 
 
-def _margins(
-    plan: LookPlan, record: _Record, rows: NDArray[np.intp], look: int, z: Floats, critical: Floats
-) -> Floats:
-    """Computes margins over the gate, only for programmes where something may have crossed."""
+def _behind(sums: Floats, hours: Ints) -> Floats:
+    """Takes running sums at hours that may lie before the start or after the end."""
+    taken = sums[:, np.clip(hours - 1, 0, sums.shape[1] - 1)]
+    taken[:, hours < 1] = 0
+    return np.asarray(taken)
+
+
+def _elapsed(scenario: Scenario, hours: Ints) -> Floats:
+    """Computes the planned share of traffic of the first so many hours."""
+    sums = np.concatenate([[0.0], scenario.planned_part().cumsum()])
+    sums[-1] = 1.0
+    return np.asarray(sums[np.clip(hours, 0, scenario.hours)])
+
+
+def _clock(
+    scenario: Scenario,
+    plan: LookPlan,
+    hours: Ints,
+    elapsed: Floats,
+    window: int,
+    *,
+    information: Floats | None = None,
+) -> Clock:
+    """Computes boundaries at all looks; without information it is the elapsed share, as with several epochs."""
+    sums = np.concatenate([[0], scenario.arrivals().cumsum()])
+    units = sums[np.clip(hours, 0, scenario.hours)].astype(float)
+    if not window:
+        units = (units + sums[np.clip(hours - scenario.window, 0, scenario.hours)]) / 2
+    elapsed = np.where(elapsed > 1 - 1e-12, 1.0, elapsed)
+    times = spending_time(plan, units, elapsed)
+    growing = (elapsed if information is None else information).astype(float)
+    levels = scenario.variants - 1
+    paths, critical = (State(),) * levels, np.full((len(hours), levels), np.inf)
+    for look, hour in enumerate(hours):
+        final = times[look] >= 1 and hour >= plan.min_hours
+        if final:
+            growing[look] = max(growing[look], paths[0].now * (1 + 2 * LEAST_STEP))
+        if hour >= plan.min_hours and paths[0].is_new(growing[look]):
+            paths, critical[look] = next_boundaries(plan, paths, float(growing[look]), float(times[look]))
+        if final:
+            break
+    else:
+        raise InvalidInput("no look is the last: plan for at least min_hours", field="days")
+    enrolled = np.clip(hours + window, 1, scenario.hours)
+    return Clock(hours.astype(float), enrolled, elapsed, times, growing, critical, look)
+
+
+def _watched_from(scenario: Scenario, traffic: Traffic, clock: Clock) -> NDArray[np.intp]:
+    """Finds the look from which on mature units decide, because conversions of variants are not equally late."""
+    never = len(clock.hours)
+    if len(traffic.parts) < 2 or scenario.flaw is Flaw.NO_GUARDS:
+        return np.full(len(traffic.n), never)
+    moments = [np.zeros(traffic.n.shape) for _ in range(3)]
+    for late, converted in traffic.parts:
+        for power, moment in enumerate(moments):
+            moment += late**power * converted
+    sums = [moment.cumsum(1) for moment in moments]
+    z = np.abs(delay_z(*sums)).max(-1) > WATCHED
+    # the hours of a visitor are known when the window is over
+    first = np.where(z.any(1), z.argmax(1) + scenario.window, never)
+    return np.maximum(first, int(clock.taken[0]))
+
+
+def _margins(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, z: Floats) -> Floats:
+    """Computes margins over the gate, only for programmes where something may have crossed and may win by now."""
     margin = np.full(z.shape, -np.inf)
-    near = np.flatnonzero((z >= critical[0]).any(-1))
-    if len(near):
-        weights = used_weights(plan, (look + 1) / (record.looks * record.n.shape[1]))
-        margin[near] = gate_margin(plan, record.at(rows[near], look), weights)
+    near = np.flatnonzero((z >= deciding.clock.critical[look, 0]).any(-1))
+    if len(near) and deciding.clock.hours[look] >= plan.ship_after_hours:
+        weights = used_weights(plan, deciding.clock.elapsed[look])
+        margin[near] = gate_margin(plan, deciding.data.at(rows[near], look), weights)
     return margin
 
 
+def _asks_for_futility(plan: LookPlan, clock: Clock, look: int) -> bool:
+    """Whether this is a day's first look, on a day on which futility is asked for."""
+    day = clock.hours[look] // 24
+    before = clock.taken[clock.taken < look]
+    first = not len(before) or clock.hours[before[-1]] // 24 < day
+    return plan.futility and first and bool(day >= plan.futility_from_day)
+
+
 def _futile(
-    plan: LookPlan,
-    record: _Record,
-    rows: NDArray[np.intp],
-    look: int,
-    z: Floats,
-    information: float,
-    time: float,
-    active: Bools,
+    plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, active: Bools
 ) -> Bools:
     """Finds the programmes that have no practical gain to hope for."""
-    weights = used_weights(plan, (look + 1) / (record.looks * record.n.shape[1]))
-    comparisons = Comparisons(z, np.full(len(rows), information))
+    clock = deciding.clock
+    weights = used_weights(plan, clock.elapsed[look])
+    comparisons = Comparisons(deciding.z[rows, look], np.full(len(rows), clock.information[look]))
     divisors = range(1, active.shape[-1] + 1)
     last = np.array([np.inf, *(last_critical(plan.spending, plan.alpha / divisor) for divisor in divisors)])
     critical = last[active.sum(-1, keepdims=True)]
-    power_left = chance_left(plan, record.at(rows, look), weights, comparisons, critical, time)
+    time = float(clock.times[look])
+    power_left = chance_left(plan, deciding.data.at(rows, look), weights, comparisons, critical, time)
     return np.asarray((~active | (power_left < plan.futility_power)).all(-1))
+
+
+def _cautions(
+    scenario: Scenario,
+    main: _Deciding,
+    mature: _Deciding,
+    winner: NDArray[np.intp],
+    look: NDArray[np.intp],
+    matured: Bools,
+) -> Bools:
+    """Finds the winners whose effect fades or turns with the days."""
+    found = np.zeros(len(winner), bool)
+    for deciding, mine in ((main, ~matured), (mature, matured)):
+        for now in np.unique(look[(winner >= 0) & mine]):
+            rows = np.flatnonzero((winner >= 0) & mine & (look == now))
+            days = deciding.data.by_day(rows, int(now))
+            for challenger in np.unique(winner[rows]):
+                its = winner[rows] == challenger
+                score = Aggregates(days.units[its], days.total[its]).pair(challenger + 1).score()
+                over = effect_over_days(score.surplus, score.variance, scenario.weekend_days())
+                found[rows[its]] = over.fades | over.turns
+    return found
+
+
+def _held(
+    scenario: Scenario,
+    traffic: Traffic,
+    main: _Deciding,
+    caution: Bools,
+    winner: NDArray[np.intp],
+    look: NDArray[np.intp],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.intp], Bools, Floats]:
+    """Gives winners with a caution one more week: which they are, whether they ship then, visitors enrolled by then."""
+    everyone, passes, enrolled = [], [], []
+    for now in np.unique(look[caution]):
+        rows = np.flatnonzero(caution & (look == now))
+        start = int(scenario.ends[now]) if scenario.epochs > 1 else int(main.clock.enrolled[now])
+        n, x = week_after(scenario, traffic, rows, start, rng)
+        before = [v[rows, :start].astype(float) for v in (traffic.n, traffic.x)]
+        if scenario.epochs > 1:
+            lengths = scenario.lengths[: int(now) + 1]
+            past = [_per_day(v, lengths) for v in before]
+            planned = np.array(scenario.weights())
+            weights = np.concatenate([planned[: int(now) + 1], np.full(7, planned[planned > 0].mean())])
+        else:
+            past, n, x = [v.sum(1, keepdims=True) for v in before], n.sum(1, keepdims=True), x.sum(1, keepdims=True)
+            weights = np.ones(1)
+        week = _z_of(n, x, weights[-n.shape[1] :], winner[rows])
+        if scenario.epochs > 1:
+            n, x = np.concatenate([past[0], n], axis=1), np.concatenate([past[1], x], axis=1)
+        else:
+            n, x = past[0] + n, past[1] + x
+        whole = _z_of(n, x, weights, winner[rows])
+        everyone.append(rows)
+        passes.append((week >= WEEK_ALONE) & (whole >= ALL_DATA))
+        enrolled.append(np.full(len(rows), float(scenario.arrivals(0, start + WEEK).sum())))
+    if not everyone:
+        return np.zeros(0, np.intp), np.zeros(0, bool), np.zeros(0)
+    return np.concatenate(everyone), np.concatenate(passes), np.concatenate(enrolled)
+
+
+def _z_of(n: Floats, x: Floats, weights: Floats, winner: NDArray[np.intp]) -> Floats:
+    """Computes Z of each programme's own winner."""
+    data = Aggregates(n, x)
+    every = np.stack([combined_z(pair, weights) for pair in data.pairs()], axis=-1)
+    return np.asarray(np.take_along_axis(every, winner[:, None], axis=-1)[:, 0])
+
+
+def _stopped(
+    plan: LookPlan, main: _Deciding, mature: _Deciding, look: NDArray[np.intp], matured: Bools
+) -> tuple[Aggregates, Floats]:
+    """Sums up what the look at which each programme stopped was given, with the weights it used."""
+    like = main.data.at(np.arange(1), 0).units.shape[1:]
+    n, x = np.zeros((2, len(look), *like))
+    weights = np.ones((len(look), like[0]))
+    for deciding, mine in ((main, ~matured), (mature, matured)):
+        for last_look in np.unique(look[mine]):
+            rows = np.flatnonzero((look == last_look) & mine)
+            sums = deciding.data.at(rows, int(last_look))
+            n[rows], x[rows] = sums.units, sums.total
+            weights[rows] = used_weights(plan, deciding.clock.elapsed[last_look])
+    return Aggregates(n, x), weights
+
+
+def _gained(scenario: Scenario, traffic: Traffic) -> Floats:
+    rates = scenario.rates()
+    control = (traffic.n * rates[:, :1]).sum((1, 2))
+    return np.asarray((traffic.n * rates).sum((1, 2)) / control - 1)
+
+
+def _per_day(counts: Floats, lengths: tuple[int, ...]) -> Floats:
+    """Sums hours up to days, ``(programmes, days, variants)``."""
+    starts = np.cumsum(lengths) - lengths
+    return np.asarray(np.add.reduceat(counts, starts, axis=1))
 
 
 def naive_rule(traffic: Traffic, least: int, uplift: float) -> NDArray[np.intp]:
@@ -238,8 +580,3 @@ def naive_rule(traffic: Traffic, least: int, uplift: float) -> NDArray[np.intp]:
         challenger_leads = (challenger_hits > control_hits)[rows, hour[rows]]
         winner[rows], first[rows] = np.where(challenger_leads, challenger, 0), hour[rows]
     return winner
-
-
-def _by_day(traffic: Traffic) -> Aggregates:
-    shape = (len(traffic.n), -1, 24, traffic.n.shape[-1])
-    return Aggregates(*(counts.reshape(shape).sum(2).astype(float) for counts in (traffic.n, traffic.x)))
