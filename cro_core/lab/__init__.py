@@ -25,9 +25,10 @@ from cro_core.lab.measures import (
     share,
     srm_alarms,
 )
-from cro_core.lab.scenario import PROFILES, Flaw, Scenario, planned
+from cro_core.lab.scenario import Flaw, Scenario, planned
 from cro_core.lab.simulated_looks import SimulatedOutcomes, decide, naive_rule
 from cro_core.lab.simulated_traffic import Traffic, simulate, simulate_together
+from cro_core.lab.site import PROFILES
 
 __all__ = [
     "PROFILES",

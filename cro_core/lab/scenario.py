@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.site import AT_ONCE, EFFECTS, PROFILES, TRAFFIC, Delay, counted
+from cro_core.lab.site import AT_ONCE, EFFECTS, PROFILES, TRAFFIC, Delay
 from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.checks import check_choice
 from cro_core.statistics.rules import LookPlan
@@ -157,7 +157,10 @@ class Scenario:
 
     def rates(self, first: int = 0, last: int | None = None) -> Floats:
         """Computes conversion rates of hours since the start, shape ``(hours, variants)``."""
-        site, since = self.site_hours(first, last), np.arange(first, self.hours if last is None else last, dtype=float)
+        site, since = (
+            self.site_hours(first, last),
+            np.arange(first, self.hours if last is None else last, dtype=float),
+        )
         profile = PROFILES[self.profile]
         mean = np.average(profile(self.site_hours()), weights=self._coming(0, self.hours))
         uplifts = np.tile(np.array([0.0, *self.uplifts]), (len(site), 1))
@@ -168,14 +171,14 @@ class Scenario:
     def arrivals(self, first: int = 0, last: int | None = None) -> Ints:
         """Computes visitors per hour since the start, summing to ``units`` over the enrolment."""
         scale = self.units / self._coming(0, self.hours).sum()
-        steps = np.concatenate([[0.0], self._coming(first, self.hours if last is None else last).cumsum()])
-        return np.diff(np.round(scale * steps)).astype(np.int64)
+        sums = np.concatenate([[0.0], self._coming(0, self.hours if last is None else last).cumsum()])
+        return np.asarray(np.diff(np.round(scale * sums))[first:].astype(np.int64))
 
-    def planned_part(self) -> Floats:
-        """Computes the planned share of all traffic that each hour of the enrolment brings."""
-        site = self.site_hours()
+    def planned_part(self, last: int | None = None) -> Floats:
+        """Computes the planned share of the enrolment's traffic that each hour brings."""
+        site = self.site_hours(0, last)
         part = TRAFFIC[self.traffic].usual(site) if self.known else np.ones_like(site)
-        return np.asarray(part / part.sum())
+        return np.asarray(part / part[: self.hours].sum())
 
     def weights(self) -> Floats:
         """Computes the planned share of traffic of each epoch."""
@@ -189,8 +192,8 @@ class Scenario:
 
     def look_plan(self) -> LookPlan:
         """Returns the plan with the weights of this scenario's epochs."""
-        weeks = {"ship_after_hours": float(WEEK), "planned_units": None} if self.held else {}
-        return replace(self.plan, weights=tuple(self.weights().tolist()), **weeks)
+        plan = replace(self.plan, weights=tuple(self.weights().tolist()))
+        return replace(plan, ship_after_hours=float(WEEK), planned_units=None) if self.held else plan
 
     def _coming(self, first: int, last: int) -> Floats:
         shape, site = TRAFFIC[self.traffic], self.site_hours(first, last)
@@ -202,8 +205,17 @@ class Scenario:
         effect = ", ".join(f"{uplift:+.0%}" for uplift in self.uplifts) if any(self.uplifts) else "no effect"
         if self.effect != "constant":
             effect = self.effect
-        words = [f"{self.variants} variants"] * (self.variants > 2) + [shares, self.profile, f"{self.base_rate:.0%}"]
-        words += [effect, *self._site_words(), *["whole weeks"] * self.whole_weeks, *["rule 1"] * (self.rule == 1)]
+        words = [f"{self.variants} variants"] * (self.variants > 2) + [
+            shares,
+            self.profile,
+            f"{self.base_rate:.0%}",
+        ]
+        words += [
+            effect,
+            *self._site_words(),
+            *["whole weeks"] * self.whole_weeks,
+            *["rule 1"] * (self.rule == 1),
+        ]
         return ", ".join(words)
 
     def _site_words(self) -> list[str]:

@@ -6,6 +6,7 @@ under two guards, where shares are fixed, and at whole, mature days where they m
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from cro_core.errors import InvalidInput
 from cro_core.lab.scenario import WEEK, Flaw, Scenario
-from cro_core.lab.simulated_traffic import Parts, Traffic, week_after
+from cro_core.lab.simulated_traffic import Parts, Traffic, Whole, week_after
 from cro_core.statistics.arrays import Bools, Floats, Ints
-from cro_core.statistics.combination import Counts, combined_z
+from cro_core.statistics.combination import Counts, divided
 from cro_core.statistics.guards import ALL_DATA, WATCHED, WEEK_ALONE, delay_z, effect_over_days, guarded_z
 from cro_core.statistics.rules import (
     GATES,
@@ -24,6 +25,7 @@ from cro_core.statistics.rules import (
     Comparisons,
     LookPlan,
     chance_left,
+    compare,
     gate_margin,
     last_critical,
     next_boundaries,
@@ -45,12 +47,10 @@ class Clock:
     """Hours of data."""
     enrolled: Ints
     """Hours of enrolment behind the experiment when the look is taken."""
-    elapsed: Floats
-    """Planned share of traffic over which the data came."""
     times: Floats
     """Spending time."""
     information: Floats
-    """Information, the mean over programmes."""
+    """Information, the mean over programmes; with several epochs the planned share of traffic."""
     critical: Floats
     """Critical |Z| by Holm's level, shape ``(looks, levels)``; inf where no look is taken."""
     last: int
@@ -169,7 +169,7 @@ class _Days:
     def z(self) -> Floats:
         pairs = Aggregates(self.n, self.x).pairs()
         running = [(np.sqrt(self.weights) * pair.score().z).cumsum(-1) for pair in pairs]
-        return np.stack(running, axis=-1) / np.sqrt(self.weights.cumsum())[:, None]
+        return np.asarray(np.stack(running, axis=-1) / np.sqrt(self.weights.cumsum())[:, None])
 
     def at(self, rows: NDArray[np.intp], look: int) -> Aggregates:
         n, x = self.n[rows], self.x[rows]
@@ -183,8 +183,8 @@ class _Days:
 class _HoursOfDays:
     """One epoch a day, looked at every hour, with a clock of hours inside it: ``(programmes, hours, variants)``."""
 
-    n: Ints
-    x: Ints
+    n: Whole
+    x: Whole
     weights: Floats
     lengths: tuple[int, ...]
 
@@ -223,7 +223,7 @@ class _Deciding:
 
     @classmethod
     def of(cls, plan: LookPlan, data: _Data, clock: Clock) -> _Deciding:
-        enough = (data.units() >= plan.min_units).all(-1)
+        enough = np.asarray((data.units() >= plan.min_units).all(-1))
         return cls(data, data.z(), clock, np.where(enough.any(1), enough.argmax(1), enough.shape[1]))
 
 
@@ -244,7 +244,7 @@ def decide(
     plan = scenario.look_plan()
     main, mature = _deciding(scenario, plan, traffic, clocks)
     fixed = main is not mature
-    watched = _watched_from(scenario, traffic, main.clock) if fixed else np.full(len(traffic.n), len(main.clock.hours))
+    watched = _watched_from(scenario, plan, traffic) if fixed else np.full(len(traffic.n), scenario.hours)
     count, challengers, last = len(traffic.n), scenario.variants - 1, main.clock.last
     alive, active = np.ones(count, bool), np.ones((count, challengers), bool)
     winner, look = np.full(count, -1), np.full(count, last)
@@ -272,8 +272,8 @@ def decide(
     units = scenario.arrivals().cumsum()[main.clock.enrolled[look] - 1].astype(float)
     faded = np.zeros(count, bool)
     if scenario.held:
-        held = _held(scenario, traffic, main, caution, winner, look, rng or np.random.default_rng(0))
-        rows, passed, enrolled = held
+        crossed = caution, winner, look
+        rows, passed, enrolled = _held(scenario, traffic, main, crossed, rng or np.random.default_rng(0))
         faded[rows[~passed]], units[rows] = True, enrolled
         winner[faded] = -1
     outcome = np.arange(count)
@@ -302,44 +302,41 @@ def _deciding(
     scenario: Scenario, plan: LookPlan, traffic: Traffic, clocks: tuple[Clock, Clock] | None
 ) -> tuple[_Deciding, _Deciding]:
     """Computes the statistic that decides, and that of the mature units where they only stand behind it."""
-    weights = np.array(plan.weights)
     data: _Data
-    if scenario.epochs > 1 and scenario.rule == 2 and scenario.flaw is not Flaw.FLAT_CLOCK:
-        units, conversions = (_per_day(v.astype(float), scenario.lengths) for v in (traffic.n, traffic.x))
-        data = _Days(units, conversions, weights)
-        clock = clocks[0] if clocks else _clock(scenario, plan, scenario.ends, weights.cumsum(), scenario.window)
-        main = _Deciding.of(plan, data, clock)
-        return main, main
+    known, weights, window = clocks or (None, None), np.array(plan.weights), scenario.window
     if scenario.epochs > 1:
-        data = _HoursOfDays(traffic.n, traffic.x, weights, scenario.lengths)
-        elapsed = np.repeat(weights / scenario.lengths, scenario.lengths).cumsum()
-        hours = np.arange(1, scenario.hours + 1)
-        clock = clocks[0] if clocks else _clock(scenario, plan, hours, elapsed, scenario.window)
+        by_hour = scenario.rule == 1 or scenario.flaw is Flaw.FLAT_CLOCK
+        if by_hour:
+            hours = np.arange(1, scenario.hours + 1)
+            elapsed = np.repeat(weights / scenario.lengths, scenario.lengths).cumsum()
+            data = _HoursOfDays(traffic.n, traffic.x, weights, scenario.lengths)
+        else:
+            hours, elapsed = scenario.ends, weights.cumsum()
+            units, conversions = (_per_day(v.astype(float), scenario.lengths) for v in (traffic.n, traffic.x))
+            data = _Days(units, conversions, weights)
+        clock = known[0] or _clock(scenario, plan, hours, _sampled(scenario, plan, hours, elapsed), elapsed)
         main = _Deciding.of(plan, data, clock)
         return main, main
-    late = scenario.window if scenario.rule == 2 and not scenario.adaptive else 0
-    mature = _mature(scenario, plan, traffic, late, clocks)
-    return (_exposed(scenario, plan, traffic, clocks), mature) if late else (mature, mature)
+    late = window if scenario.rule == 2 and not scenario.adaptive else 0
+    mature = _mature(scenario, plan, traffic, late, known[1])
+    return (_exposed(scenario, plan, traffic, known[0], mature.ready), mature) if late else (mature, mature)
 
 
 def _mature(
-    scenario: Scenario, plan: LookPlan, traffic: Traffic, late: int, clocks: tuple[Clock, Clock] | None
+    scenario: Scenario, plan: LookPlan, traffic: Traffic, late: int, clock: Clock | None
 ) -> _Deciding:
     """Computes the statistic of mature units; ``late`` is by how many looks they come after the first visitor."""
     hours = np.arange(1 - late, scenario.hours + 1)
     n, x = (_behind(v.cumsum(1, dtype=float), hours) for v in (traffic.n, traffic.x))
     data = _Hourly(n, x, np.maximum(hours, 0), traffic, ((0, traffic.x),), scenario.lengths)
     elapsed = _elapsed(scenario, hours)
-    clock = (
-        clocks[1]
-        if clocks
-        else _clock(scenario, plan, hours, elapsed, scenario.window, information=_information(scenario, data))
-    )
+    times = elapsed if late else _sampled(scenario, plan, hours, elapsed)
+    clock = clock or _clock(scenario, plan, hours + late, times, _information(scenario, data))
     return _Deciding.of(plan, data, clock)
 
 
 def _exposed(
-    scenario: Scenario, plan: LookPlan, traffic: Traffic, clocks: tuple[Clock, Clock] | None
+    scenario: Scenario, plan: LookPlan, traffic: Traffic, clock: Clock | None, ready: NDArray[np.intp]
 ) -> _Deciding:
     """Computes the statistic of all exposed visitors and their conversions so far."""
     hours = np.arange(1, scenario.hours + scenario.window + 1)
@@ -349,13 +346,17 @@ def _exposed(
     for late, converted in parts:
         x[:, late : late + scenario.hours] += converted
     data = _Hourly(n, x.cumsum(1), np.minimum(hours, scenario.hours), traffic, parts, scenario.lengths)
-    elapsed = (_elapsed(scenario, hours) + _elapsed(scenario, hours - scenario.window)) / 2
-    clock = (
-        clocks[0]
-        if clocks
-        else _clock(scenario, plan, hours, elapsed, 0, information=_information(scenario, data))
-    )
-    return _Deciding.of(plan, data, clock)
+    times = (_elapsed(scenario, hours) + _elapsed(scenario, hours - scenario.window)) / 2
+    if scenario.flaw is Flaw.NO_WEEKS:
+        times = _sampled(scenario, plan, hours, times)
+    clock = clock or _clock(scenario, plan, hours, times, _information(scenario, data))
+    return _Deciding(data, data.z(), clock, ready)
+
+
+def _sampled(scenario: Scenario, plan: LookPlan, hours: Ints, elapsed: Floats) -> Floats:
+    """Computes spending time where the planned sample may end an experiment before its time."""
+    sums = np.concatenate([[0], scenario.arrivals().cumsum()])
+    return spending_time(plan, sums[np.clip(hours, 0, scenario.hours)], elapsed)
 
 
 def _information(scenario: Scenario, data: _Hourly) -> Floats:
@@ -378,23 +379,11 @@ def _elapsed(scenario: Scenario, hours: Ints) -> Floats:
     return np.asarray(sums[np.clip(hours, 0, scenario.hours)])
 
 
-def _clock(
-    scenario: Scenario,
-    plan: LookPlan,
-    hours: Ints,
-    elapsed: Floats,
-    window: int,
-    *,
-    information: Floats | None = None,
-) -> Clock:
-    """Computes boundaries at all looks; without information it is the elapsed share, as with several epochs."""
-    sums = np.concatenate([[0], scenario.arrivals().cumsum()])
-    units = sums[np.clip(hours, 0, scenario.hours)].astype(float)
-    if not window:
-        units = (units + sums[np.clip(hours - scenario.window, 0, scenario.hours)]) / 2
-    elapsed = np.where(elapsed > 1 - 1e-12, 1.0, elapsed)
-    times = spending_time(plan, units, elapsed)
-    growing = (elapsed if information is None else information).astype(float)
+def _clock(scenario: Scenario, plan: LookPlan, hours: Ints, times: Floats, information: Floats) -> Clock:
+    """Computes the boundaries at all looks."""
+    fixed = scenario.rule == 2 and not scenario.adaptive
+    times = np.where(times > 1 - 1e-12, 1.0, times)
+    growing = information.astype(float)
     levels = scenario.variants - 1
     paths, critical = (State(),) * levels, np.full((len(hours), levels), np.inf)
     for look, hour in enumerate(hours):
@@ -407,24 +396,23 @@ def _clock(
             break
     else:
         raise InvalidInput("no look is the last: plan for at least min_hours", field="days")
-    enrolled = np.clip(hours + window, 1, scenario.hours)
-    return Clock(hours.astype(float), enrolled, elapsed, times, growing, critical, look)
+    enrolled = np.clip(hours if fixed else hours + scenario.window, 1, scenario.hours)
+    return Clock(hours.astype(float), enrolled, times, growing, critical, look)
 
 
-def _watched_from(scenario: Scenario, traffic: Traffic, clock: Clock) -> NDArray[np.intp]:
+def _watched_from(scenario: Scenario, plan: LookPlan, traffic: Traffic) -> NDArray[np.intp]:
     """Finds the look from which on mature units decide, because conversions of variants are not equally late."""
-    never = len(clock.hours)
+    never = scenario.hours + scenario.window
     if len(traffic.parts) < 2 or scenario.flaw is Flaw.NO_GUARDS:
         return np.full(len(traffic.n), never)
-    moments = [np.zeros(traffic.n.shape) for _ in range(3)]
-    for late, converted in traffic.parts:
-        for power, moment in enumerate(moments):
-            moment += late**power * converted
-    sums = [moment.cumsum(1) for moment in moments]
-    z = np.abs(delay_z(*sums)).max(-1) > WATCHED
-    # the hours of a visitor are known when the window is over
-    first = np.where(z.any(1), z.argmax(1) + scenario.window, never)
-    return np.maximum(first, int(clock.taken[0]))
+    converters, hours, squares = (
+        np.asarray(sum(late**power * converted for late, converted in traffic.parts)).cumsum(1)
+        for power in range(3)
+    )
+    unequal = np.abs(delay_z(converters, hours, squares)).max(-1) > WATCHED
+    # fewer mature hours than a first look needs are too few for a difference in hours, too
+    unequal[:, : math.ceil(plan.min_hours) - 1] = False
+    return np.where(unequal.any(1), unequal.argmax(1) + scenario.window, never)
 
 
 def _margins(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, z: Floats) -> Floats:
@@ -432,7 +420,7 @@ def _margins(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: 
     margin = np.full(z.shape, -np.inf)
     near = np.flatnonzero((z >= deciding.clock.critical[look, 0]).any(-1))
     if len(near) and deciding.clock.hours[look] >= plan.ship_after_hours:
-        weights = used_weights(plan, deciding.clock.elapsed[look])
+        weights = used_weights(plan, deciding.clock.information[look])
         margin[near] = gate_margin(plan, deciding.data.at(rows[near], look), weights)
     return margin
 
@@ -445,12 +433,10 @@ def _asks_for_futility(plan: LookPlan, clock: Clock, look: int) -> bool:
     return plan.futility and first and bool(day >= plan.futility_from_day)
 
 
-def _futile(
-    plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, active: Bools
-) -> Bools:
+def _futile(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, active: Bools) -> Bools:
     """Finds the programmes that have no practical gain to hope for."""
     clock = deciding.clock
-    weights = used_weights(plan, clock.elapsed[look])
+    weights = used_weights(plan, clock.information[look])
     comparisons = Comparisons(deciding.z[rows, look], np.full(len(rows), clock.information[look]))
     divisors = range(1, active.shape[-1] + 1)
     last = np.array([np.inf, *(last_critical(plan.spending, plan.alpha / divisor) for divisor in divisors)])
@@ -486,45 +472,50 @@ def _held(
     scenario: Scenario,
     traffic: Traffic,
     main: _Deciding,
-    caution: Bools,
-    winner: NDArray[np.intp],
-    look: NDArray[np.intp],
+    outcome: tuple[Bools, NDArray[np.intp], NDArray[np.intp]],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.intp], Bools, Floats]:
-    """Gives winners with a caution one more week: which they are, whether they ship then, visitors enrolled by then."""
-    everyone, passes, enrolled = [], [], []
+    """Gives winners with a caution the seven days after the day they crossed on.
+
+    Args:
+        scenario: of the programmes.
+        traffic: their traffic.
+        main: what decides.
+        outcome: whether they have a caution, their winner, the look they crossed at.
+        rng: of the days to come.
+
+    Returns:
+        Which programmes they are, whether they ship after that, and the visitors enrolled by then.
+    """
+    caution, winner, look = outcome
+    found: list[tuple[NDArray[np.intp], Bools, Floats]] = []
     for now in np.unique(look[caution]):
         rows = np.flatnonzero(caution & (look == now))
-        start = int(scenario.ends[now]) if scenario.epochs > 1 else int(main.clock.enrolled[now])
-        n, x = week_after(scenario, traffic, rows, start, rng)
-        before = [v[rows, :start].astype(float) for v in (traffic.n, traffic.x)]
+        days = int(np.searchsorted(scenario.ends, main.clock.enrolled[now])) + 1
+        start = int(scenario.ends[days - 1])
+        n, x = (
+            np.concatenate([_per_day(v[rows, :start].astype(float), scenario.lengths[:days]), more], axis=1)
+            for v, more in zip(
+                (traffic.n, traffic.x), week_after(scenario, traffic, rows, start, rng), strict=True
+            )
+        )
+        everything = Aggregates(n, x)
         if scenario.epochs > 1:
-            lengths = scenario.lengths[: int(now) + 1]
-            past = [_per_day(v, lengths) for v in before]
-            planned = np.array(scenario.weights())
-            weights = np.concatenate([planned[: int(now) + 1], np.full(7, planned[planned > 0].mean())])
+            planned = scenario.planned_part(start + WEEK)
+            weights = _per_day(planned[None, :, None], (*scenario.lengths[:days], *(24,) * 7))[0, :, 0]
         else:
-            past, n, x = [v.sum(1, keepdims=True) for v in before], n.sum(1, keepdims=True), x.sum(1, keepdims=True)
-            weights = np.ones(1)
-        week = _z_of(n, x, weights[-n.shape[1] :], winner[rows])
-        if scenario.epochs > 1:
-            n, x = np.concatenate([past[0], n], axis=1), np.concatenate([past[1], x], axis=1)
-        else:
-            n, x = past[0] + n, past[1] + x
-        whole = _z_of(n, x, weights, winner[rows])
-        everyone.append(rows)
-        passes.append((week >= WEEK_ALONE) & (whole >= ALL_DATA))
-        enrolled.append(np.full(len(rows), float(scenario.arrivals(0, start + WEEK).sum())))
-    if not everyone:
+            everything, weights = Aggregates(n.sum(1, keepdims=True), x.sum(1, keepdims=True)), np.ones(1)
+        chosen = (np.arange(len(rows)), winner[rows])
+        all_data = compare(everything, weights).z[chosen]
+        scores = [pair.score() for pair in Aggregates(n[:, days:], x[:, days:]).pairs()]
+        alone = [divided(score.surplus.sum(-1), np.sqrt(score.variance.sum(-1))) for score in scores]
+        passes = (np.stack(alone, axis=-1)[chosen] >= WEEK_ALONE) & (all_data >= ALL_DATA)
+        enrolled = np.full(len(rows), float(scenario.arrivals(0, start + WEEK).sum()))
+        found.append((rows, passes, enrolled))
+    if not found:
         return np.zeros(0, np.intp), np.zeros(0, bool), np.zeros(0)
-    return np.concatenate(everyone), np.concatenate(passes), np.concatenate(enrolled)
-
-
-def _z_of(n: Floats, x: Floats, weights: Floats, winner: NDArray[np.intp]) -> Floats:
-    """Computes Z of each programme's own winner."""
-    data = Aggregates(n, x)
-    every = np.stack([combined_z(pair, weights) for pair in data.pairs()], axis=-1)
-    return np.asarray(np.take_along_axis(every, winner[:, None], axis=-1)[:, 0])
+    rows_of, passed, units = (np.concatenate(column) for column in zip(*found, strict=True))
+    return rows_of, passed, units
 
 
 def _stopped(
@@ -539,7 +530,7 @@ def _stopped(
             rows = np.flatnonzero((look == last_look) & mine)
             sums = deciding.data.at(rows, int(last_look))
             n[rows], x[rows] = sums.units, sums.total
-            weights[rows] = used_weights(plan, deciding.clock.elapsed[last_look])
+            weights[rows] = used_weights(plan, deciding.clock.information[last_look])
     return Aggregates(n, x), weights
 
 
@@ -551,7 +542,7 @@ def _gained(scenario: Scenario, traffic: Traffic) -> Floats:
 
 def _per_day(counts: Floats, lengths: tuple[int, ...]) -> Floats:
     """Sums hours up to days, ``(programmes, days, variants)``."""
-    starts = np.cumsum(lengths) - lengths
+    starts = np.cumsum((0, *lengths[:-1]))
     return np.asarray(np.add.reduceat(counts, starts, axis=1))
 
 

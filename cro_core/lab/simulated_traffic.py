@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cro_core.assignment.allocation import next_shares
 from cro_core.assignment.buckets import equal_shares
@@ -12,7 +14,10 @@ from cro_core.lab.scenario import Flaw, Scenario
 from cro_core.lab.site import converted_within, counted
 from cro_core.statistics.arrays import Bools, Floats, Ints
 
-Parts = tuple[tuple[int, Ints], ...]
+Whole = NDArray[np.integer[Any]]
+"""Counts, in integers of any size."""
+
+Parts = tuple[tuple[int, Whole], ...]
 """Whole hours from exposure to conversion -> conversions by hour of exposure, ``(programmes, hours, variants)``."""
 
 
@@ -20,9 +25,9 @@ Parts = tuple[tuple[int, Ints], ...]
 class Traffic:
     """Visitors and conversions of simulated experiments, hour by hour."""
 
-    n: Ints
+    n: Whole
     """Visitors of each hour, shape ``(programmes, hours, variants)``."""
-    x: Ints
+    x: Whole
     """Visitors who convert, in the hour of their visit, shape ``(programmes, hours, variants)``."""
     shares: Floats
     """Planned shares, shape ``(programmes, periods, variants)``: one period a day."""
@@ -48,7 +53,7 @@ def simulate(scenario: Scenario, programmes: int, rng: np.random.Generator) -> T
         n[:, now], converted = _visits(scenario, recent, arrivals[now], rates[now], rng)
         if scenario.flaw is Flaw.EVENT_TIME:
             _spread(scenario, converted, start, x, rng)
-            converted = x[:, now]
+            converted = np.asarray(x[:, now], np.int64)
         x[:, now] = converted
         if scenario.adaptive:
             units[:, period] = n[:, now].sum(1)
@@ -79,7 +84,7 @@ def moved(scenario: Scenario, units: Floats, conversions: Floats, epochs: int) -
 
 
 def week_after(
-    scenario: Scenario, traffic: Traffic, rows: Ints, start: int, rng: np.random.Generator
+    scenario: Scenario, traffic: Traffic, rows: NDArray[np.intp], start: int, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Simulates one more whole week of some programmes: visitors and conversions, ``(rows, 7, variants)``.
 
@@ -155,13 +160,16 @@ def _counted(scenario: Scenario) -> Floats:
     return np.array([counted(scenario.delay(variant)) for variant in range(scenario.variants)])
 
 
-def _by_delay(scenario: Scenario, x: Ints, rng: np.random.Generator) -> Parts:
+def _by_delay(scenario: Scenario, x: Whole, rng: np.random.Generator) -> Parts:
     """Draws how late each conversion comes."""
     late = sorted({hour for delay in scenario.delays for hour, _ in delay})
     if len(late) == 1:
         return ((late[0], x),)
-    parts, left = [], x.copy()
-    chances = np.array([[dict(scenario.delay(v)).get(hour, 0.0) for hour in late] for v in range(x.shape[-1])])
+    parts: list[tuple[int, Whole]] = []
+    left: Whole = x.copy()
+    chances = np.array(
+        [[dict(scenario.delay(v)).get(hour, 0.0) for hour in late] for v in range(x.shape[-1])]
+    )
     for index, hour in enumerate(late):
         rest = chances[:, index:].sum(-1)
         now = np.where(rest > 0, chances[:, index] / np.where(rest > 0, rest, 1), 1.0)
@@ -171,7 +179,7 @@ def _by_delay(scenario: Scenario, x: Ints, rng: np.random.Generator) -> Parts:
     return tuple(parts)
 
 
-def _converted_by_the_end(scenario: Scenario, converted: Ints, rng: np.random.Generator) -> Ints:
+def _converted_by_the_end(scenario: Scenario, converted: Whole, rng: np.random.Generator) -> Ints:
     """Draws the conversions of a day's visitors that have happened by its end; the others have a day later."""
     if scenario.flaw is Flaw.EVENT_TIME or all(delay[-1][0] == 0 for delay in scenario.delays):
         return np.asarray(converted.sum(1))
@@ -180,7 +188,7 @@ def _converted_by_the_end(scenario: Scenario, converted: Ints, rng: np.random.Ge
     return np.asarray(rng.binomial(converted, np.stack(happened, axis=-1)).sum(1))
 
 
-def _spread(scenario: Scenario, converted: Ints, start: int, x: Ints, rng: np.random.Generator) -> None:
+def _spread(scenario: Scenario, converted: Whole, start: int, x: Whole, rng: np.random.Generator) -> None:
     """Adds conversions to the hours in which they happen; those after the horizon are lost."""
     for hour, drawn in _by_delay(scenario, converted, rng):
         first = start + hour

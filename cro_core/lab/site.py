@@ -37,7 +37,9 @@ class Shape:
 
 def _by_day(hour: Floats) -> Floats:
     """Swings by 80 % around the day's mean, highest at noon, with weekends 1.3 times a weekday."""
-    return np.asarray((1 + 0.8 * np.sin(2 * np.pi * (hour + 0.5 - 6) / 24)) * np.where(at_weekend(hour), 1.3, 1))
+    return np.asarray(
+        (1 + 0.8 * np.sin(2 * np.pi * (hour + 0.5 - 6) / 24)) * np.where(at_weekend(hour), 1.3, 1)
+    )
 
 
 def _between(first: int, last: int, outside: float, weekend: float = 1.0) -> Curve:
@@ -73,7 +75,9 @@ TRAFFIC: Mapping[str, Shape] = {
 
 def _week(hour: Floats) -> Floats:
     """Swings day and night by 40 %, with weekend 1.5 against weekday 0.8."""
-    return np.asarray((1 + 0.4 * np.sin(2 * np.pi * (hour + 0.5) / 24)) * np.where(at_weekend(hour), 1.5, 0.8))
+    return np.asarray(
+        (1 + 0.4 * np.sin(2 * np.pi * (hour + 0.5) / 24)) * np.where(at_weekend(hour), 1.5, 0.8)
+    )
 
 
 PROFILES: Mapping[str, Curve] = {

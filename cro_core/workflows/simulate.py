@@ -16,7 +16,8 @@ from cro_core.decision.inputs import look_plan
 from cro_core.domain import Experiment, Plan, Variant
 from cro_core.errors import InvalidInput
 from cro_core.lab import targets as promises
-from cro_core.lab.scenario import PROFILES, Setup
+from cro_core.lab.scenario import Setup
+from cro_core.lab.site import PROFILES
 from cro_core.planning.plans import new_plan
 from cro_core.statistics.sample_size import sample_size
 
