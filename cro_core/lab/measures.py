@@ -1,4 +1,4 @@
-"""The figures that the lab measures: false positives, power, sample, coverage, bias, false alarms of the split check."""
+"""The figures that the lab measures: false positives, power, sample, coverage and bias."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.scenario import Scenario
+from cro_core.lab.scenario import WEEK, Scenario
 from cro_core.lab.simulated_looks import SimulatedOutcomes, decide
 from cro_core.lab.simulated_traffic import simulate
-from cro_core.statistics import srm, stagewise
-from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics import stagewise
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import effect_at
 from cro_core.statistics.rules import HOURLY, Aggregates
@@ -76,6 +77,10 @@ class Power:
     """Winners whose effect is found to fade or to turn with the days, of all that cross."""
     faded: Share
     """Programmes whose winner did not prove itself in the week it was given."""
+    early: Share
+    """Programmes in which a challenger wins before a whole week."""
+    lost: Share
+    """Power less than that of one look at the end of the same programmes, with fixed shares."""
     gained: Share
     """Conversions that the experiment itself brings by its horizon, over those of the control alone."""
     naive: Share
@@ -159,6 +164,8 @@ def power(
         sample=share(np.concatenate([run.units for run in runs]) / fixed_size),
         cautions=share(np.concatenate([run.caution[(run.winner >= 0) | run.faded] for run in runs])),
         faded=share(np.concatenate([run.faded for run in runs])),
+        early=share(np.concatenate([(run.winner >= 0) & (run.clock.hours[run.look] < WEEK) for run in runs])),
+        lost=share(np.concatenate([_at_the_end(run, best, alpha) for run in runs]) - (winner == best)),
         gained=share(np.concatenate([run.gained for run in runs])),
         naive=share(np.concatenate([run.naive_winner == best + 1 for run in runs])),
     )
@@ -188,21 +195,6 @@ def coverage(
     )
 
 
-def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Share:
-    """Measures in how many programmes the split is called broken at any hourly look, though nothing is wrong with it."""
-
-    def alarmed(size: int) -> Bools:
-        traffic = simulate(scenario, size, rng)
-        so_far, alarms = np.zeros((size, len(scenario.lengths), scenario.variants)), np.zeros(size, bool)
-        days = np.repeat(np.arange(len(scenario.lengths)), scenario.lengths)
-        for hour, day in enumerate(days):
-            so_far[:, day] += traffic.n[:, hour]
-            alarms |= srm.alarms(so_far[:, : day + 1], traffic.shares[:, : day + 1])
-        return alarms
-
-    return share(np.concatenate([alarmed(size) for size in _sizes(scenario, programmes)]))
-
-
 def share(values: ArrayLike) -> Share:
     """Averages values over programmes; returns the mean with its standard error."""
     numbers = np.asarray(values, float)
@@ -217,6 +209,15 @@ def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Simula
     Memory grows with ``programmes``; the measures work in batches of ``BATCH``.
     """
     return decide(scenario, simulate(scenario, programmes, rng), rng)
+
+
+def _at_the_end(outcomes: SimulatedOutcomes, challenger: int, alpha: float) -> Floats:
+    """Finds where one look at the end, all days as one table, finds a challenger better."""
+    pooled = Aggregates(
+        *(v.sum(1, keepdims=True) for v in (outcomes.complete.units, outcomes.complete.total))
+    )
+    z = pooled.pair(challenger + 1).score().z[..., 0]
+    return np.asarray(z >= -ndtri(alpha / 2), float)
 
 
 def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Floats]:
