@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.scenario import WEEK, Scenario
-from cro_core.lab.simulated_looks import SimulatedOutcomes, decide
+from cro_core.lab.scenario import WEEK, Flaw, Scenario
+from cro_core.lab.simulated_looks import SimulatedOutcomes, acting_bounds, decide
 from cro_core.lab.simulated_traffic import simulate
 from cro_core.statistics import stagewise
 from cro_core.statistics.arrays import Floats
@@ -23,6 +23,9 @@ from cro_core.statistics.sample_size import sample_size
 
 BATCH = 2_500
 """Most programmes simulated at once: some 70 MB for two variants over two weeks."""
+
+BOUNDED = 200
+"""Programmes over which the bounds that could act are averaged, for estimates."""
 
 LONG = 4 * HOURLY
 """Looks from which on fewer are simulated at once, so that memory does not grow with the horizon."""
@@ -176,7 +179,12 @@ def coverage(
 ) -> Coverage:
     """Measures intervals and estimates of the first challenger at stopping, and of the day-14 uplift."""
     truth = scenario.uplifts[0]
-    rows = [_estimates(scenario, run) for run in _batches(scenario, programmes, rng, progress)]
+    runs = _batches(scenario, programmes, rng, progress)
+    upper = None
+    if scenario.rule == 2 and scenario.flaw is not Flaw.WRONG_BOUNDS:
+        some = simulate(scenario, min(programmes, BOUNDED), rng)
+        upper = acting_bounds(scenario, some, (runs[0].clock, runs[0].mature_clock))
+    rows = [_estimates(scenario, run, upper) for run in runs]
     column = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     won = column["won"]
 
@@ -220,15 +228,37 @@ def _at_the_end(outcomes: SimulatedOutcomes, challenger: int, alpha: float) -> F
     return np.asarray(z >= -ndtri(alpha / 2), float)
 
 
-def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Floats]:
-    """Estimates the first challenger's uplift with its intervals, by programme."""
-    pair, clock = outcomes.stopped.pair(1), outcomes.clock
-    z, places = outcomes.z[:, 0], np.searchsorted(clock.taken, outcomes.look)
-    information, critical = clock.information[clock.taken], clock.critical[clock.taken, 0]
-    level = 1 - scenario.plan.alpha
-    drifts = stagewise.estimate(information, critical, places, z * np.sqrt(information[places]), level=level)
-    drifts_left = stagewise.z_left(z, information[places], np.stack([drifts.median, drifts.low, drifts.high]))
-    bounds = np.concatenate([drifts_left, [critical[places], -critical[places]]])
+def _estimates(
+    scenario: Scenario, outcomes: SimulatedOutcomes, upper: tuple[Floats, Floats] | None
+) -> dict[str, Floats]:
+    """Estimates the first challenger's uplift with its intervals, by programme.
+
+    Args:
+        scenario: of the programmes.
+        outcomes: of the programmes.
+        upper: of :func:`cro_core.lab.simulated_looks.acting_bounds`; ``None``: the boundary acted on both sides.
+    """
+    pair, z = outcomes.stopped.pair(1), outcomes.z[:, 0]
+    drifts, critical = np.zeros((3, len(z))), np.zeros(len(z))
+    # mature units could act from the day on from which they decide; looks of one day have one line
+    since = np.where(outcomes.matured, outcomes.watched // 24 * 24, -1)
+    for first in np.unique(since):
+        rows, clock = np.flatnonzero(since == first), outcomes.clock_of(first >= 0)
+        taken = clock.taken
+        look = np.searchsorted(taken, outcomes.look[rows])
+        information, line = clock.information[taken], clock.critical[taken, 0]
+        acted = None
+        if upper is not None:
+            could = taken >= first
+            above = np.where(could, upper[int(first >= 0)][taken], np.inf)
+            acted = (_open(np.where(could, -line, np.inf)), _open(above))
+        value = z[rows] * np.sqrt(information[look])
+        level = 1 - scenario.plan.alpha
+        found = stagewise.estimate(information, line, look, value, level=level, acted=acted)
+        left = np.stack([found.median, found.low, found.high])
+        drifts[:, rows] = stagewise.z_left(z[rows], information[look], left)
+        critical[rows] = line[look]
+    bounds = np.concatenate([drifts, [critical, -critical]])
     median, low, high, repeated_low, repeated_high = effect_at(pair, outcomes.weights, bounds)
     complete = outcomes.complete
     pooled = Aggregates(*(counts.sum(1, keepdims=True) for counts in (complete.units, complete.total)))
@@ -243,6 +273,11 @@ def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Flo
         "pooled": pooled.pair(1).estimate("relative"),
         "won": outcomes.winner == 0,
     }
+
+
+def _open(bounds: Floats) -> list[float | None]:
+    """Writes bounds of infinity, which no look can reach, as ``None``."""
+    return [float(bound) if np.isfinite(bound) else None for bound in bounds]
 
 
 def _sizes(scenario: Scenario, programmes: int) -> list[int]:

@@ -12,7 +12,7 @@ from cro_core.lab.site import AT_ONCE, EFFECTS, PROFILES, TRAFFIC, Delay
 from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.checks import check_choice
 from cro_core.statistics.rules import LookPlan
-from cro_core.statistics.sample_size import plan_size
+from cro_core.statistics.sample_size import plan_size, sample_size
 
 WEEK = 168
 """Hours of a week."""
@@ -273,4 +273,22 @@ def planned(scenario: Scenario) -> Scenario:
         floor=scenario.floor,
         alpha=scenario.plan.alpha,
     )
+    if scenario.rule == 2:
+        f = {False: (1.105, 1.155)}.get(scenario.adaptive) or {
+            0.3: (1.18, 1.22),
+            0.2: (1.24, 1.27),
+            0.1: (1.28, 1.35),
+        }[scenario.floor]
+        if scenario.variants > 2:
+            f = (1.1, 1.15)
+        return replace(
+            scenario,
+            units=scenario.variants
+            * round(
+                f[scenario.plan.futility]
+                * sample_size(
+                    scenario.base_rate, scenario.plan.mde, alpha=scenario.plan.alpha / (scenario.variants - 1)
+                )
+            ),
+        )
     return replace(scenario, units=size.units)

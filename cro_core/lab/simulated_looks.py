@@ -6,7 +6,6 @@ under two guards, where shares are fixed, and at whole, mature days where they m
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +17,15 @@ from cro_core.lab.scenario import WEEK, Flaw, Scenario
 from cro_core.lab.simulated_traffic import Parts, Traffic, Whole, week_after
 from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.combination import Counts, divided
-from cro_core.statistics.guards import ALL_DATA, WATCHED, WEEK_ALONE, delay_z, effect_over_days, guarded_z
+from cro_core.statistics.guards import (
+    ALL_DATA,
+    WATCHED,
+    WEEK_ALONE,
+    acting_bound,
+    delay_z,
+    effect_over_days,
+    guarded_z,
+)
 from cro_core.statistics.rules import (
     GATES,
     Aggregates,
@@ -82,8 +89,8 @@ class SimulatedOutcomes:
     """Visitors enrolled when the programme stopped."""
     z: Floats
     """Z of each challenger where its programme stopped, shape ``(programmes, challengers)``."""
-    matured: Bools
-    """Whether mature units alone decided, by their own clock."""
+    watched: NDArray[np.intp]
+    """Index of the look from which on mature units alone decide, by their own clock."""
     naive_winner: NDArray[np.intp]
     """Variant the naive rule would have declared first; -1: none."""
     clock: Clock
@@ -98,6 +105,15 @@ class SimulatedOutcomes:
     """Counts at the horizon, had nothing stopped it, by day."""
     gained: Floats
     """Conversions that the challengers' effects bring by the horizon, over those of the control alone."""
+
+    @property
+    def matured(self) -> Bools:
+        """Whether mature units alone decided."""
+        return self.watched <= self.look
+
+    def clock_of(self, matured: bool) -> Clock:
+        """Returns the clock of the mature units, or of the data that decide otherwise."""
+        return self.mature_clock if matured else self.clock
 
 
 class _Data(Protocol):
@@ -244,7 +260,7 @@ def decide(
     plan = scenario.look_plan()
     main, mature = _deciding(scenario, plan, traffic, clocks)
     fixed = main is not mature
-    watched = _watched_from(scenario, plan, traffic) if fixed else np.full(len(traffic.n), scenario.hours)
+    watched = _watched_from(scenario, traffic) if fixed else np.full(len(traffic.n), scenario.hours)
     count, challengers, last = len(traffic.n), scenario.variants - 1, main.clock.last
     alive, active = np.ones(count, bool), np.ones((count, challengers), bool)
     winner, look = np.full(count, -1), np.full(count, last)
@@ -287,7 +303,7 @@ def decide(
         look=look,
         units=units,
         z=np.where(matured[:, None], mature.z[outcome, look], main.z[outcome, look]),
-        matured=matured,
+        watched=watched,
         naive_winner=naive_rule(traffic, plan.min_units, plan.min_uplift),
         clock=main.clock,
         mature_clock=mature.clock,
@@ -400,7 +416,7 @@ def _clock(scenario: Scenario, plan: LookPlan, hours: Ints, times: Floats, infor
     return Clock(hours.astype(float), enrolled, times, growing, critical, look)
 
 
-def _watched_from(scenario: Scenario, plan: LookPlan, traffic: Traffic) -> NDArray[np.intp]:
+def _watched_from(scenario: Scenario, traffic: Traffic) -> NDArray[np.intp]:
     """Finds the look from which on mature units decide, because conversions of variants are not equally late."""
     never = scenario.hours + scenario.window
     if len(traffic.parts) < 2 or scenario.flaw is Flaw.NO_GUARDS:
@@ -410,8 +426,6 @@ def _watched_from(scenario: Scenario, plan: LookPlan, traffic: Traffic) -> NDArr
         for power in range(3)
     )
     unequal = np.abs(delay_z(converters, hours, squares)).max(-1) > WATCHED
-    # fewer mature hours than a first look needs are too few for a difference in hours, too
-    unequal[:, : math.ceil(plan.min_hours) - 1] = False
     return np.where(unequal.any(1), unequal.argmax(1) + scenario.window, never)
 
 
@@ -464,7 +478,7 @@ def _cautions(
                 its = winner[rows] == challenger
                 score = Aggregates(days.units[its], days.total[its]).pair(challenger + 1).score()
                 over = effect_over_days(score.surplus, score.variance, scenario.weekend_days())
-                found[rows[its]] = over.fades | over.turns
+                found[rows[its]] = over.changes
     return found
 
 
@@ -491,7 +505,10 @@ def _held(
     found: list[tuple[NDArray[np.intp], Bools, Floats]] = []
     for now in np.unique(look[caution]):
         rows = np.flatnonzero(caution & (look == now))
-        days = int(np.searchsorted(scenario.ends, main.clock.enrolled[now])) + 1
+        over = (
+            scenario.epochs > 1
+        )  # days that move decide when they are over, else the day that has begun counts
+        days = int(now) + 1 if over else int(np.searchsorted(scenario.ends, main.clock.enrolled[now])) + 1
         start = int(scenario.ends[days - 1])
         n, x = (
             np.concatenate([_per_day(v[rows, :start].astype(float), scenario.lengths[:days]), more], axis=1)
@@ -500,7 +517,7 @@ def _held(
             )
         )
         everything = Aggregates(n, x)
-        if scenario.epochs > 1:
+        if over:
             planned = scenario.planned_part(start + WEEK)
             weights = _per_day(planned[None, :, None], (*scenario.lengths[:days], *(24,) * 7))[0, :, 0]
         else:
@@ -516,6 +533,31 @@ def _held(
         return np.zeros(0, np.intp), np.zeros(0, bool), np.zeros(0)
     rows_of, passed, units = (np.concatenate(column) for column in zip(*found, strict=True))
     return rows_of, passed, units
+
+
+def acting_bounds(scenario: Scenario, traffic: Traffic, clocks: tuple[Clock, Clock]) -> tuple[Floats, Floats]:
+    """Computes the Z from which on each look could ship the first challenger, the mean over programmes.
+
+    Args:
+        scenario: with its gate, and the hours before which nothing ships.
+        traffic: of some programmes.
+        clocks: of the data that decide, and of the mature units.
+
+    Returns:
+        Of the data that decide, and of the mature units: shape ``(looks,)``, inf where no look could.
+    """
+    plan, rows = scenario.look_plan(), np.arange(len(traffic.n))
+    bounds = []
+    for deciding in _deciding(scenario, plan, traffic, clocks):
+        clock, upper = deciding.clock, np.full(len(deciding.clock.hours), np.inf)
+        for look in clock.taken[clock.hours[clock.taken] >= plan.ship_after_hours]:
+            margin = gate_margin(
+                plan, deciding.data.at(rows, look), used_weights(plan, clock.information[look])
+            )
+            line, z = clock.critical[look, 0], deciding.z[:, look, 0]
+            upper[look] = acting_bound(z, margin[:, 0], line, GATES[plan.gate]).mean()
+        bounds.append(upper)
+    return bounds[0], bounds[1]
 
 
 def _stopped(

@@ -43,33 +43,42 @@ def srm_alarms(
     def alarmed(size: int) -> Bools:
         traffic = simulate(scenario, size, rng)
         found = _by_hour(scenario, traffic.n, traffic.shares).any(1)
-        return found | _by_segment(scenario, traffic.n, traffic.shares, rng) if segments else found
+        return np.asarray(
+            found | _by_segment(scenario, traffic.n, traffic.shares, rng) if segments else found
+        )
 
     return share(np.concatenate([alarmed(size) for size in _sizes(programmes)]))
 
 
 def bot_wave(
-    scenario: Scenario, programmes: int, rng: np.random.Generator, *, bots: int = 240, hours: int = 6
+    scenario: Scenario,
+    programmes: int,
+    rng: np.random.Generator,
+    *,
+    bots: int = 240,
+    hours: int = 6,
+    at: int = 6,
 ) -> Wave:
     """Measures whether a wave of visitors that only the first challenger gets is found, and not forgotten.
 
     Args:
         scenario: whose traffic the bots add to.
-        programmes: how many; the wave starts at any hour from the second day to the last but one.
+        programmes: how many; the wave comes on any day from the second to the last but one.
         rng: source of randomness.
         bots: how many come.
         hours: over which they come evenly.
+        at: hours since the start of that day at which they begin to come.
     """
     alarmed, standing = [], []
     for size in _sizes(programmes):
         traffic = simulate(scenario, size, rng)
-        start = rng.integers(24, scenario.hours - 24 - hours, size)
+        start = 24 * rng.integers(1, scenario.days - 2, size) + at
         wave = np.diff(np.round(np.linspace(0, bots, hours + 1))).astype(int)
         units = traffic.n.copy()
         for hour, more in enumerate(wave):
             units[np.arange(size), start + hour, 1] += more
         now = _by_hour(scenario, units, traffic.shares)
-        ever = now.any(1)
+        ever = np.asarray(now.any(1))
         alarmed.append(ever)
         standing.append((now[:, -1] if scenario.flaw is Flaw.FORGOTTEN_ALARM else ever)[ever])
     return Wave(share(np.concatenate(alarmed)), share(np.concatenate(standing)))
