@@ -240,8 +240,8 @@ def _estimates(
     """
     pair, z = outcomes.stopped.pair(1), outcomes.z[:, 0]
     drifts, critical = np.zeros((3, len(z))), np.zeros(len(z))
-    # mature units could act from the day on from which they decide; looks of one day have one line
-    since = np.where(outcomes.matured, outcomes.watched // 24 * 24, -1)
+    # mature units could act from the look on from which they decide, here from the last of every four days
+    since = np.where(outcomes.matured, outcomes.watched // 96 * 96, -1)
     for first in np.unique(since):
         rows, clock = np.flatnonzero(since == first), outcomes.clock_of(first >= 0)
         taken = clock.taken
