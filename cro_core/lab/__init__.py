@@ -27,11 +27,12 @@ from cro_core.lab.measures import (
 from cro_core.lab.scenario import Flaw, Scenario, planned
 from cro_core.lab.simulated_looks import SimulatedOutcomes, decide, naive_rule
 from cro_core.lab.simulated_traffic import Traffic, simulate, simulate_together
-from cro_core.lab.site import PROFILES
+from cro_core.lab.site import PROFILES, TRAFFIC
 from cro_core.lab.splits import Wave, bot_wave, srm_alarms
 
 __all__ = [
     "PROFILES",
+    "TRAFFIC",
     "Coverage",
     "Discoveries",
     "FalsePositives",

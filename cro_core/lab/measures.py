@@ -244,7 +244,7 @@ def _estimates(
     since = np.where(outcomes.matured, outcomes.watched // 96 * 96, -1)
     for first in np.unique(since):
         rows, clock = np.flatnonzero(since == first), outcomes.clock_of(first >= 0)
-        taken = clock.taken
+        taken = clock.taken[clock.taken <= outcomes.look[rows].max()]
         look = np.searchsorted(taken, outcomes.look[rows])
         information, line = clock.information[taken], clock.critical[taken, 0]
         acted = None

@@ -12,7 +12,7 @@ from cro_core.lab.site import AT_ONCE, EFFECTS, PROFILES, TRAFFIC, Delay
 from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.checks import check_choice
 from cro_core.statistics.rules import LookPlan
-from cro_core.statistics.sample_size import plan_size, sample_size
+from cro_core.statistics.sample_size import plan_size
 
 WEEK = 168
 """Hours of a week."""
@@ -120,6 +120,13 @@ class Scenario:
     def hours(self) -> int:
         """Hours of enrolment."""
         return 24 * self.days
+
+    @property
+    def looks(self) -> int:
+        """How many looks there are at most."""
+        if self.rule == 2 and self.epochs > 1:
+            return self.epochs
+        return self.hours + (self.window if self.rule == 2 else 0)
 
     @property
     def variants(self) -> int:
@@ -235,6 +242,8 @@ class Setup:
     """A scenario in the words of the settings that it comes from."""
 
     profile: str
+    traffic: str
+    """How visitors come."""
     base_rate: float
     uplifts: tuple[float, ...]
     """True relative uplift of each challenger."""
@@ -244,8 +253,10 @@ class Setup:
     """The sample at which an experiment ends if the horizon does not end it first."""
     days: int
     """Days of new visitors: the horizon less the conversion window, in whole days."""
+    whole_weeks: bool
+    """Whether a winner waits for a whole week, and one with a caution for one more."""
     looks: int
-    """One an hour until the horizon."""
+    """How many there are at most: one an hour, or one a day where shares move."""
     adaptive: bool
     floor: float | None
     """Least share of a variant; ``None``: shares are fixed."""
@@ -272,23 +283,8 @@ def planned(scenario: Scenario) -> Scenario:
         adaptive=scenario.adaptive,
         floor=scenario.floor,
         alpha=scenario.plan.alpha,
+        spending=scenario.plan.spending,
+        futility=scenario.plan.futility,
+        rule=scenario.rule,
     )
-    if scenario.rule == 2:
-        f = {False: (1.105, 1.155)}.get(scenario.adaptive) or {
-            0.3: (1.18, 1.22),
-            0.2: (1.24, 1.27),
-            0.1: (1.28, 1.35),
-        }[scenario.floor]
-        if scenario.variants > 2:
-            f = (1.1, 1.15)
-        return replace(
-            scenario,
-            units=scenario.variants
-            * round(
-                f[scenario.plan.futility]
-                * sample_size(
-                    scenario.base_rate, scenario.plan.mde, alpha=scenario.plan.alpha / (scenario.variants - 1)
-                )
-            ),
-        )
     return replace(scenario, units=size.units)

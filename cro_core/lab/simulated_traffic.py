@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cro_core.assignment.allocation import next_shares
+from cro_core.assignment.allocation import next_shares, tempering
 from cro_core.assignment.buckets import equal_shares
 from cro_core.lab.scenario import Flaw, Scenario
 from cro_core.lab.site import converted_within, counted
@@ -73,13 +73,13 @@ def moved(scenario: Scenario, units: Floats, conversions: Floats, epochs: int) -
         conversions: of them, as far as they are known, same shape.
         epochs: of the whole plan.
     """
-    tempered = scenario.rule == 2 and scenario.variants == 2
+    tempered = scenario.rule == 2 and scenario.variants == 2 and not scenario.control_matched
     return next_shares(
         units,
         conversions,
         floor=scenario.floor,
         control_matched=scenario.control_matched,
-        exponent=min(units.shape[1] / (2 * epochs), 0.5) if tempered else 1.0,
+        exponent=tempering(units.shape[1], epochs) if tempered else 1.0,
     )
 
 

@@ -115,6 +115,13 @@ def later(delay: Delay, hours: int, longest: int = 24) -> Delay:
     return tuple(sorted(parts.items()))
 
 
+def within(delay: Delay, window: int) -> Delay:
+    """Leaves out what comes after the window, of all that comes within it."""
+    parts = tuple((hour, part) for hour, part in delay if hour <= window)
+    whole = math.fsum(part for _, part in parts)
+    return tuple((hour, part / whole) for hour, part in parts)
+
+
 def exponential(mean: float, window: int) -> Delay:
     """Spreads conversions exponentially; those after the window are lost."""
     edges = -np.expm1(-np.arange(window + 1) / mean)

@@ -20,9 +20,9 @@ from cro_core.lab.measures import Power, Share, coverage, fpr, power
 from cro_core.lab.scenario import Scenario, planned
 from cro_core.lab.site import AT_ONCE, USUAL, Delay, exponential, later
 from cro_core.lab.splits import bot_wave, srm_alarms
-from cro_core.statistics.rules import HOURLY, LookPlan
-from cro_core.statistics.sample_size import sample_size
-from cro_core.statistics.sequential import Spending, design
+from cro_core.statistics.rules import LookPlan
+from cro_core.statistics.sample_size import inflation_of_looks, sample_size
+from cro_core.statistics.sequential import Spending
 
 RATES = (0.01, 0.03, 0.10)
 DRIFTS = ("week", "promo", "decay")
@@ -633,9 +633,11 @@ def _t20() -> Target:
 def _as_planned(spending: Spending, programmes: int, rng: np.random.Generator) -> list[Line]:
     """Simulates flat traffic at a constant rate, where hourly looks cost what exact theory says."""
     flat = Scenario(uplifts=(0.1,), plan=LookPlan(spending=spending))
-    factor = design(np.arange(24, HOURLY + 1) / HOURLY, spending=spending).inflation
     parameter = "" if math.isnan(spending.shape) else f"({spending.shape:g})"
-    scenario, words = replace(flat, units=round(factor * flat.units)), f", {spending.family}{parameter}"
+    scenario, words = (
+        replace(flat, units=round(inflation_of_looks(spending) * flat.units)),
+        f", {spending.family}{parameter}",
+    )
     return _measured("T20", scenario, words, (_power_of(0.785, 0.815, "power as planned"),), programmes, rng)
 
 
