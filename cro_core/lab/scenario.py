@@ -136,7 +136,16 @@ class Scenario:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Hours of each day on the site's clock within the enrolment; the first and the last may be cut short."""
-        return tuple(np.unique(self.site_hours() // 24, return_counts=True)[1].tolist())
+        return self.lengths_until(self.hours)
+
+    def lengths_until(self, hours: int) -> tuple[int, ...]:
+        """Counts the hours of each day on the site's clock within the first so many hours."""
+        return tuple(np.unique(self.site_hours(0, hours) // 24, return_counts=True)[1].tolist())
+
+    def midnight_after(self, hours: int) -> int:
+        """Finds the next midnight on the site's clock, in hours since the start."""
+        day = self.site_hours(0, hours + 2 * 25) // 24
+        return hours + int(np.argmax(day[hours:] > day[hours]))
 
     @property
     def ends(self) -> Ints:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cro_core.errors import InvalidInput
 from cro_core.lab.scenario import WEEK, Flaw, Scenario
-from cro_core.lab.simulated_traffic import Parts, Traffic, Whole, week_after
+from cro_core.lab.simulated_traffic import Parts, Traffic, Whole, simulate_more
 from cro_core.statistics.arrays import Bools, Floats, Ints
 from cro_core.statistics.combination import Counts, divided
 from cro_core.statistics.guards import (
@@ -503,28 +503,21 @@ def _held(
     """
     caution, winner, look = outcome
     found: list[tuple[NDArray[np.intp], Bools, Floats]] = []
+    late = 0 if scenario.epochs == 1 else scenario.window
     for now in np.unique(look[caution]):
         rows = np.flatnonzero(caution & (look == now))
-        over = (
-            scenario.epochs > 1
-        )  # days that move decide when they are over, else the day that has begun counts
-        days = int(now) + 1 if over else int(np.searchsorted(scenario.ends, main.clock.enrolled[now])) + 1
-        start = int(scenario.ends[days - 1])
-        n, x = (
-            np.concatenate([_per_day(v[rows, :start].astype(float), scenario.lengths[:days]), more], axis=1)
-            for v, more in zip(
-                (traffic.n, traffic.x), week_after(scenario, traffic, rows, start, rng), strict=True
-            )
-        )
+        taken_at = int(main.clock.hours[now]) + late
+        start = scenario.midnight_after(taken_at)
+        lengths = scenario.lengths_until(start + WEEK)
+        n, x = (_per_day(v, lengths) for v in _gone_on(scenario, traffic, rows, (taken_at, start), rng))
         everything = Aggregates(n, x)
-        if over:
-            planned = scenario.planned_part(start + WEEK)
-            weights = _per_day(planned[None, :, None], (*scenario.lengths[:days], *(24,) * 7))[0, :, 0]
+        if scenario.epochs > 1:
+            weights = _per_day(scenario.planned_part(start + WEEK)[None, :, None], lengths)[0, :, 0]
         else:
             everything, weights = Aggregates(n.sum(1, keepdims=True), x.sum(1, keepdims=True)), np.ones(1)
         chosen = (np.arange(len(rows)), winner[rows])
         all_data = compare(everything, weights).z[chosen]
-        scores = [pair.score() for pair in Aggregates(n[:, days:], x[:, days:]).pairs()]
+        scores = [pair.score() for pair in Aggregates(n[:, -7:], x[:, -7:]).pairs()]
         alone = [divided(score.surplus.sum(-1), np.sqrt(score.variance.sum(-1))) for score in scores]
         passes = (np.stack(alone, axis=-1)[chosen] >= WEEK_ALONE) & (all_data >= ALL_DATA)
         enrolled = np.full(len(rows), float(scenario.arrivals(0, start + WEEK).sum()))
@@ -558,6 +551,31 @@ def acting_bounds(scenario: Scenario, traffic: Traffic, clocks: tuple[Clock, Clo
             upper[look] = acting_bound(z, margin[:, 0], line, GATES[plan.gate]).mean()
         bounds.append(upper)
     return bounds[0], bounds[1]
+
+
+def _gone_on(
+    scenario: Scenario,
+    traffic: Traffic,
+    rows: NDArray[np.intp],
+    moments: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """Simulates how enrolment goes on: all visitors and conversions by hour, ``(rows, hours, variants)``.
+
+    Args:
+        scenario: of the programmes.
+        traffic: their traffic.
+        rows: which programmes.
+        moments: hours since the start at which they are held back, and at which their week starts.
+        rng: of the visitors to come.
+    """
+    taken_at, start = moments
+    before = min(start, scenario.hours)
+    first = max(taken_at, before) if start > scenario.hours else start
+    n, x = np.zeros((2, len(rows), start + WEEK, scenario.variants))
+    n[:, :before], x[:, :before] = traffic.n[rows, :before], traffic.x[rows, :before]
+    n[:, first:], x[:, first:] = simulate_more(scenario, traffic.shares[rows], first, start + WEEK, rng)
+    return n, x
 
 
 def _stopped(

@@ -83,32 +83,24 @@ def moved(scenario: Scenario, units: Floats, conversions: Floats, epochs: int) -
     )
 
 
-def week_after(
-    scenario: Scenario, traffic: Traffic, rows: NDArray[np.intp], start: int, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
-    """Simulates one more whole week of some programmes: visitors and conversions, ``(rows, 7, variants)``.
+def simulate_more(
+    scenario: Scenario, shares: Floats, first: int, last: int, rng: np.random.Generator
+) -> tuple[Whole, Whole]:
+    """Simulates visitors and conversions of more hours, shape ``(programmes, hours, variants)``.
 
     Shares that move stay as they were on the last day before.
 
     Args:
         scenario: of the programmes.
-        traffic: their traffic before.
-        rows: which programmes.
-        start: hours from the first visitor to this week.
+        shares: of their days so far, shape ``(programmes, days, variants)``.
+        first: hours from the first visitor to these.
+        last: hours from the first visitor to the end of these.
         rng: source of randomness.
     """
-    end = start + 7 * 24
-    day = int(np.searchsorted(scenario.ends, start, side="left"))
-    shares = traffic.shares[rows, min(day, traffic.shares.shape[1] - 1), :][:, None]
-    n, x = _visits(
-        scenario,
-        np.repeat(shares, 2, axis=1),
-        scenario.arrivals(start, end),
-        (scenario.rates(start, end) * _counted(scenario)),
-        rng,
-    )
-    days = (len(rows), 7, 24, scenario.variants)
-    return n.reshape(days).sum(2).astype(float), x.reshape(days).sum(2).astype(float)
+    day = min(int(np.searchsorted(scenario.ends, first)), shares.shape[1] - 1)
+    present = np.repeat(shares[:, [day]], 2, axis=1)
+    rates = scenario.rates(first, last) * _counted(scenario)
+    return _visits(scenario, present, scenario.arrivals(first, last), rates, rng)
 
 
 def simulate_together(scenario: Scenario, real: Bools, rng: np.random.Generator) -> list[Traffic]:
