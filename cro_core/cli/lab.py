@@ -49,6 +49,9 @@ def measure(
     programmes: ProgrammesOption = 10_000,
     seed: SeedOption = LAB_SEED,
     profile: Annotated[str, typer.Option(help="How the rate moves: const, week, promo, decay.")] = "week",
+    traffic: Annotated[
+        str, typer.Option(help="How visitors come: flat, day, business, evening, campaign, bursts ...")
+    ] = "day",
     uplift: Annotated[
         float | None, typer.Option(help="True relative uplift of the first challenger.  [default: the MDE]")
     ] = None,
@@ -68,7 +71,7 @@ def measure(
     from cro_core.rendering.lab_text import measure_text, setup_text
     from cro_core.workflows.simulate import Asked, simulate
 
-    asked = Asked(profile, uplift, base_rate, variants, visitors)
+    asked = Asked(profile, traffic, uplift, base_rate, variants, visitors)
     rng = np.random.default_rng(seed)
     answer = simulate(_settings(home), what.value, asked, programmes, rng, quiet=True if as_json else None)
     say(
@@ -85,6 +88,7 @@ def targets(
     only: Annotated[
         list[str] | None, typer.Option(help="One of the targets, as T1; may be repeated.  [default: all]")
     ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that simulate side by side.")] = 1,
     output: Annotated[Path | None, typer.Option(help="File for the targets as a page of Markdown.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -96,7 +100,8 @@ def targets(
 
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise InvalidInput(f"--output is {output}: give a file in a folder that exists", field="output")
-    table = simulate.targets(programmes, seed, only, now=system_clock(), quiet=True if as_json else None)
+    now, quiet = system_clock(), True if as_json else None
+    table = simulate.targets(programmes, seed, only, now=now, jobs=jobs, quiet=quiet)
     if output is not None:
         output.write_text(table.document, encoding="utf-8")
     answer = {

@@ -23,14 +23,16 @@ from cro_core.lab.measures import (
     power,
     run,
     share,
-    srm_alarms,
 )
-from cro_core.lab.scenario import PROFILES, Flaw, Scenario, planned
+from cro_core.lab.scenario import Flaw, Scenario, planned
 from cro_core.lab.simulated_looks import SimulatedOutcomes, decide, naive_rule
 from cro_core.lab.simulated_traffic import Traffic, simulate, simulate_together
+from cro_core.lab.site import PROFILES, TRAFFIC
+from cro_core.lab.splits import Wave, bot_wave, srm_alarms
 
 __all__ = [
     "PROFILES",
+    "TRAFFIC",
     "Coverage",
     "Discoveries",
     "FalsePositives",
@@ -40,6 +42,8 @@ __all__ = [
     "Share",
     "SimulatedOutcomes",
     "Traffic",
+    "Wave",
+    "bot_wave",
     "coverage",
     "decide",
     "false_discoveries",

@@ -120,12 +120,12 @@ def _run_at(level: float, scenario: Scenario, together: int, size: int, rng: np.
     real = rng.random((-(-size // together), together)) < 0.5
     p_values, hours = np.ones((2, *real.shape))
     for column, traffic in enumerate(simulate_together(at, real, rng)):
-        outcomes = decide(at, traffic)
-        information, critical = outcomes.information[outcomes.looks], outcomes.critical[outcomes.looks, 0]
-        look = np.searchsorted(outcomes.looks, outcomes.look)
-        p_values[:, column] = stagewise.p_values(
-            information, critical, look, outcomes.z[:, 0] * np.sqrt(information[look])
-        )
+        outcomes = decide(at, traffic, rng)
+        for clock, rows in ((outcomes.clock, ~outcomes.matured), (outcomes.mature_clock, outcomes.matured)):
+            information, critical = clock.information[clock.taken], clock.critical[clock.taken, 0]
+            look = np.searchsorted(clock.taken, outcomes.look[rows])
+            values = outcomes.z[rows, 0] * np.sqrt(information[look])
+            p_values[rows, column] = stagewise.p_values(information, critical, look, values)
         hours[:, column] = outcomes.look + 1
     return _Pool(p_values.ravel(), hours.ravel(), real.ravel())
 

@@ -1,4 +1,4 @@
-"""The figures that the lab measures: false positives, power, sample, coverage, bias, false alarms of the split check."""
+"""The figures that the lab measures: false positives, power, sample, coverage and bias."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
 
 from cro_core.errors import InvalidInput
-from cro_core.lab.scenario import Scenario
-from cro_core.lab.simulated_looks import SimulatedOutcomes, decide
+from cro_core.lab.scenario import WEEK, Flaw, Scenario
+from cro_core.lab.simulated_looks import SimulatedOutcomes, acting_bounds, decide
 from cro_core.lab.simulated_traffic import simulate
-from cro_core.statistics import srm, stagewise
-from cro_core.statistics.arrays import Bools, Floats
+from cro_core.statistics import stagewise
+from cro_core.statistics.arrays import Floats
 from cro_core.statistics.checks import check_between
 from cro_core.statistics.combination import effect_at
 from cro_core.statistics.rules import HOURLY, Aggregates
@@ -22,6 +23,9 @@ from cro_core.statistics.sample_size import sample_size
 
 BATCH = 2_500
 """Most programmes simulated at once: some 70 MB for two variants over two weeks."""
+
+BOUNDED = 200
+"""Programmes over which the bounds that could act are averaged, for estimates."""
 
 LONG = 4 * HOURLY
 """Looks from which on fewer are simulated at once, so that memory does not grow with the horizon."""
@@ -52,10 +56,12 @@ class FalsePositives:
     """Programmes with any decision: a challenger wins or the control beats them all."""
     challenger: Share
     """Programmes in which a challenger wins."""
+    control: Share
+    """Programmes in which the control beats every challenger."""
     naive: Share
     """Programmes with any winner by the naive rule on the same data."""
     sample: Share
-    """Mean share of the visitors that is used."""
+    """Mean share of the visitors that are enrolled when the decision falls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,17 @@ class Power:
     futile: Share
     """Programmes that are stopped for no practical gain."""
     sample: Share
-    """Mean visitors used over those of a fixed-horizon test of the same power."""
+    """Mean visitors enrolled when the decision falls, over those of a fixed-horizon test of the same power."""
+    cautions: Share
+    """Winners whose effect is found to fade or to turn with the days, of all that cross."""
+    faded: Share
+    """Programmes whose winner did not prove itself in the week it was given."""
+    early: Share
+    """Programmes in which a challenger wins before a whole week."""
+    lost: Share
+    """Power less than that of one look at the end of the same programmes, with fixed shares."""
+    gained: Share
+    """Conversions that the experiment itself brings by its horizon, over those of the control alone."""
     naive: Share
     """Programmes in which the best challenger wins by the naive rule."""
 
@@ -114,6 +130,7 @@ def fpr(
     return FalsePositives(
         any=share(won | control),
         challenger=share(won),
+        control=share(control),
         naive=share(np.concatenate([run.naive_winner >= 0 for run in runs])),
         sample=share(np.concatenate([run.units for run in runs]) / scenario.units),
     )
@@ -148,6 +165,11 @@ def power(
         wrong=share(((winner >= 0) & (winner != best)) | control),
         futile=share(np.concatenate([run.futile for run in runs])),
         sample=share(np.concatenate([run.units for run in runs]) / fixed_size),
+        cautions=share(np.concatenate([run.caution[(run.winner >= 0) | run.faded] for run in runs])),
+        faded=share(np.concatenate([run.faded for run in runs])),
+        early=share(np.concatenate([(run.winner >= 0) & (run.clock.hours[run.look] < WEEK) for run in runs])),
+        lost=share(np.concatenate([_at_the_end(run, best, alpha) for run in runs]) - (winner == best)),
+        gained=share(np.concatenate([run.gained for run in runs])),
         naive=share(np.concatenate([run.naive_winner == best + 1 for run in runs])),
     )
 
@@ -157,7 +179,12 @@ def coverage(
 ) -> Coverage:
     """Measures intervals and estimates of the first challenger at stopping, and of the day-14 uplift."""
     truth = scenario.uplifts[0]
-    rows = [_estimates(scenario, run) for run in _batches(scenario, programmes, rng, progress)]
+    runs = _batches(scenario, programmes, rng, progress)
+    upper = None
+    if scenario.rule == 2 and scenario.flaw is not Flaw.WRONG_BOUNDS:
+        some = simulate(scenario, min(programmes, BOUNDED), rng)
+        upper = acting_bounds(scenario, some, (runs[0].clock, runs[0].mature_clock))
+    rows = [_estimates(scenario, run, upper) for run in runs]
     column = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     won = column["won"]
 
@@ -176,25 +203,11 @@ def coverage(
     )
 
 
-def srm_alarms(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Share:
-    """Measures in how many programmes the split is called broken at any hourly look, though nothing is wrong with it."""
-
-    def alarmed(size: int) -> Bools:
-        traffic = simulate(scenario, size, rng)
-        days = traffic.n.reshape(size, scenario.days, 24, scenario.variants).cumsum(2)
-        so_far, alarms = np.zeros_like(days[:, :, 0]), np.zeros(size, bool)
-        for hour in range(scenario.hours):
-            day, within = divmod(hour, 24)
-            so_far[:, day] = days[:, day, within]
-            alarms |= srm.alarms(so_far[:, : day + 1], traffic.shares[:, : day + 1])
-        return alarms
-
-    return share(np.concatenate([alarmed(size) for size in _sizes(scenario, programmes)]))
-
-
 def share(values: ArrayLike) -> Share:
     """Averages values over programmes; returns the mean with its standard error."""
     numbers = np.asarray(values, float)
+    if not len(numbers):
+        return Share(0.0, 0.0)
     return Share(float(numbers.mean()), float(numbers.std() / math.sqrt(max(len(numbers), 1))))
 
 
@@ -203,18 +216,49 @@ def run(scenario: Scenario, programmes: int, rng: np.random.Generator) -> Simula
 
     Memory grows with ``programmes``; the measures work in batches of ``BATCH``.
     """
-    return decide(scenario, simulate(scenario, programmes, rng))
+    return decide(scenario, simulate(scenario, programmes, rng), rng)
 
 
-def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Floats]:
-    """Estimates the first challenger's uplift with its intervals, by programme."""
-    pair = outcomes.stopped.pair(1)
-    z, places = outcomes.z[:, 0], np.searchsorted(outcomes.looks, outcomes.look)
-    information, critical = outcomes.information[outcomes.looks], outcomes.critical[outcomes.looks, 0]
-    level = 1 - scenario.plan.alpha
-    drifts = stagewise.estimate(information, critical, places, z * np.sqrt(information[places]), level=level)
-    drifts_left = stagewise.z_left(z, information[places], np.stack([drifts.median, drifts.low, drifts.high]))
-    bounds = np.concatenate([drifts_left, [critical[places], -critical[places]]])
+def _at_the_end(outcomes: SimulatedOutcomes, challenger: int, alpha: float) -> Floats:
+    """Finds where one look at the end, all days as one table, finds a challenger better."""
+    pooled = Aggregates(
+        *(v.sum(1, keepdims=True) for v in (outcomes.complete.units, outcomes.complete.total))
+    )
+    z = pooled.pair(challenger + 1).score().z[..., 0]
+    return np.asarray(z >= -ndtri(alpha / 2), float)
+
+
+def _estimates(
+    scenario: Scenario, outcomes: SimulatedOutcomes, upper: tuple[Floats, Floats] | None
+) -> dict[str, Floats]:
+    """Estimates the first challenger's uplift with its intervals, by programme.
+
+    Args:
+        scenario: of the programmes.
+        outcomes: of the programmes.
+        upper: of :func:`cro_core.lab.simulated_looks.acting_bounds`; ``None``: the boundary acted on both sides.
+    """
+    pair, z = outcomes.stopped.pair(1), outcomes.z[:, 0]
+    drifts, critical = np.zeros((3, len(z))), np.zeros(len(z))
+    # mature units could act from the look on from which they decide, here from the last of every four days
+    since = np.where(outcomes.matured, outcomes.watched // 96 * 96, -1)
+    for first in np.unique(since):
+        rows, clock = np.flatnonzero(since == first), outcomes.clock_of(first >= 0)
+        taken = clock.taken[clock.taken <= outcomes.look[rows].max()]
+        look = np.searchsorted(taken, outcomes.look[rows])
+        information, line = clock.information[taken], clock.critical[taken, 0]
+        acted = None
+        if upper is not None:
+            could = taken >= first
+            above = np.where(could, upper[int(first >= 0)][taken], np.inf)
+            acted = (_open(np.where(could, -line, np.inf)), _open(above))
+        value = z[rows] * np.sqrt(information[look])
+        level = 1 - scenario.plan.alpha
+        found = stagewise.estimate(information, line, look, value, level=level, acted=acted)
+        left = np.stack([found.median, found.low, found.high])
+        drifts[:, rows] = stagewise.z_left(z[rows], information[look], left)
+        critical[rows] = line[look]
+    bounds = np.concatenate([drifts, [critical, -critical]])
     median, low, high, repeated_low, repeated_high = effect_at(pair, outcomes.weights, bounds)
     complete = outcomes.complete
     pooled = Aggregates(*(counts.sum(1, keepdims=True) for counts in (complete.units, complete.total)))
@@ -231,6 +275,11 @@ def _estimates(scenario: Scenario, outcomes: SimulatedOutcomes) -> dict[str, Flo
     }
 
 
+def _open(bounds: Floats) -> list[float | None]:
+    """Writes bounds of infinity, which no look can reach, as ``None``."""
+    return [float(bound) if np.isfinite(bound) else None for bound in bounds]
+
+
 def _sizes(scenario: Scenario, programmes: int) -> list[int]:
     check_between(programmes, "programmes", 0, math.inf)
     most = max(BATCH * LONG // max(scenario.hours, LONG), 1)
@@ -240,4 +289,8 @@ def _sizes(scenario: Scenario, programmes: int) -> list[int]:
 def _batches(
     scenario: Scenario, programmes: int, rng: np.random.Generator, progress: Progress
 ) -> list[SimulatedOutcomes]:
-    return [run(scenario, size, rng) for size in progress(_sizes(scenario, programmes))]
+    runs: list[SimulatedOutcomes] = []
+    for size in progress(_sizes(scenario, programmes)):
+        clocks = (runs[0].clock, runs[0].mature_clock) if runs else None
+        runs.append(decide(scenario, simulate(scenario, size, rng), rng, clocks))
+    return runs

@@ -28,9 +28,11 @@ def setup_text(setup: Setup, programmes: int) -> str:
     shape = "" if setup.spending_parameter is None else f"({setup.spending_parameter:g})"
     effects = ", ".join(f"{u:+.1%}" for u in setup.uplifts)
     return (
-        f"{programmes:,} experiments, {setup.looks} hourly looks in {setup.days} days of new visitors\n"
+        f"{programmes:,} experiments, at most {setup.looks} looks, {setup.days} days of new visitors"
+        f"{', whole weeks' * setup.whole_weeks}\n"
         f"  truth   rate {setup.base_rate:.3g} ({setup.profile}), uplift {effects}\n"
-        f"  traffic {setup.visitors:,} visitors, {setup.planned_visitors:,} planned for {setup.mde:+.0%}; {shares}\n"
+        f"  traffic {setup.visitors:,} visitors ({setup.traffic}), "
+        f"{setup.planned_visitors:,} planned for {setup.mde:+.0%}; {shares}\n"
         f"  rules   alpha {setup.alpha:g}, {setup.spending}{shape}, gate {setup.gate} {setup.min_uplift:.0%}, "
         f"futility {'on' if setup.futility else 'off'}, at least {setup.min_units} per variant"
     )
@@ -73,14 +75,18 @@ def lines_text(lines: Sequence[Line]) -> str:
 def _false_positives(measure: FalsePositives) -> Iterator[Row]:
     yield "any winner declared", _share(measure.any), _share(measure.naive)
     yield "a challenger wins", _share(measure.challenger), ""
-    yield "visitors used, of all there were", _share(measure.sample), ""
+    yield "the control beats every challenger", _share(measure.control), ""
+    yield "visitors enrolled by the decision, of all", _share(measure.sample), ""
 
 
 def _power(measure: Power) -> Iterator[Row]:
     yield "the better variant wins", _share(measure.power), _share(measure.naive)
     yield "another one wins", _share(measure.wrong), ""
     yield "stopped for no practical gain", _share(measure.futile), ""
-    yield "visitors used, of a single look's at the end", _share(measure.sample), ""
+    yield "visitors by the decision, of a single look's", _share(measure.sample), ""
+    yield "winners whose effect changed with the days", _share(measure.cautions), ""
+    yield "of these not borne out by one more week", _share(measure.faded), ""
+    yield "conversions gained in the experiment itself", _share(measure.gained), ""
 
 
 def _coverage(measure: Coverage) -> Iterator[Row]:

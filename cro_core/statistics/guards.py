@@ -30,6 +30,9 @@ MATURE_PART = 0.8
 WATCHED = 2.5
 """|Z| of the difference in hours to conversion from which on only mature units decide."""
 
+LEAST_CONVERTERS = 30
+"""Mature converters that each of two variants needs for that: with fewer, a handful of late ones tells nothing."""
+
 FADES, TURNS = -1.96, 2.58
 """Z at or below which an effect is said to fade, and |Z| from which on it is said to turn at the weekend."""
 
@@ -61,14 +64,16 @@ def delay_z(converters: ArrayLike, hours: ArrayLike, squares: ArrayLike) -> Floa
         squares: sum of the squares of those hours, same shape.
 
     Returns:
-        Shape ``(..., challengers)``; 0 where fewer than two converted or nothing varies. Large-sample variances.
+        Shape ``(..., challengers)``; 0 where fewer than :data:`LEAST_CONVERTERS` converted, infinite where means
+        differ though nothing varies. Large-sample variances.
     """
     n, total, square = (np.asarray(values, float) for values in (converters, hours, squares))
     mean = divided(total, n)
     spread = divided(divided(np.maximum(square - total * mean, 0), n), n)
-    gap = mean[..., 1:] - mean[..., :1]
-    enough = (n[..., 1:] > 1) & (n[..., :1] > 1)
-    return np.asarray(np.where(enough, divided(gap, np.sqrt(spread[..., 1:] + spread[..., :1])), 0.0))
+    gap, error = mean[..., 1:] - mean[..., :1], np.sqrt(spread[..., 1:] + spread[..., :1])
+    certain = np.where(np.abs(gap) > 1e-9, np.copysign(np.inf, gap), 0.0)
+    enough = np.minimum(n[..., 1:], n[..., :1]) >= LEAST_CONVERTERS
+    return np.asarray(np.where(enough, np.where(error > 0, divided(gap, error), certain), 0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from cro_core.decision.inputs import look_plan
 from cro_core.domain import Experiment, Plan, Variant
 from cro_core.errors import InvalidInput
 from cro_core.lab import targets as promises
-from cro_core.lab.scenario import PROFILES, Setup
+from cro_core.lab.scenario import Setup
+from cro_core.lab.site import PROFILES, TRAFFIC, USUAL, within
 from cro_core.planning.plans import new_plan
 from cro_core.statistics.sample_size import sample_size
 
 Measure = Literal["fpr", "power", "coverage"]
 
-DAY = timedelta(days=1)
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Asked:
 
     profile: str = "week"
     """How the common rate moves; one of :data:`cro_core.lab.PROFILES`."""
+    traffic: str = "day"
+    """How visitors come; one of :data:`cro_core.lab.TRAFFIC`."""
     uplift: float | None = None
     """True relative uplift of the first challenger, the others have none; ``None``: the plan's MDE, or 0 for ``fpr``."""
     base_rate: float | None = None
@@ -120,6 +123,7 @@ def targets(
     only: Sequence[str] | None = None,
     *,
     now: datetime,
+    jobs: int = 1,
     quiet: bool | None = True,
 ) -> Promises:
     """Every promise of the looks, at the settings it is worded for, simulated.
@@ -129,12 +133,13 @@ def targets(
         seed: of the random numbers.
         only: names as ``T1``; ``None`` is all.
         now: the day the document bears.
+        jobs: processes that simulate side by side; they change no figure.
         quiet: no progress bar; ``None``: none unless at a terminal.
 
     Raises:
         InvalidInput: a name that is none.
     """
-    lines = tqdm(promises.table(programmes, seed, only), desc="targets", unit=" figures", disable=quiet)
+    lines = tqdm(promises.table(programmes, seed, only, jobs), desc="targets", unit=" figures", disable=quiet)
     figures = tuple(lines)
     return Promises(figures, promises.document(figures, programmes, seed, now.date()))
 
@@ -149,6 +154,8 @@ def _check(what: Measure, asked: Asked) -> None:
         raise InvalidInput(
             f"profile is {asked.profile!r}: choose from {', '.join(PROFILES)}", field="profile"
         )
+    if asked.traffic not in TRAFFIC:
+        raise InvalidInput(f"traffic is {asked.traffic!r}: choose from {', '.join(TRAFFIC)}", field="traffic")
     if asked.variants < 2:
         raise InvalidInput(f"variants is {asked.variants}: give at least 2", field="variants")
     if asked.uplift is None:
@@ -182,22 +189,23 @@ def scenario_of(plan: Plan, what: Measure, asked: Asked) -> lab.Scenario:
     if rate is None or planned is None:  # new_plan always gives both
         raise InvalidInput("the plan has no base rate: give one", field="base_rate")
     visitors = planned if asked.visitors is None else asked.visitors
+    window = max(round(plan.window / HOUR), 1)
     uplift = asked.uplift if asked.uplift is not None else 0.0 if what == "fpr" else plan.mde
     return lab.Scenario(
-        # the drift of a profile averages to 1 over whole weeks only
-        base_rate=rate / _mean_factor(asked.profile, days),
+        base_rate=rate,
         uplifts=(uplift,) + (0.0,) * (asked.variants - 2),
         profile=asked.profile,
         units=visitors,
         days=days,
         adaptive=plan.adaptive,
         floor=plan.floor,
+        traffic=asked.traffic,
+        delays=(within(USUAL, window),),
+        window=window,
+        whole_weeks=plan.rule == 2 and days % 7 == 0,
+        rule=plan.rule,
         plan=look_plan(_draft(plan, asked.variants), visitors / days),
     )
-
-
-def _mean_factor(profile: str, days: int) -> float:
-    return float(PROFILES[profile](np.arange(24.0 * days)).mean())
 
 
 def _draft(plan: Plan, variants: int) -> Experiment:
@@ -216,12 +224,14 @@ def _setup(plan: Plan, scenario: lab.Scenario) -> Setup:
     shape = rules.spending.shape
     return Setup(
         profile=scenario.profile,
+        traffic=scenario.traffic,
         base_rate=plan.base_rate or 0.0,
         uplifts=scenario.uplifts,
         visitors=scenario.units,
         planned_visitors=plan.units or 0,
         days=scenario.days,
-        looks=scenario.hours,
+        whole_weeks=scenario.whole_weeks,
+        looks=scenario.looks,
         adaptive=scenario.adaptive,
         floor=scenario.floor if scenario.adaptive else None,
         alpha=rules.alpha,
