@@ -117,6 +117,8 @@ def _sentence(state: GuardrailState, variant: str) -> str:
     limit = f"{'-' if state.harm == 'less' else '+'}{state.margin:.0%}" if state.margin else "0 %"
     seen = "" if state.relative is None else f" is {state.relative:+.1%} against the control, and"
     what = f"{state.name} of {variant}"
+    if state.reason == companion.NOT_POSITIVE:
+        return f"Guardrail cannot be watched: {what}: {state.reason}. Guard a goal or conversions instead."
     if state.status == "no_data":
         return f"Guardrail not yet watched: {what}: {state.reason}."
     verdict = "Guardrail broken" if state.broken else "Guardrail holds"

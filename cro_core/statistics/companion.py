@@ -182,9 +182,14 @@ def guardrail_mean(
     ]
     n, total, squares = np.moveaxis(np.array(rows, dtype=float).reshape(-1, 2, 3), -1, 0)
     if not _counting(n, total).any():
-        reason = f"no bin with {LEAST} units in each variant and a positive mean"
+        enough = (n.min(axis=-1) >= LEAST).any()
+        reason = NOT_POSITIVE if enough else f"no bin with {LEAST} units in each variant and a positive mean"
         return GuardrailCheck("no_data", None, None, threshold, reason)
     return _watch(float(guardrail_mean_log_e(n, total, squares, margin, harm)), threshold)
+
+
+NOT_POSITIVE = "its mean is not above 0, so that no change in per cent can be told"
+"""Why a mean that has units enough cannot be watched."""
 
 
 def guardrail_log_e(units: ArrayLike, conversions: ArrayLike, margin: float, harm: Harm = "less") -> Floats:

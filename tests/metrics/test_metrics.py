@@ -33,6 +33,7 @@ from cro_core.domain import (
     Quantity,
     QuantityPair,
     Ratio,
+    Variant,
     to_json,
 )
 from cro_core.errors import InvalidInput
@@ -884,3 +885,22 @@ def test_a_quantity_of_each_kind_is_counted_once(database: Database) -> None:
                 ]
                 assert [getattr(cell, f.name) for f in fields(cell)[3:]] == pytest.approx(expected, rel=1e-9)
             assert len(cells) == 2
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"), [(-2.0, "cannot be watched"), (0.0, "cannot be watched"), (3.0, "holds")]
+)
+def test_a_guardrail_of_a_mean_that_is_not_positive_says_so(mean: float, said: str) -> None:
+    """Refunds: there is no change in per cent of what is not above 0, and more visitors do not alter that."""
+    experiment = plans.begin(
+        Experiment(
+            "refunds",
+            "Refunds",
+            (Variant("a", "A", is_control=True), Variant("b", "B")),
+            Plan((Goal("lead", 1, True),), guardrails=(Guardrail("revenue", 0.1),)),
+        ),
+        datetime(2026, 3, 2, tzinfo=UTC),
+    )
+    cells = [Cell(0, key, 500, 20, value_sum=500 * mean, value_sumsq=500 * (mean**2 + 1)) for key in "ab"]
+    (state,) = guardrails(experiment, cells)
+    assert f"Guardrail {said}: revenue" in state.text

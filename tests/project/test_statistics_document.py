@@ -13,4 +13,4 @@ def test_examples_say_the_truth(number):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 6
