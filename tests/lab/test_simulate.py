@@ -19,7 +19,8 @@ from cro_core import cli, lab
 from cro_core.cli.lab import LAB_SEED
 from cro_core.config import resolve
 from cro_core.errors import CroError, InvalidInput
-from cro_core.lab.targets import table
+from cro_core.lab.site import USUAL
+from cro_core.lab.targets import Target, table
 from cro_core.planning.plans import new_plan
 from cro_core.statistics.sample_size import sample_size
 from cro_core.workflows import simulate as workflow
@@ -69,9 +70,9 @@ def under(
 def test_without_a_home_the_shipped_settings_are_simulated() -> None:
     setup = call_json("measure", "fpr", "--programmes", "20")["setup"]
     assert (setup["alpha"], setup["mde"], setup["min_uplift"], setup["base_rate"]) == (0.05, 0.1, 0.1, 0.03)
-    assert (setup["days"], setup["looks"]) == (13, 312)  # the last visitors have a day to convert
-    assert setup["visitors"] == setup["planned_visitors"] == 2 * round(1.3 * sample_size(0.03, 0.1))
-    assert (setup["adaptive"], setup["floor"], setup["futility"]) == (True, 0.3, True)
+    assert (setup["days"], setup["looks"], setup["whole_weeks"]) == (14, 14, True)  # shares move by the day
+    assert setup["visitors"] == setup["planned_visitors"] == 2 * round(1.35 * sample_size(0.03, 0.1))
+    assert (setup["adaptive"], setup["floor"], setup["futility"]) == (True, 0.1, True)
     assert (setup["spending"], setup["spending_parameter"]) == ("hwang_shih_decani", -4)
 
 
@@ -152,8 +153,11 @@ def test_it_is_the_lab_at_the_plan_of_the_settings() -> None:
         base_rate=0.1,
         uplifts=(0.2,),
         units=found.setup.visitors,
-        days=13,
-        plan=replace(lab.Scenario().plan, mde=0.2, planned_units=plan.units),
+        days=14,
+        traffic="day",
+        delays=(USUAL,),
+        whole_weeks=True,
+        plan=replace(lab.Scenario().plan, mde=0.2),
     )
     once = 2 * sample_size(0.1, 0.2)
     assert found.found == lab.power(by_hand, 300, np.random.default_rng(3), fixed=once)
@@ -162,12 +166,12 @@ def test_it_is_the_lab_at_the_plan_of_the_settings() -> None:
 
 
 @pytest.mark.parametrize("profile", lab.PROFILES)
-def test_the_base_rate_is_the_mean_over_the_days_there_are(profile: str) -> None:
-    """13 days from a Monday have fewer weekends than two weeks: the rate must not fall for that."""
+def test_the_base_rate_is_the_mean_over_the_visitors(profile: str) -> None:
+    """Visitors and rates swing together: the rate of the hours is not that of the visitors."""
     plan = new_plan(resolve({}, {}).config, 0.05)
     scenario = workflow.scenario_of(plan, "fpr", Asked(profile, base_rate=0.05))
-    assert scenario.days == 13
-    assert scenario.rates()[:, 0].mean() == pytest.approx(0.05)
+    assert (scenario.days, scenario.whole_weeks) == (14, True)
+    assert np.average(scenario.rates()[:, 0], weights=scenario.arrivals()) == pytest.approx(0.05, rel=1e-3)
 
 
 def test_futility_is_not_used_where_the_traffic_gives_less_than_even_odds() -> None:
@@ -185,10 +189,10 @@ def test_the_sample_is_held_against_one_look_at_the_same_error_rate(variants: in
     assert measured.found.sample.value == pytest.approx(measured.setup.visitors / once, rel=0.03)
 
 
-def test_more_visitors_than_planned_end_at_the_plan() -> None:
+def test_the_planned_sample_ends_nothing_before_its_weeks_are_over() -> None:
     planned = under(CALM).setup.planned_visitors
     found = under(CALM, "fpr", Asked(visitors=2 * planned)).found
-    assert found.sample.value < 0.52
+    assert found.sample.value > 0.95
 
 
 def test_long_horizons_are_simulated_in_smaller_batches() -> None:
@@ -212,6 +216,7 @@ def test_long_horizons_are_simulated_in_smaller_batches() -> None:
         ("--programmes", "61"),
         ("--seed", "8"),
         ("--profile", "decay"),
+        ("--traffic", "evening"),
         ("--uplift", "0.2"),
         ("--base-rate", "0.2"),
         ("--variants", "3"),
@@ -234,8 +239,9 @@ def test_the_same_options_give_the_same_answer(short: None) -> None:
 
 def test_what_is_asked_for_is_measured() -> None:
     fpr, power, coverage = (call_json("measure", what, *FAST) for what in ("fpr", "power", "coverage"))
-    assert set(fpr["found"]) == {"any", "challenger", "naive", "sample"}
-    assert {"power", "wrong", "futile", "sample", "naive"} == set(power["found"])
+    assert set(fpr["found"]) == {"any", "challenger", "control", "naive", "sample"}
+    more = {"cautions", "faded", "early", "lost", "gained"}
+    assert {"power", "wrong", "futile", "sample", "naive"} | more == set(power["found"])
     assert {"stagewise", "repeated", "median", "bias", "pooled_bias"} <= set(coverage["found"])
     assert (fpr["setup"]["uplifts"], power["setup"]["uplifts"]) == ([0.0], [0.1])
     assert fpr["programmes"] == 60
@@ -260,7 +266,7 @@ def test_the_text_has_errors_and_the_naive_rule_beside() -> None:
         share = answer["found"][name]
         assert f"{share['value']:.2%} ± {share['error']:.2%}" in text
     assert "naive rule" in text
-    assert "60 experiments, 312 hourly looks" in text
+    assert "60 experiments, at most 14 looks, 14 days of new visitors, whole weeks" in text
     assert "raw, pooled" in call("measure", "coverage", *FAST)
 
 
@@ -280,35 +286,35 @@ def test_targets_are_the_table(tmp_path: Path) -> None:
     answer = call_json("targets", "--programmes", "60", "--seed", "4", "--only", "T9", "--output", str(file))
     lines = list(table(60, 4, ["T9"]))
     assert [line["found"]["value"] for line in answer["lines"]] == [line.found.value for line in lines]
-    assert [(line["low"], line["high"]) for line in answer["lines"]] == [(0.7, None), (0.8, None)]
+    assert [(line["low"], line["high"]) for line in answer["lines"]] == [(0.73, None)] * 2 + [(0.8, None)] * 2
     assert answer["kept"] == all(line["kept"] for line in answer["lines"])
     page = file.read_text(encoding="utf-8")
-    assert page.startswith("# What the lab finds\n\n60 programmes per scenario, seed 4, on ")
+    assert page.startswith(
+        "# What the lab finds\n\n60 programmes per scenario of T1 to T3, 24 of the others, seed 4, on "
+    )
     assert f"{lines[0].found.value:.4f} ± {lines[0].found.error:.4f}" in page
     text = call("targets", "--programmes", "60", "--seed", "4", "--only", "T9")
     assert f"{lines[1].found.value:.4f} ± {lines[1].found.error:.4f}" in text
-    assert "2 of 2 figures are within their bounds" in text
+    assert "4 of 4 figures are within their bounds" in text
 
 
-def test_a_target_that_comes_with_another_can_be_asked_for() -> None:
-    both, one = list(table(20, 4, ["T12", "T11", "T11"])), list(table(20, 4, ["T12"]))
-    assert [line.target for line in both] == ["T11"] * 2 + ["T12"] * 4
-    assert one == both[2:]
+def test_a_target_that_is_asked_for_twice_is_simulated_once() -> None:
+    assert list(table(20, 4, ["T9", "T9"])) == list(table(20, 4, ["T9"]))
 
 
 def test_the_document_bears_the_day_it_is_given() -> None:
     found = workflow.targets(20, 1, ["T9"], now=NOW)
     assert "on 01 March 2026" in found.document
-    assert [line.target for line in found.lines] == ["T9", "T9"]
+    assert [line.target for line in found.lines] == ["T9"] * 4
 
 
 def test_a_promise_not_kept_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     line = replace(next(table(20, 1, ["T9"])), low=1.5)
 
     def strict(*_: Any) -> Any:
-        yield line
+        return [line]
 
-    monkeypatch.setattr("cro_core.lab.targets.TARGETS", {"T9": strict})
+    monkeypatch.setattr("cro_core.lab.targets.TARGETS", {"T9": lambda: Target([strict])})
     assert call_json("targets", "--only", "T9", code=1)["kept"] is False
 
 
@@ -336,7 +342,8 @@ def test_a_promise_not_kept_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) 
             "visitors is 199: nothing is decided below 100 per variant",
         ),
         (["measure", "fpr", "--home", "gone"], "is not a home"),
-        (["targets", "--only", "T7"], "target is 'T7': choose from T1, T2, T3, T4, T5, T6, T8"),
+        (["targets", "--only", "T21"], "target is 'T21': choose from T1, T2, T3, T4, T5, T6, T7, T8"),
+        (["measure", "fpr", "--traffic", "calm"], "traffic is 'calm': choose from flat, day, business"),
         (["targets", "--output", "no/where.md"], "give a file in a folder that exists"),
     ],
 )
