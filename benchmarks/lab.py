@@ -12,15 +12,18 @@ import numpy as np
 
 from cro_core.lab import Scenario, decide, naive_rule, planned, simulate
 from cro_core.lab.measures import BATCH
+from cro_core.lab.site import USUAL, exponential
 from cro_core.statistics.rules import LookPlan
 
 PER = 10_000
-TWO, FOUR = Scenario(profile="week"), planned(Scenario(profile="week", uplifts=(0.0,) * 3))
+TWO = Scenario(profile="week", traffic="day", delays=(USUAL,))
+FOUR = planned(replace(TWO, uplifts=(0.0,) * 3))
 SCENARIOS = {
     "fixed": TWO,
+    "fixed, first rule": replace(TWO, rule=1),
     "fixed, futility": replace(TWO, plan=LookPlan(futility=True)),
     "floor 30%": replace(TWO, adaptive=True),
-    "floor 30%, a day late": replace(TWO, adaptive=True, delay_hours=24.0, window_hours=72.0),
+    "floor 30%, a day late": replace(TWO, adaptive=True, delays=(exponential(24, 72),), window=72),
     "4 variants, fixed": FOUR,
     "4 variants, floor 10%": replace(FOUR, adaptive=True, floor=0.1),
 }
