@@ -39,7 +39,7 @@ lint: $(VENV)/.complete ## ruff, mypy, and that notebooks carry no output
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
 lab: $(VENV)/.runtime ## the full table of promises, simulated; writes docs/lab.md
-	$(BIN)/cro lab targets --seed 20261124 --output docs/lab.md $(ARGS)
+	$(BIN)/cro lab targets --seed 20261124 --jobs $(JOBS) --output docs/lab.md $(ARGS)
 
 bench: $(VENV)/.complete ## how long the heavy parts take; ARGS for its options
 	for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
