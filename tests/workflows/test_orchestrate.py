@@ -634,8 +634,9 @@ class TestLooks:
         visit(home, "hero", [("photo", 30, 5), ("film", 30, 7)], START + timedelta(hours=20))
         orchestrate(home, now=then)
         before = evaluate(home, "hero", as_of=then)
-        visit(home, "hero", [("photo", 30, 5), ("film", 30, 9)], START + timedelta(hours=40))
-        orchestrate(home, now=START + timedelta(hours=70))
+        visit(home, "hero", [("photo", 30, 5), ("film", 30, 9)], then + timedelta(hours=2))
+        (later,) = orchestrate(home, now=START + timedelta(hours=70)).decisions
+        assert later.evidence.look != before.evidence.look is not None
         assert evaluate(home, "hero", as_of=then).evidence.look == before.evidence.look
 
     def test_replay_is_identical_until_rows_are_gone(self, home: Home) -> None:
