@@ -2,11 +2,12 @@
 # Say PYTHON=... for another interpreter, UV= to do without uv, JOBS=... for more test processes, ARGS=... for options.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint lab bench jupyter lock docs clean browser
+.PHONY: help setup demo test test-slow lint lab bench mutants jupyter lock docs clean browser
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+MUTMUT := .venv-mutmut
 JOBS ?= 2
 ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(firstword $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -44,6 +45,9 @@ lab: $(VENV)/.runtime ## the full table of promises, simulated; writes docs/lab.
 bench: $(VENV)/.complete ## how long the heavy parts take; ARGS for its options
 	for file in benchmarks/*.py; do $(BIN)/python $$file $(ARGS) || exit 1; done
 
+mutants: $(MUTMUT)/.complete ## plants faults and says which no test finds: 150 of the rooms that decide; ARGS for other draws
+	nice -n 19 $(MUTMUT)/bin/python tools/mutants.py $(or $(ARGS),--sample 150)
+
 jupyter: $(VENV)/.runtime ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir notebooks $(ARGS)
 
@@ -57,7 +61,7 @@ docs: $(VENV)/.complete ## the parts of docs/ that are made of declarations and 
 		$(BIN)/python tools/$${page}_page.py > $(VENV)/page.md && cp $(VENV)/page.md docs/$$page.md || exit 1; done
 
 clean: ## removes the environment, caches and builds; data/ and reports/ stay
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(MUTMUT) mutants build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 browser: $(VENV)/.complete
@@ -76,6 +80,14 @@ $(VENV)/.complete: $(LOCKED)
 	$(environment)
 	$(call install,requirements.lock)
 	touch $(VENV)/.runtime $@
+
+# The tester of tests stands in an environment of its own, which sees the other: the project never depends on it.
+$(MUTMUT)/.complete: $(VENV)/.complete
+	$(BIN)/python -m venv $(MUTMUT)
+	$(MUTMUT)/bin/python -m pip install --quiet mutmut==3.8.1
+	where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+		$(BIN)/python -c "$$where" > "$$($(MUTMUT)/bin/python -c "$$where")/project.pth"
+	touch $@
 
 environment = $(if $(UV),[ -x $(BIN)/python ] || $(UV) venv --python $(PYTHON) $(VENV),\
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV))

@@ -5,7 +5,7 @@ from types import ModuleType
 
 from typer.main import get_group
 
-from cro_core.cli import approvals, data, experiments, jobs, lab, site
+from cro_core.cli import approvals, data, experiments, jobs, lab, site, split
 
 INTRODUCTION = """# Commands
 
@@ -23,7 +23,8 @@ They work, and say so on the error stream.
 def page() -> str:
     """The whole page."""
     sections = [_section(group, "cro") for group in (site, data, experiments, jobs, approvals)]
-    return INTRODUCTION + "".join([*sections, _section(lab, "cro lab")])
+    named = [_section(split, "cro split"), _section(lab, "cro lab")]
+    return INTRODUCTION + "".join([*sections, *named])
 
 
 def _section(group: ModuleType, before: str) -> str:

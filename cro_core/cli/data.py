@@ -105,7 +105,7 @@ def generate(
     visitors: Annotated[int, typer.Argument(min=1, max=1_000_000, help="Visitors of each.")] = 500,
     home: HomeOption = None,
     uplift: Annotated[float, typer.Option(help="True relative uplift planted in each variant b.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic visitors.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic visitors.")] = 7,
     as_json: JsonOption = False,
 ) -> None:
     """Make synthetic experiments with a planted uplift."""

@@ -24,7 +24,9 @@ app = typer.Typer(
 
 LAB_SEED = 20261124
 
-ProgrammesOption = Annotated[int, typer.Option(min=1, help="Simulated experiments (per scenario).")]
+ProgrammesOption = Annotated[
+    int, typer.Option(min=1, max=10_000_000, help="Simulated experiments (per scenario).")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the random numbers.")]
 
 
@@ -88,7 +90,7 @@ def targets(
     only: Annotated[
         list[str] | None, typer.Option(help="One of the targets, as T1; may be repeated.  [default: all]")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that simulate side by side.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="Processes that simulate side by side.")] = 1,
     output: Annotated[Path | None, typer.Option(help="File for the targets as a page of Markdown.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -11,6 +11,8 @@ from typer.core import TyperGroup
 from cro_core.cli.lab import LabMeasure
 
 MEASURES = frozenset(LabMeasure)
+FLAGS = frozenset({"--json", "--help"})
+"""Options of ``cro lab`` that have no value."""
 NO_LONGER = frozenset({"--outcomes", "--as-live", "--replace"})
 """Flags of ``cro import`` that ``cro outcomes`` does not have: the first is its name now, the others did nothing."""
 
@@ -33,10 +35,21 @@ def respelt(arguments: Sequence[str]) -> tuple[list[str], str, str]:
         left = [argument for argument in rest if argument not in NO_LONGER]
         return ["outcomes", *left], "cro import --outcomes", "cro outcomes"
     if command == "lab" and rest and rest[0] not in {"measure", "targets"}:
-        measure = next((argument for argument in rest if argument in MEASURES), None)
-        if measure is not None:
-            return ["lab", "measure", *rest], f"cro lab {measure}", f"cro lab measure {measure}"
-        if "targets" in rest:
-            rest.remove("targets")
-            return ["lab", "targets", *rest], "cro lab ... targets", "cro lab targets ..."
+        place = _first_word(rest)
+        word = rest[place] if place is not None else ""
+        if word in MEASURES:
+            return ["lab", "measure", *rest], f"cro lab {word}", f"cro lab measure {word}"
+        if place is not None and word == "targets":
+            left = [*rest[:place], *rest[place + 1 :]]
+            return ["lab", "targets", *left], "cro lab ... targets", "cro lab targets ..."
     return list(arguments), "", ""
+
+
+def _first_word(arguments: Sequence[str]) -> int | None:
+    """The place of the first argument that is neither an option nor the value of one; ``None``: there is none."""
+    value_follows = False
+    for place, argument in enumerate(arguments):
+        if not value_follows and not argument.startswith("-"):
+            return place
+        value_follows = not value_follows and "=" not in argument and argument not in FLAGS
+    return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from cro_core.segments.findings import Claim, Test
 from cro_core.segments.tables import Group, LogisticDesign, SegmentTable, merged
-from cro_core.statistics.logistic import log_odds
+from cro_core.statistics.logistic import indicator_tests, log_odds
 from cro_core.statistics.proportions import difference, mantel_haenszel, quantile
 
 Size = tuple[float | None, float | None, float | None]
@@ -25,22 +25,21 @@ MOST_NAMED = 4
 def claims_of(tests: Sequence[tuple[Test, SegmentTable]], alpha: float) -> tuple[Claim, ...]:
     """Makes a claim of each test that survived its correction, the surest first.
 
-    A combination of two dimensions is claimed only where the two as a whole survived: single combinations may be
-    small, and their normal approximation poor.
+    A combination of two dimensions is claimed only where it also survives beside the surer ones of the same two:
+    one that is unlike all others makes its neighbours look unlike what both dimensions make alone.
     """
     tests_by_question = Counter(test.question for test, _ in tests)
-    combined = {test.by for test, _ in tests if not test.values and _survived(test, alpha)}
-    claims = []
-    for test, table in tests:
-        if not _survived(test, alpha) or (test.question == "together" and test.by not in combined):
-            continue
+    claims: list[Claim] = []
+    for test, table in sorted(tests, key=_surest):
         # intervals hold for all tests of a question at once, as the claims do
         level = 1 - alpha / len(tests_by_question) / tests_by_question[test.question]
+        if not _survived(test, alpha) or _explained(test, table, claims, level):
+            continue
         text, size = WORDINGS[test.question](test, table, level)
         claims.append(
             Claim(test.question, test.by, test.values, test.variant, text, test.p_adjusted or 0.0, *size)
         )
-    return tuple(sorted(claims, key=lambda claim: claim.p_adjusted))
+    return tuple(claims)
 
 
 def summary(tests: Sequence[Test], claims: Sequence[Claim], alpha: float) -> str:
@@ -55,8 +54,30 @@ def summary(tests: Sequence[Test], claims: Sequence[Claim], alpha: float) -> str
     return f"Of {comparisons}, {survivors}: the chance that any of this is false is at most {alpha:.0%}."
 
 
+def _surest(tested: tuple[Test, SegmentTable]) -> tuple[float, float]:
+    test, _ = tested
+    return test.p_adjusted or 0.0, test.p_value or 0.0
+
+
 def _survived(test: Test, alpha: float) -> bool:
     return test.p_adjusted is not None and test.p_adjusted <= alpha
+
+
+def _explained(test: Test, table: SegmentTable, claims: Sequence[Claim], level: float) -> bool:
+    """Whether combinations that were claimed already leave nothing to claim of this one."""
+    if test.question != "together" or not test.values:
+        return False
+    surer = [
+        claim.values
+        for claim in claims
+        if claim.values and claim.question == "together" and claim.by == test.by
+    ]
+    design = table.combinations
+    if not surer or design is None:
+        return False
+    null = np.column_stack([design.null, *(design.columns[values] for values in surer)])
+    (beside,) = indicator_tests(design.units, design.conversions, null, design.columns[test.values])
+    return beside.p_value is None or beside.p_value > 1 - level
 
 
 def _matters(test: Test, table: SegmentTable, level: float) -> tuple[str, Size]:

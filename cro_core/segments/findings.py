@@ -23,6 +23,7 @@ PAIRS = (
     ("device", "time of day"),
     ("city", "time of day"),
     ("country", "time of day"),
+    ("device", "weekday"),
     ("device", "city"),
     ("device", "country"),
 )

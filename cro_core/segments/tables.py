@@ -15,7 +15,7 @@ from cro_core.analytics.segment_definitions import TIMES_OF_DAY, WEEKDAYS
 from cro_core.domain import Experiment
 from cro_core.segments.findings import Question, SegmentSlice, Test, rate_of
 from cro_core.statistics.arrays import Floats
-from cro_core.statistics.logistic import exact_test, score_test, score_tests
+from cro_core.statistics.logistic import exact_test, indicator_tests, score_test
 from cro_core.statistics.multiplicity import holm
 
 LEAST_UNITS = 100
@@ -186,10 +186,12 @@ class SegmentTable:
         """Whether anything differs, and whether each group does by itself."""
         nameable = [(name, column) for name, column in design.columns.items() if OTHER not in name]
         single_effects = [(name, column) for name, column in nameable if not self._mirrored(name, design)]
-        effects: list[tuple[tuple[str, ...], Floats]] = [((), design.extra), *single_effects]
-        columns = [column for _, column in effects]
-        results = score_tests(design.units, design.conversions, design.null, columns)
-        for (name, _), test in zip(effects, results, strict=True):
+        names = [(), *(name for name, _ in single_effects)]
+        table = design.units, design.conversions, design.null
+        results = [score_test(*table, design.extra)]
+        if single_effects:
+            results += indicator_tests(*table, np.column_stack([column for _, column in single_effects]))
+        for name, test in zip(names, results, strict=True):
             yield Test(
                 question, self.by, name, challenger, test.statistic, test.df, test.p_value, test.reason
             )

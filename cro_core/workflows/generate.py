@@ -20,6 +20,9 @@ from cro_core.storage import experiments as store
 from cro_core.workflows.ingest import ingest
 from cro_core.workflows.transaction import begin
 
+MOST_UPLIFT = 9.0
+"""Largest uplift that leaves every visitor a chance to convert that is below 1."""
+
 DAYS = 7
 """The generated traffic ends now and began this many days ago."""
 
@@ -57,14 +60,18 @@ def generate(
     Args:
         experiments: how many, at least 1.
         visitors: per experiment, at least 1.
-        uplift: true relative effect of each variant ``b`` on the conversion rate.
+        uplift: true relative effect of each variant ``b`` on the conversion rate, above -1 and at most
+            :data:`MOST_UPLIFT`.
 
     Raises:
         InvalidInput: a number out of range.
     """
-    if experiments < 1 or visitors < 1 or uplift <= -1:
+    if experiments < 1 or visitors < 1:
+        raise InvalidInput(f"got {experiments} experiments, {visitors} visitors: give at least 1 of each")
+    if not -1 < uplift <= MOST_UPLIFT:
         raise InvalidInput(
-            f"got {experiments} experiments, {visitors} visitors, uplift {uplift}: give at least 1, 1 and more than -1"
+            f"uplift is {uplift:g}: give more than -1 and at most {MOST_UPLIFT:g}, e.g. 0.3 for +30 %",
+            field="uplift",
         )
     made = [_experiment(home, now, rng) for _ in range(experiments)]
     events = [event for experiment in made for event in _traffic(experiment, visitors, uplift, now, rng)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,12 @@ from cro_core.planning.plans import new_plan
 from cro_core.statistics.sample_size import sample_size
 
 Measure = Literal["fpr", "power", "coverage"]
+
+MOST_VISITORS = 1_000_000_000
+"""Most visitors of a simulated experiment, over all its variants."""
+
+LEAST_RATE = 1e-6
+"""Lowest base rate that is simulated: one conversion in a million visitors."""
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
@@ -92,12 +99,7 @@ def simulate(
     """
     _check(what, asked)
     plan = new_plan(config, asked.base_rate, asked.variants)
-    least = plan.min_units * asked.variants
-    if asked.visitors is not None and asked.visitors < least:
-        raise InvalidInput(
-            f"visitors is {asked.visitors}: nothing is decided below {plan.min_units} per variant, give at least {least}",
-            field="visitors",
-        )
+    _check_visitors(plan, asked)
     scenario = scenario_of(plan, what, asked)
 
     def progress(sizes: Sequence[int]) -> Iterator[int]:
@@ -145,9 +147,9 @@ def targets(
 
 
 def _check(what: Measure, asked: Asked) -> None:
-    if asked.base_rate is not None and not 0 < asked.base_rate < 1:
+    if asked.base_rate is not None and not LEAST_RATE <= asked.base_rate < 1:
         raise InvalidInput(
-            f"base_rate is {asked.base_rate:g}: give a fraction between 0 and 1, e.g. 0.03 for 3 %",
+            f"base_rate is {asked.base_rate:g}: give a fraction between 0 and 1, at least {LEAST_RATE:g}, e.g. 0.03 for 3 %",
             field="base_rate",
         )
     if asked.profile not in PROFILES:
@@ -160,6 +162,10 @@ def _check(what: Measure, asked: Asked) -> None:
         raise InvalidInput(f"variants is {asked.variants}: give at least 2", field="variants")
     if asked.uplift is None:
         return
+    if not -1 < asked.uplift < math.inf:
+        raise InvalidInput(
+            f"uplift is {asked.uplift:g}: give a number above -1, e.g. 0.1 for +10 %", field="uplift"
+        )
     if what == "fpr" and asked.uplift != 0:
         raise InvalidInput(
             f"uplift is {asked.uplift:g}: a false positive needs a true uplift of 0, leave it out or ask for power",
@@ -170,6 +176,22 @@ def _check(what: Measure, asked: Asked) -> None:
             f"uplift is {asked.uplift:g}: power is the chance to find a true one, give a fraction above 0, "
             "e.g. 0.1 for +10 %, or ask for fpr",
             field="uplift",
+        )
+
+
+def _check_visitors(plan: Plan, asked: Asked) -> None:
+    least, visitors = plan.min_units * asked.variants, asked.visitors
+    if visitors is not None and visitors < least:
+        raise InvalidInput(
+            f"visitors is {visitors}: nothing is decided below {plan.min_units} per variant, give at least {least}",
+            field="visitors",
+        )
+    visitors = plan.units or 0 if visitors is None else visitors
+    if visitors > MOST_VISITORS:
+        raise InvalidInput(
+            f"visitors is {visitors}: simulated are at most {MOST_VISITORS}, give no more "
+            "(the planner's number falls with a higher base rate)",
+            field="visitors",
         )
 
 

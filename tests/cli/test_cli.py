@@ -13,6 +13,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from cro_core import cli
+from cro_core.errors import InvalidInput
 
 
 def commands(group: Any, before: str = "") -> dict[str, Any]:
@@ -144,6 +145,39 @@ def test_generate_follows_its_seed_and_uplift(home: Path) -> None:
     strong = counts("--seed", "4", "--uplift", "2")
     assert strong[1] > 2 * strong[0]
     assert calm[1] < 1.5 * calm[0]
+
+
+@pytest.mark.parametrize("uplift", ["nan", "inf", "-inf", "-1", "-3", "9.1", "1e300"])
+def test_an_uplift_that_cannot_be_planted_is_refused_before_anything_is_made(home: Path, uplift: str) -> None:
+    with pytest.raises(InvalidInput, match=r"uplift is .*: give more than -1 and at most 9"):
+        run("generate", "1", "20", "--uplift", uplift)
+    assert run_json("status")["active_tests"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["0", "20"], "experiments"),
+        (["101", "20"], "experiments"),
+        (["nan", "20"], "experiments"),
+        (["1", "0"], "visitors"),
+        (["1", "1000001"], "visitors"),
+        (["1", "20", "--seed", "-1"], "--seed"),
+        (["1", "20", "--seed", "inf"], "--seed"),
+        (["1", "20", "--uplift", "much"], "--uplift"),
+    ],
+)
+def test_numbers_of_generate_out_of_range_are_named(home: Path, arguments: list[str], named: str) -> None:
+    refused = CliRunner().invoke(cli.app, ["generate", *arguments])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"Invalid value for '{named}'" in refused.stderr
+    assert run_json("status")["active_tests"] == []
+
+
+def test_the_largest_uplift_is_planted(home: Path) -> None:
+    made = run_json("generate", "1", "400", "--uplift", "9")
+    control, variant = run_json("evaluate", made["experiments"][0])["evidence"]["totals"]
+    assert variant["conversions"] > 0.6 * variant["units"] > 5 * control["conversions"]
 
 
 def test_rollback_lists_what_can_be_undone(home: Path) -> None:

@@ -34,6 +34,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("lab power --uplift 0.2 --json", "lab measure power --uplift 0.2 --json"),
         ("lab --programmes 9 coverage", "lab measure --programmes 9 coverage"),
         ("lab --seed 4 targets --only T1", "lab targets --seed 4 --only T1"),
+        ("lab --output fpr targets", "lab targets --output fpr"),
+        ("lab --output=fpr targets", "lab targets --output=fpr"),
+        ("lab --output targets targets", "lab targets --output targets"),
+        ("lab --json targets --output power", "lab targets --json --output power"),
+        ("lab --profile targets --json coverage", "lab measure --profile targets --json coverage"),
     ],
 )
 def test_old_spellings_become_new_ones(before: str, now: str) -> None:
@@ -46,7 +51,7 @@ def test_old_spellings_become_new_ones(before: str, now: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     ["", "--help", "status", "import x.csv --mapping m", "outcomes x.csv", "lab", "lab --help", "lab measure fpr",
-     "lab targets --only T1", "lab nothing", "evaluate lab fpr"],
+     "lab targets --only T1", "lab nothing", "lab --output fpr", "evaluate lab fpr"],
 )  # fmt: skip
 def test_todays_spellings_stay_as_they_are(arguments: str) -> None:
     assert respelt(arguments.split()) == (arguments.split(), "", "")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from numpy.random import default_rng
 from typer.testing import CliRunner
@@ -15,6 +16,7 @@ from cro_core import cli
 from cro_core.clock import iso
 from cro_core.config import Config
 from cro_core.decision.decide import decide
+from cro_core.decision.figures import always_valid
 from cro_core.domain import Cell, Experiment, Goal, Plan, Variant, Verdict
 from cro_core.evidence import Decision
 from cro_core.home import create_home, open_home, set_clock
@@ -108,6 +110,40 @@ def test_epochs_are_its_bins_and_the_control_comes_first() -> None:
     (said,) = judged(experiment, worse, START + 4 * DAY).evidence.companion
     assert (said.shown, said.leader) == (True, "control")
     assert "B converts worse than the control" in said.says
+
+
+def test_a_decision_shows_the_evidence_that_the_formula_gives() -> None:
+    """By summing over the mixture, not by the function that is tested: what is shown is neither more nor less."""
+    found = cells((500, 20), (2_000, 120)) + cells((2_000, 60), (500, 25), epoch=1)
+    (said,) = judged(running(replace(ON, adaptive=True)), found, START + 4 * DAY).evidence.companion
+    ratios = np.linspace(-8, 8, 40_001) * ON.mde
+    log = (120 + 25) * ratios - (
+        140 * np.log(0.2 + 0.8 * np.exp(ratios)) + 85 * np.log(0.8 + 0.2 * np.exp(ratios))
+    )
+    prior = np.exp(-(ratios**2) / 2 / ON.mde**2) / (ON.mde * math.sqrt(2 * math.pi))
+    e_value = float(np.trapezoid(np.exp(log) * prior, ratios))
+    assert 1.5 < e_value < 1e6
+    assert said.e_value == pytest.approx(e_value, rel=1e-4)
+    assert said.log_e == pytest.approx(math.log(e_value), abs=1e-4)
+    assert said.p_value == pytest.approx(1 / e_value, rel=1e-4)
+    assert (said.needed, said.shown) == (20, e_value >= 20)
+
+
+@pytest.mark.sizes(100, 1_000)
+def test_equal_rates_hardly_ever_show_a_difference(size: int) -> None:
+    """Looked at after each of 12 days, in at most one experiment in twenty; it takes an e-value of 20."""
+    rng, ever = default_rng(5), 0
+    experiment = running(replace(ON, adaptive=True))
+    for _ in range(size):
+        days: list[Cell] = []
+        shown = False
+        for epoch in range(12):
+            a, b = rng.binomial(1_000, 0.05, 2).tolist()
+            days += cells((1_000, a), (1_000, b), epoch=epoch)
+            (row,) = always_valid(experiment, days)
+            shown |= row.shown
+        ever += shown
+    assert ever / size <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / size)
 
 
 @pytest.mark.parametrize(("alpha", "arms", "needed"), [(0.05, 2, 20), (0.05, 4, 60), (0.01, 2, 100)])

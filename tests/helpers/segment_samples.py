@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cro_core.analytics.counts import Facet
 from cro_core.analytics.definitions import OTHER
-from cro_core.analytics.segment_definitions import TIMES_OF_DAY
+from cro_core.analytics.segment_definitions import TIMES_OF_DAY, WEEKDAYS
 from cro_core.assignment.buckets import assign
 from cro_core.domain import Cell, Experiment
 from cro_core.segments import analysis
@@ -21,6 +21,7 @@ from cro_core.segments.findings import SegmentAnalysis
 from cro_core.statistics.arrays import Floats
 
 DIMENSIONS = ("device", "city", "hour")
+SESSION_DIMENSIONS = ("device", "city", "country", "hour", "weekday")
 MOST = 50
 
 
@@ -44,6 +45,21 @@ def made_up_visitors(number: int, rng: np.random.Generator) -> pd.DataFrame:
         pd.Series(rng.integers(0, 24, number)),
         rng.choice(["a", "b"], number).tolist(),
     )
+
+
+def session_like_visitors(number: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Visitors of the real sessions' shape, over a week: nearly all mobile, one large city, many small ones."""
+    cities = ["Moscow", "Saint Petersburg", *(f"city {i}" for i in range(48))]
+    shares = np.array([0.265, 0.1, *(0.635 * np.arange(1, 49) ** -0.7 / (np.arange(1, 49) ** -0.7).sum())])
+    hours = np.repeat([0.115, 0.252, 0.308, 0.325], 6) / 6
+    visitors = _visitors(
+        pd.Series(rng.choice(["mobile", "desktop", "tablet"], number, p=[0.7, 0.25, 0.05])),
+        pd.Series(rng.choice(cities, number, p=shares)),
+        pd.Series(rng.choice(24, number, p=hours)),
+        rng.choice(["a", "b"], number).tolist(),
+    )
+    countries = rng.choice(["RU", "BY", "KZ", "DE"], number, p=[0.7, 0.15, 0.1, 0.05])
+    return visitors.assign(country=countries, weekday=rng.choice(WEEKDAYS, number))
 
 
 def _variant(visitor: str) -> str:
@@ -70,12 +86,13 @@ class Planted:
     visitors: pd.DataFrame
     chance: Callable[[pd.DataFrame], Floats]
     experiment: Experiment = field(default_factory=running)
+    dimensions: tuple[str, ...] = DIMENSIONS
 
     def __post_init__(self) -> None:
-        keys = [*DIMENSIONS, "time of day", "variant"]
+        keys = [*self.dimensions, "time of day", "variant"]
         self.cells = self.visitors.groupby(keys, observed=True).size().rename("units").reset_index()
         self.p = self.chance(self.cells)
-        asked = [(name,) for name in DIMENSIONS] + list(analysis.pairs_of(DIMENSIONS))
+        asked = [(name,) for name in self.dimensions] + list(analysis.pairs_of(self.dimensions))
         self.sides = [
             (
                 by,
@@ -103,7 +120,7 @@ class Planted:
             for v in ("a", "b")
         ]
         as_of = self.experiment.epochs[-1].ends_at
-        return analysis.analyse(self.experiment, facets, as_of=as_of, cells=cells, dimensions=DIMENSIONS)
+        return analysis.analyse(self.experiment, facets, as_of=as_of, cells=cells, dimensions=self.dimensions)
 
     def _facets(self, x: NDArray[np.int64]) -> Iterator[Facet]:
         for by, units, codes in self.sides:

@@ -333,7 +333,17 @@ def test_a_promise_not_kept_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) 
         (["measure", "power", "--uplift", "0"], "uplift is 0: power is the chance to find a true one"),
         (["measure", "power", "--uplift", "nan"], "uplift is nan"),
         (["measure", "power", "--uplift", "900"], "rates run from"),
-        (["measure", "coverage", "--uplift", "nan"], "rates run from"),
+        (["measure", "coverage", "--uplift", "nan"], "uplift is nan: give a number above -1"),
+        (["measure", "coverage", "--uplift", "-1"], "uplift is -1: give a number above -1"),
+        (["measure", "power", "--uplift", "inf"], "uplift is inf: give a number above -1"),
+        (["measure", "power", "--uplift", "1e300"], "rates run from"),
+        (["measure", "fpr", "--base-rate", "nan"], "base_rate is nan: give a fraction between 0 and 1"),
+        (["measure", "fpr", "--base-rate", "inf"], "base_rate is inf: give a fraction between 0 and 1"),
+        (["measure", "fpr", "--base-rate", "1e-300"], "base_rate is 1e-300: .* at least 1e-06"),
+        (["measure", "fpr", "--variants", "-3"], "variants is -3: give at least 2"),
+        (["measure", "fpr", "--visitors", "-3"], "visitors is -3: nothing is decided below"),
+        (["measure", "fpr", "--visitors", "1000000001"], "visitors is 1000000001: simulated are at most"),
+        (["measure", "fpr", "--visitors", "9" * 30], "simulated are at most 1000000000"),
         (["measure", "fpr", "--base-rate", "3"], "base_rate is 3: give a fraction between 0 and 1"),
         (["measure", "fpr", "--base-rate", "0.9"], "rates run from|relative_uplift is 0.1"),
         (["measure", "fpr", "--variants", "1"], "variants is 1: give at least 2"),
@@ -350,6 +360,32 @@ def test_a_promise_not_kept_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_refusals_are_named(arguments: list[str], says: str) -> None:
     with pytest.raises(CroError, match=says):
         call(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--programmes", "0"),
+        ("--programmes", "-1"),
+        ("--programmes", "9" * 30),
+        ("--seed", "-1"),
+        ("--seed", "nan"),
+    ],
+)
+@pytest.mark.parametrize("command", [["measure", "fpr"], ["targets"]], ids=["measure", "targets"])
+def test_numbers_that_are_none_are_refused_before_anything_runs(
+    command: list[str], option: str, value: str
+) -> None:
+    refused = CliRunner().invoke(cli.app, ["lab", *command, option, value])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"Invalid value for '{option}'" in refused.stderr
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "257", "nan"])
+def test_jobs_are_a_small_number(jobs: str) -> None:
+    refused = CliRunner().invoke(cli.app, ["lab", "targets", "--jobs", jobs])
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "Invalid value for '--jobs'" in refused.stderr
 
 
 @pytest.mark.parametrize(
