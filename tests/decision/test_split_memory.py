@@ -48,7 +48,9 @@ def cells(*counts: tuple[int, int]) -> list[Cell]:
 class TestMemory:
     def alarmed(self) -> tuple[Experiment, SplitAlarm]:
         experiment = running()
-        report = remembered(check_split(experiment, cells((2_000, 60), (2_290, 70))), (), START + DAY)
+        report = remembered(
+            experiment, check_split(experiment, cells((2_000, 60), (2_290, 70))), (), START + DAY
+        )
         (alarm,) = report.alarms
         assert (report.veto, alarm.dimension, alarm.first_at) == (True, "total", START + DAY)
         assert math.exp(alarm.log_e) == pytest.approx(2303.2, abs=0.05)
@@ -58,7 +60,7 @@ class TestMemory:
         experiment, alarm = self.alarmed()
         now = check_split(experiment, cells((20_000, 600), (20_290, 700)))
         assert (now.status, now.veto) == ("ok", False)
-        later = remembered(now, (alarm,), START + 5 * DAY)
+        later = remembered(experiment, now, (alarm,), START + 5 * DAY)
         assert (later.status, later.veto, later.alarms) == ("alarm", True, (alarm,))
         (said,) = later.reasons
         assert said.code == "srm"
@@ -68,14 +70,14 @@ class TestMemory:
     def test_it_vetoes_the_winner_that_comes_later(self) -> None:
         experiment, alarm = self.alarmed()
         won = cells((20_000, 600), (20_290, 900))
-        split = remembered(check_split(experiment, won), (alarm,), START + 15 * DAY)
+        split = remembered(experiment, check_split(experiment, won), (alarm,), START + 15 * DAY)
         judged = decide(experiment, won, as_of=START + 15 * DAY, split=split).decision
         assert judged.verdict is Verdict.INVALID
         assert judged.reasons[-1].code == "vetoed"
 
     def test_before_it_was_raised_nobody_knew(self) -> None:
         experiment, alarm = self.alarmed()
-        assert remembered(check_split(experiment, []), (alarm,), START + HOUR).alarms == ()
+        assert remembered(experiment, check_split(experiment, []), (alarm,), START + HOUR).alarms == ()
 
     def test_what_is_explained_vetoes_no_longer_until_it_grows_a_hundredfold(self) -> None:
         experiment, alarm = self.alarmed()
@@ -88,21 +90,23 @@ class TestMemory:
             settled_log_e=alarm.log_e,
         )
         same = check_split(experiment, cells((2_000, 60), (2_290, 70)))
-        quiet = remembered(same, (settled,), START + 2 * DAY)
+        quiet = remembered(experiment, same, (settled,), START + 2 * DAY)
         assert (quiet.veto, quiet.status, [r.code for r in quiet.reasons]) == (False, "ok", ["srm_explained"])
-        assert "ann has explained: a load test" in quiet.reasons[0].text
-        before = remembered(same, (settled,), START + 2 * DAY - HOUR)
+        assert "explained (ann: a load test)" in quiet.reasons[0].text
+        before = remembered(experiment, same, (settled,), START + 2 * DAY - HOUR)
         assert (before.veto, before.alarms[0].stands) == (True, True)
         worse = check_split(experiment, cells((2_000, 60), (2_400, 70)))
         assert worse.total.log_e is not None
         assert worse.total.log_e > alarm.log_e + math.log(100)
-        again = remembered(worse, (settled,), START + 3 * DAY)
+        again = remembered(experiment, worse, (settled,), START + 3 * DAY)
         assert (again.veto, len(again.alarms)) == (True, 2)
 
     def test_a_segment_is_told_and_vetoes_nothing(self) -> None:
         experiment, alarm = self.alarmed()
         segment = replace(alarm, dimension="device", name="tablet")
-        report = remembered(check_split(experiment, cells((2_000, 60), (2_010, 70))), (segment,), START + DAY)
+        report = remembered(
+            experiment, check_split(experiment, cells((2_000, 60), (2_010, 70))), (segment,), START + DAY
+        )
         assert (report.veto, report.status, report.alarms) == (False, "ok", (segment,))
 
     def test_a_wave_of_robots_is_found_and_not_forgotten(self) -> None:
@@ -133,7 +137,7 @@ class TestMemory:
             for key, n in zip("ab", row, strict=True)
         ]
         counts = cells(*((int(n), 0) for n in units.sum(0)))
-        return remembered(check_split(experiment, counts, days), known, as_of)
+        return remembered(experiment, check_split(experiment, counts, days), known, as_of)
 
 
 class TestCrossing:
