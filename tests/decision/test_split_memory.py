@@ -20,7 +20,7 @@ from cro_core.decision.split_check import check_split
 from cro_core.decision.split_memory import remembered
 from cro_core.domain import Cell, Experiment, Goal, Plan, Variant, Verdict
 from cro_core.errors import Conflict, InvalidInput, NotFound
-from cro_core.evidence import Crossing, SplitAlarm, SplitReport
+from cro_core.evidence import Crossing, CrossingFrom, SplitAlarm, SplitReport
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.planning import plans
 from cro_core.storage import journal
@@ -219,9 +219,16 @@ class TestLive:
         found = evaluate(home, "hero", as_of=START + 8 * DAY)
         assert found.evidence.crossing is not None
         assert found.evidence.crossing.share == pytest.approx(0.8)
-        assert found.verdict is Verdict.INVALID
+        assert found.verdict is Verdict.CONTINUE  # the share may fall, and a person may mend it
+        assert found.reasons[-1].text == "But for the visitors who crossed Film would have won: vetoed."
+        assert evaluate(home, "hero", as_of=START + 15 * DAY).verdict is Verdict.INVALID
         visit(home, START + 30 * HOUR, photo=(500, 25), film=(500, 80))
-        assert evaluate(home, "hero", as_of=START + 8 * DAY).evidence.crossing == Crossing(800, 2_000, 0.05)
+        arms = tuple(
+            CrossingFrom(key, name, 400, 1_000) for key, name in (("photo", "photo"), ("film", "Film"))
+        )
+        assert evaluate(home, "hero", as_of=START + 8 * DAY).evidence.crossing == Crossing(
+            800, 2_000, 0.05, arms
+        )
 
     def test_an_alarm_is_stored_explained_and_audited(self, home: Home) -> None:
         visit(home, START + 6 * HOUR, photo=(500, 100), film=(700, 300))
@@ -232,11 +239,12 @@ class TestLive:
         visit(home, START + 60 * HOUR, photo=(1_500, 300), film=(1_500, 750))
         set_clock(home, START + 9 * DAY)
         still = evaluate(home, "hero", as_of=START + 9 * DAY)
-        assert (still.verdict, still.evidence.splits.veto) == (Verdict.INVALID, True)  # type: ignore[union-attr]
+        assert (still.verdict, still.evidence.splits.veto) == (Verdict.CONTINUE, True)  # type: ignore[union-attr]
+        assert still.reasons[-1].text == "But for the broken split Film would have won: vetoed."
         cli = CliRunner()
         where = ["--home", str(home.path)]
         shown = cli.invoke(app, ["split", "list", "hero", *where])
-        assert "total all, since 2026-03-04 00:00 UTC (e-value" in shown.output
+        assert "total all, since 2026-03-04 00:00 UTC (e-value then" in shown.output
         assert "stands" in shown.output
         for alarm in raised:
             asked = [
@@ -252,7 +260,7 @@ class TestLive:
             assert cli.invoke(app, asked, catch_exceptions=False).exit_code == 0
         found = evaluate(home, "hero", as_of=START + 9 * DAY + HOUR)
         assert (found.verdict, found.reasons[0].code) == (Verdict.SHIP, "srm_explained")
-        assert evaluate(home, "hero", as_of=START + 9 * DAY - HOUR).verdict is Verdict.INVALID
+        assert evaluate(home, "hero", as_of=START + 9 * DAY - HOUR).evidence.splits.veto  # type: ignore[union-attr]
         with home.db.read() as connection:
             entries = [(e["action"], e["actor"]) for e in journal.trail(connection, subject="hero")]
         assert ("split.alarm", "autopilot") in entries
