@@ -45,7 +45,7 @@ def remembered(
     broken = [reason for reason in report.reasons if reason.code == "srm"]
     if standing:
         if not broken or any(alarm.first_at < as_of for alarm in standing):
-            broken.append(standing_reason(experiment, standing, report.total))
+            broken.append(standing_reason(experiment, standing, report.total, as_of))
         return replace(report, status="alarm", veto=True, alarms=alarms, reasons=(*broken, *told))
     if report.veto:  # what alarms now has been explained
         explained = [alarm for alarm in alarms if alarm.how == "explained" and alarm.dimension in VETOING]

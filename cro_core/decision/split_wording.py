@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from cro_core.clock import zone
 from cro_core.domain import Experiment, Reason
@@ -53,13 +54,16 @@ def total_reason(experiment: Experiment, total: Srm, day: DimensionCheck | None)
     return Reason("srm_ok", "The visitors split as planned.")
 
 
-def standing_reason(experiment: Experiment, alarms: Sequence[SplitAlarm], total: Srm) -> Reason:
-    """Which alarm stands, since when, and what ends it.
+def standing_reason(
+    experiment: Experiment, alarms: Sequence[SplitAlarm], total: Srm, as_of: datetime
+) -> Reason:
+    """Which alarm stands, since when, and what ends it while the experiment runs.
 
     Args:
         experiment: names its clocks.
         alarms: those that stand, at least one.
         total: the check of all visitors by the counts of now.
+        as_of: the moment of the look.
     """
     first = min(alarms, key=lambda alarm: alarm.first_at)
     in_total = first.dimension == "total"
@@ -69,13 +73,16 @@ def standing_reason(experiment: Experiment, alarms: Sequence[SplitAlarm], total:
     diluted = in_total and not total.alarm and total.e_value is not None
     evidence += f", now {_grown(total.e_value or 0.0)}" if diluted else ""
     more = f"; {len(alarms) - 1} more, see `cro split list {experiment.id}`" if len(alarms) > 1 else ""
-    command = f"cro split explain {experiment.id} {first.dimension} {first.name}"
     text = (
         f"Since {since} the visitors have not been split as planned {where} ({evidence}{more}). Visitors who come later "
-        f"dilute that and do not mend it, so it stays until somebody explains it: `{command} --reason ...`, or cuts the "
-        "slice that was hit out of every version: `cro split cut`."
+        "dilute that and do not mend it"
     )
-    return Reason("srm", text)
+    ends_at = experiment.horizon_ends_at
+    if ends_at is not None and as_of >= ends_at:
+        return Reason("srm", f"{text}, and nobody has explained it.")
+    command = f"cro split explain {experiment.id} {first.dimension} {first.name} --reason ..."
+    cut = "cuts the slice that was hit out of every version: `cro split cut`"
+    return Reason("srm", f"{text}, so it stays until somebody explains it: `{command}`, or {cut}.")
 
 
 def explained_reason(alarms: Sequence[SplitAlarm]) -> Reason:
