@@ -410,12 +410,26 @@ class SplitAlarm:
     reason: str | None = None
     """The person's reason."""
     settled_log_e: float | None = None
-    """Logarithm of the e-value when it was explained: what may have grown since is a new fault."""
+    """Logarithm of the slice's e-value when it was explained: what grows from there is a new fault."""
+    largest_log_e: float | None = None
+    """Logarithm of the largest e-value of all looks so far; ``None`` where the first alarm was it."""
+
+    @property
+    def largest(self) -> float:
+        """Logarithm of the largest e-value of all looks so far."""
+        return self.log_e if self.largest_log_e is None else self.largest_log_e
 
     @property
     def stands(self) -> bool:
         """Whether nobody has settled it."""
         return self.settled_at is None
+
+    @property
+    def unsettled(self) -> SplitAlarm:
+        """The alarm as it stood before a person settled it."""
+        return SplitAlarm(
+            self.dimension, self.name, self.first_at, self.log_e, largest_log_e=self.largest_log_e
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +447,8 @@ class SplitReport:
     cause: Cause | None = None
     """Where the mismatch comes from; ``None`` where nothing alarms or there are no slices to look into."""
     reasons: tuple[Reason, ...] = ()
-    """The report in words: ``srm_ok``, ``srm``, ``srm_unknown`` or ``srm_no_data``; ``srm_segment``; ``srm_cause``."""
+    """The report in words: ``srm_ok``, ``srm``, ``srm_explained``, ``srm_unknown`` or ``srm_no_data``; ``srm_segment``;
+    ``srm_cause``; ``srm_cut``."""
     alarms: tuple[SplitAlarm, ...] = added((), absent=())
     """Every alarm so far, those that this look raised included, oldest first; none under the first rule."""
 
@@ -575,6 +590,25 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class CrossingFrom:
+    """Visitors who met one variant first, and then another."""
+
+    variant: str
+    """Key of the variant they met first."""
+    name: str
+    """Name of that variant for people."""
+    units: int
+    """How many met another one later."""
+    exposed: int
+    """How many met it first."""
+
+    @property
+    def share(self) -> float:
+        """Part of them that crossed; 0 without any."""
+        return self.units / self.exposed if self.exposed else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Crossing:
     """Visitors who met more than one variant: they stay with their first, and blur the difference."""
 
@@ -584,6 +618,8 @@ class Crossing:
     """How many met the experiment."""
     limit: float
     """Part of them above which nothing wins by itself."""
+    arms: tuple[CrossingFrom, ...] = added((), absent=())
+    """The same by the variant met first, in the experiment's order; empty where they were not told apart."""
 
     @property
     def share(self) -> float:

@@ -518,6 +518,83 @@ class EndBody(BaseModel):
     reason: str = Field(default="", max_length=500, description="Kept in the audit trail.")
 
 
+class SplitBody(BaseModel):
+    """How an alarm of an experiment's split is settled."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "action": "explain",
+                    "dimension": "total",
+                    "name": "all",
+                    "reason": "a load test, all of it filtered",
+                },
+                {"action": "cut", "dimension": "device", "name": "tablet", "reason": "the page breaks there"},
+            ]
+        },
+    )
+
+    action: Literal["explain", "cut"] = Field(
+        description="`explain`: the alarm stands no longer, unless its evidence grows a hundredfold. `cut`: the slice "
+        "counts in no variant, and the rest is judged anew."
+    )
+    dimension: str = Field(
+        min_length=1,
+        max_length=100,
+        description="`total` (which can only be explained), `day`, `hour`, `device`, `country`, `city`, `page` or `asset`.",
+    )
+    name: str = Field(
+        min_length=1, max_length=2000, description="The slice, such as `2026-03-02`; `all` for the total."
+    )
+    reason: str = Field(min_length=1, max_length=500, description="Kept in the audit trail.")
+
+
+class AlarmAnswer(BaseModel):
+    """An alarm of the split, or a slice that was cut out without one."""
+
+    dimension: str
+    name: str
+    first_at: datetime = Field(description="The look that raised it.")
+    e_value: float = Field(description="Evidence against the planned split at that look; 1 is none.")
+    largest_e_value: float = Field(description="The largest of all looks so far.")
+    vetoes: bool = Field(description="Whether nothing can win now because of it.")
+    settled_at: datetime | None
+    settled_by: str | None
+    how: Literal["explained", "cut_out", "judged_anew"] | None = Field(
+        description="Null while it stands; `judged_anew`: another slice was cut out, and the rest did not alarm."
+    )
+    reason: str | None
+
+
+class SplitAnswer(BaseModel):
+    """The alarms of an experiment's split, oldest first."""
+
+    model_config = _example(
+        test_id="hero-cta",
+        alarms=[
+            {
+                "dimension": "total",
+                "name": "all",
+                "first_at": "2026-03-04T00:00:00Z",
+                "e_value": 2303.2,
+                "largest_e_value": 2303.2,
+                "vetoes": False,
+                "settled_at": "2026-03-05T08:12:00Z",
+                "settled_by": "api",
+                "how": "explained",
+                "reason": "a load test, all of it filtered",
+            }
+        ],
+        done=None,
+    )
+
+    test_id: str
+    alarms: list[AlarmAnswer]
+    done: str | None = Field(description="What was done, in words; null where it was only asked.")
+
+
 class VariantAnswer(BaseModel):
     """A variant as it was stored."""
 

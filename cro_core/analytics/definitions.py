@@ -397,12 +397,17 @@ SELECT 'repeat_goal', SUM(events - 1) FROM by_unit WHERE step = 'counted_goal'
 """
 
 CROSSOVER_UNITS = f"""{UNIT_TABLE}
-SELECT COUNT(*) AS units
+SELECT p.variant AS variant, COUNT(*) AS units
 FROM crossed c
 JOIN placed p ON p.unit = c.unit
 WHERE crossed_at < $as_of AND {TAKES_PART}
+GROUP BY 1
+ORDER BY 1
 """
-"""How many units that take part have an exposure in the step ``crossover``, without classifying every event."""
+"""How many units that take part have an exposure in the step ``crossover``, by the variant they met first.
+
+It does not classify every event.
+"""
 
 OUTCOMES = f"""{UNIT_TABLE},
 reached AS (            -- what became of counted units at or after their exposure, whenever

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -24,7 +25,7 @@ from cro_core.analytics import (
 from cro_core.clock import from_micros, to_micros, zone
 from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Measured, PairCell, QuantityPair
 from cro_core.errors import InvalidInput
-from cro_core.evidence import Crossing, Step
+from cro_core.evidence import Crossing, CrossingFrom, Step
 from cro_core.storage import schema, split_alarms
 
 if TYPE_CHECKING:
@@ -118,6 +119,14 @@ class Reading:
         rows = ((row["epoch"], row["variant"], row["starts_at"], row["units"]) for row in mature)
         return counts.time_slices(self.experiment, rows)
 
+    def pieces(self) -> tuple[counts.Slice, ...]:
+        """Counts units by the piece of time of their exposure, an hour at most; each is named by its start, as ISO text."""
+        return tuple(
+            counts.Slice("piece", row["starts_at"].isoformat(), row["epoch"], row["variant"], row["units"])
+            for row in self._by_time
+            if row["units"]
+        )
+
     def days(self) -> tuple[DayCell, ...]:
         """Counts units by day, with those that may still convert and what they have done so far."""
         return counts.day_cells(self.experiment, self._by_time)
@@ -208,7 +217,10 @@ class Reading:
 
     def crossover_units(self) -> int:
         """Counts units that take part, mature or not, and have met more than one variant before the moment."""
-        return int(self._run(definitions.CROSSOVER_UNITS)[0]["units"])
+        return sum(self._crossed_from().values())
+
+    def _crossed_from(self) -> dict[str, int]:
+        return {row["variant"]: int(row["units"]) for row in self._run(definitions.CROSSOVER_UNITS)}
 
     def crossing(self) -> Crossing:
         """How many of the units that take part, mature or not, met more than one variant.
@@ -216,8 +228,15 @@ class Reading:
         Units that never count (first seen after enrolment, under another day's shares, in a slice that was cut out)
         are in neither number: they cannot blur the difference.
         """
-        exposed = sum(row["exposed"] for row in self._by_time)
-        return Crossing(self.crossover_units(), exposed, self.experiment.plan.max_crossover)
+        crossed, exposed = self._crossed_from(), Counter[str]()
+        for row in self._by_time:
+            exposed[row["variant"]] += row["exposed"]
+        arms = tuple(
+            CrossingFrom(v.key, v.name or v.key, crossed.get(v.key, 0), exposed[v.key])
+            for v in self.experiment.ordered
+        )
+        limit = self.experiment.plan.max_crossover
+        return Crossing(sum(crossed.values()), exposed.total(), limit, arms)
 
     def exposed_units(self, *, before: datetime | None = None) -> int:
         """Counts units that met the experiment, mature or not: before a moment, or ever."""

@@ -43,7 +43,7 @@ def rollback(
     list_only: Annotated[bool, typer.Option("--list", help="Only list what can be undone.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo an automatic change."""
+    """Undo an automatic change, or how an alarm of a split was settled."""
     from cro_core.rendering.job_text import changes_text
     from cro_core.workflows import rollback as undoing
 

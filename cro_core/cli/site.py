@@ -90,6 +90,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     state = {
         "overview": overview.overview(opened, now=now),
         "active_tests": overview.running_experiments(opened, now=now),
+        "alarms": overview.standing_alarms(opened),
         "decisions": latest.decisions,
         "pending": latest.pending,
         "runs": runs,

@@ -30,8 +30,9 @@ def list_alarms(experiment: ExperimentArgument, home: HomeOption = None, as_json
     from cro_core.rendering.job_text import alarms_text
     from cro_core.workflows import settle_split
 
-    found = settle_split.alarms(open_home(home), experiment)
-    say(list(found), as_json, lambda _: alarms_text(found))
+    opened = open_home(home)
+    alarms = settle_split.alarms(opened, experiment)
+    say(list(alarms), as_json, lambda _: alarms_text(alarms, opened.config.site.time_zone))
 
 
 @app.command(

@@ -90,9 +90,10 @@ def decide(
         *told,
         *conclusion.argument,
     ]
-    if conclusion.verdict is Verdict.INVALID:
+    if veto is not None and (conclusion.verdict is Verdict.INVALID or experiment.plan.rule >= 2):
         but_for = "the broken split" if split.veto else "the visitors who crossed"
-        reasons += vetoed(experiment, *take_look(None)[:2], per_day, but_for=but_for)
+        kept = vetoed(experiment, *take_look(None)[:2], per_day, but_for=but_for)
+        reasons += kept if conclusion.verdict is Verdict.INVALID else kept[-1:]
     guards = guardrails(experiment, cells, goals)
     broken = breach(guards)
     if broken is not None:

@@ -285,7 +285,7 @@ class _Moment:
         """Verdict, winner and the argument, in the words of any look."""
         reasons = [reason for reason in self.look.reasons if reason.code in SHUT]
         if any(reason.code == "veto" for reason in reasons):
-            invalid = self.winner is not None or self.final
+            invalid = self.final or (self.winner is not None and self.plan.veto_ends)
             return (Verdict.INVALID if invalid else Verdict.CONTINUE), None, reasons
         if self.shut:
             return (Verdict.INCONCLUSIVE if self.final else Verdict.CONTINUE), None, reasons

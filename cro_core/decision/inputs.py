@@ -63,6 +63,7 @@ def look_plan(experiment: Experiment, traffic_per_day: float) -> looks.LookPlan:
         futility_power=FUTILITY_POWER,
         hold=live,
         acting_bounds=plan.rule == 2,
+        veto_ends=plan.rule == 1,
     )
 
 

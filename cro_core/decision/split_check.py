@@ -34,7 +34,8 @@ SEGMENT_DIMENSIONS = ("hour", *SEGMENTS)
 """The dimensions that share one chance in a hundred of a false alarm."""
 
 MOST_ALARMS = 20
-"""Alarms of a dimension that a report holds, the strongest; it counts them all."""
+"""Alarms of a dimension that a report holds, the strongest; it counts them all. Of the days of a running experiment,
+each of which vetoes until a person settles it, it holds all (but under the first rule, whose alarms end by themselves)."""
 
 LACKING, AT_LEAST, NEARLY_ALL = 0.05, 10, 0.9
 """A variant lacks where less than the first part of at least so many expected units came; see ``_follows``."""
@@ -99,6 +100,68 @@ def check_split(experiment: Experiment, cells: Sequence[Cell], slices: Sequence[
     cause = _cause(tables, whole, shares) if broken else None
     report = SplitReport("alarm" if veto else total.status, veto, total, dimensions, cause)
     return replace(report, reasons=tuple(split_reasons(experiment, report, day)))
+
+
+def evidence_on(
+    experiment: Experiment, cells: Sequence[Cell], slices: Sequence[Slice], dimension: str, name: str
+) -> float:
+    """Logarithm of the e-value of one slice by the counts of now, whether it alarms or not.
+
+    Args:
+        experiment: a started experiment.
+        cells: its counted units per epoch and variant.
+        slices: the same units, divided by ``dimension`` at least.
+        dimension: ``total`` for all units together; else that of the slice.
+        name: of the slice.
+
+    Returns:
+        0, the evidence of nobody, where no unit is in that slice or nobody recorded the planned shares.
+
+    Raises:
+        InvalidInput: as :func:`check_split`.
+    """
+    shares = _shares(experiment)
+    if shares is None:
+        return 0.0
+    whole = _grid(experiment, ((c.epoch, c.variant, c.units) for c in cells))
+    if dimension == "total":
+        return srm.over_epochs(whole, shares).log_e or 0.0
+    names, units = _by_dimension(experiment, slices, whole).get(dimension, ((), whole[:0]))
+    return float(slice_log_e(units[names.index(name)], shares)) if name in names else 0.0
+
+
+def ever_alarming(experiment: Experiment, pieces: Sequence[Slice]) -> frozenset[tuple[str, str]]:
+    """Which of the total and the days had alarmed at some hour, had these been the only units.
+
+    It is how the rest of an experiment is judged after a slice was cut out of it: by all its past looks, not only by
+    how it stands now, for a cut must not make forgotten what has nothing to do with it.
+
+    Args:
+        experiment: a started experiment.
+        pieces: its counted units by the piece of time of their exposure; each is named by its start as ISO text. As
+            all units take equally long to mature, they were counted in that order.
+
+    Returns:
+        Dimension and name of each: ``("total", "all")``, ``("day", "2026-03-02")``.
+    """
+    shares = _shares(experiment)
+    if shares is None or not pieces:
+        return frozenset()
+    starts = sorted({datetime.fromisoformat(piece.name) for piece in pieces})
+    number, site = {start: i for i, start in enumerate(starts)}, zone(experiment.plan.zone)
+    counts: list[list[tuple[int, str, int]]] = [[] for _ in starts]
+    for piece in pieces:
+        counts[number[datetime.fromisoformat(piece.name)]].append((piece.epoch, piece.variant, piece.units))
+    units = np.array([_grid(experiment, rows) for rows in counts])
+    found = {("total", "all")} if srm.alarms(units.cumsum(axis=0), shares).any() else set()
+    days = [start.astimezone(site).date().isoformat() for start in starts]
+    line = math.log(_threshold(experiment, "day", len(set(days))))
+    for day in dict.fromkeys(days):
+        part = units[[name == day for name in days]]
+        here = part.any(axis=(0, 2))
+        if (slice_log_e(part.cumsum(axis=0)[:, here], shares[here]) >= line).any():
+            found.add(("day", day))
+    return frozenset(found)
 
 
 def segments_due(experiment: Experiment, as_of: datetime, report: SplitReport) -> bool:
@@ -173,7 +236,10 @@ def _check(
         dimension, names, units, slice_log_e(units, shares), _threshold(experiment, dimension, number)
     )
     alarming = table.alarming
-    alarms = tuple(SliceCheck(names[i], _own(table, i, shares)) for i in alarming[:MOST_ALARMS])
+    plan = experiment.plan
+    settled_singly = dimension == "day" and plan.rule >= 2 and not plan.finished
+    most = len(alarming) if settled_singly else MOST_ALARMS
+    alarms = tuple(SliceCheck(names[i], _own(table, i, shares)) for i in alarming[:most])
     status: Literal["ok", "alarm"] = "alarm" if alarming else "ok"
     return DimensionCheck(dimension, status, number, table.threshold, len(alarming), alarms), table
 

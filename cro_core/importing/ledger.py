@@ -71,6 +71,7 @@ def remove(connection: sa.Connection, experiment_id: str) -> None:
         schema.receipts,
         schema.looks,
         schema.engine_states,
+        schema.split_alarms,
         schema.epochs,
         schema.variants,
     ):

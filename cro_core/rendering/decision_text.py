@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cro_core.decision.split_wording import alarm_line
 from cro_core.evidence import (
     AlwaysValid,
     Comparison,
@@ -63,6 +64,15 @@ def _split(evidence: Evidence) -> Iterator[str]:
         p = f" ({words.p_value(srm.p_value)})" if srm.p_value is not None else ""
         status = (evidence.splits or srm).status.replace("_", " ")
         yield f"split    {status}{p}"
+    zone = evidence.plan.zone if evidence.plan else "UTC"
+    for alarm in evidence.splits.alarms if evidence.splits else ():
+        yield f"         {words.clean(alarm_line(alarm, zone))}"
+    crossing = evidence.crossing
+    if crossing is not None and crossing.units:
+        yield (
+            f"crossing {words.percent(crossing.share)}: {words.count(crossing.units)} of "
+            f"{words.count(crossing.exposed)} visitors met more than one variant"
+        )
 
 
 def _totals(totals: Sequence[TotalsWithRate]) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cro_core.decision.split_wording import alarm_state
 from cro_core.evidence import SplitAlarm
 from cro_core.reporting import words
 
@@ -37,21 +37,7 @@ def changes_text(changes: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) or "Nothing to undo."
 
 
-def alarms_text(alarms: Sequence[SplitAlarm]) -> str:
+def alarms_text(alarms: Sequence[SplitAlarm], zone_name: str) -> str:
     """Lists the alarms of a split, one a line, with how each was settled."""
-    lines = [f"{_alarm(alarm)}: {_settled(alarm)}" for alarm in alarms]
-    return "\n".join(lines) or "No alarm was raised."
-
-
-def _alarm(alarm: SplitAlarm) -> str:
-    place = words.clean(f"{alarm.dimension} {alarm.name}")
-    return f"{place}, since {alarm.first_at:%Y-%m-%d %H:%M} UTC (e-value {math.exp(min(alarm.log_e, 700.0)):,.0f})"
-
-
-def _settled(alarm: SplitAlarm) -> str:
-    if alarm.settled_at is None:
-        return "stands"
-    how = (alarm.how or "settled").replace("_", " ")
-    return words.clean(
-        f"{how} by {alarm.settled_by} on {alarm.settled_at:%Y-%m-%d %H:%M} UTC: {alarm.reason}"
-    )
+    lines = (f"{a.dimension} {a.name}, {alarm_state(a, zone_name)}" for a in alarms)
+    return "\n".join(map(words.clean, lines)) or "No alarm was raised."

@@ -253,27 +253,40 @@ def _verdict(page: Sheet) -> Markup:
         _uplift_plot(page) if trusted else Markup(""),
         paragraph(tag("strong", "Evidence: "), summaries.evidence(page)),
         paragraph(tag("strong", "Worth: "), summaries.worth(page)) if page.worth else Markup(""),
-        fold("Visitors, checks and reasons", _arms(page), paragraph(page.split_text), bullets(page.reasons)),
+        fold("Visitors, checks and reasons", _arms(page), _checks(page), bullets(page.reasons)),
         tone=TONES[page.verdict],
     )
 
 
 def _running(page: Sheet, zone: str) -> Markup:
     progress = page.progress
-    alarm = (
-        paragraph(badge("Check this", "bad"), " ", page.split_text) if page.split == "alarm" else Markup("")
-    )
     if progress is None:
         return card(_title(page), paragraph(page.summary))
     return card(
         _title(page),
-        alarm,
+        _warnings(page),
         paragraph(page.summary),
         _progress_plot(page),
         _threshold_plot(page),
         _rates_plot(page),
         _arms(page),
         paragraph(f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}."),
+    )
+
+
+def _warnings(page: Sheet) -> Markup:
+    """What of a running experiment has to be looked at: its split with all alarms, and visitors who crossed."""
+    check = join([badge("Check this", "bad"), " "])
+    broken = paragraph(check, page.split_text) if page.split == "alarm" else Markup("")
+    crossing = paragraph(check, page.crossing) if page.crossing else Markup("")
+    return join([broken, bullets(page.alarms) if page.alarms else Markup(""), crossing])
+
+
+def _checks(page: Sheet) -> Markup:
+    """How the visitors of an experiment that has ended were divided, alarms and visitors who crossed included."""
+    alarms = bullets(page.alarms) if page.alarms else Markup("")
+    return join(
+        [paragraph(page.split_text), alarms, paragraph(page.crossing) if page.crossing else Markup("")]
     )
 
 

@@ -34,6 +34,12 @@ def status_text(state: Mapping[str, Any]) -> str:
         lines.append(
             f"  running {test['experiment_id']}: {test['counted_units']} of {test['planned_units']} planned visitors ({variants})"
         )
+    lines += [
+        f"  alarm   {a['experiment_id']}: not split as planned ({a['dimension']} {a['name']}) since {a['first_at']}, "
+        f"see `cro split list {a['experiment_id']}`"
+        for a in state["alarms"]
+        if a["vetoes"]
+    ]
     lines += [f"  decided {d['as_of']} {d['experiment_id']}: {d['verdict']}" for d in state["decisions"]]
     lines += [f"  waiting {p['id']}: {p['text']}" for p in state["pending"]]
     lines += [f"  run     {r['job']} {r['started_at']}: {r['status']}" for r in state["runs"]]

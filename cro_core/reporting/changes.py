@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ Entry = Mapping[str, Any]
 class Storyteller:
     """Tells entries of the audit trail to a reader who knows experiments by name.
 
-    ``times`` counts entries by (action, subject); those of :data:`FOLDED` actions are told once.
+    ``times`` counts entries by (action, subject); those of :data:`FOLDED` actions are told once. ``undoable`` are
+    the numbers of those that can be undone, of which only what settled alarms of a split is asked.
     """
 
     experiments: Mapping[str, Experiment]
     decisions: Mapping[str, Decision]
     times: Mapping[tuple[str, str], int]
+    undoable: Collection[int] = ()
 
     def tell(self, entry: Entry) -> Change | None:
         """One entry in words; ``None`` for those that are no news to a reader."""
@@ -37,13 +39,14 @@ class Storyteller:
         if entry["undone_by"] is not None:
             return Change(entry["id"], entry["at"], entry["actor"], f"{text} Taken back since.", why, "")
         automatic = entry["actor"] == AUTOPILOT and entry["action"] in UNDOABLE
+        offered = automatic or (entry["action"] in SETTLING and entry["id"] in self.undoable)
         return Change(
             entry["id"],
             entry["at"],
             entry["actor"],
             text,
             why,
-            f"cro rollback {entry['id']}" if automatic else "",
+            f"cro rollback {entry['id']}" if offered else "",
         )
 
     def started(self, entry: Entry) -> tuple[str, str]:
@@ -88,6 +91,25 @@ class Storyteller:
         """A person ended a test."""
         return f"Ended the test {self.name(entry['subject'])} by hand.", entry["after"].get("reason") or ""
 
+    def alarmed(self, entry: Entry) -> tuple[str, str]:
+        """A look found visitors who were not divided as planned."""
+        times = self.times[entry["action"], entry["subject"]]
+        where = f"{times} parts of them" if times > 1 else _part(entry)
+        text = (
+            f"Found that the visitors of {self.name(entry['subject'])} were not divided as planned ({where})."
+        )
+        return text, "It stays until somebody explains it or leaves that part out."
+
+    def explained(self, entry: Entry) -> tuple[str, str]:
+        """A person explained why visitors were not divided as planned."""
+        text = f"Explained why the visitors of {self.name(entry['subject'])} were not divided as planned ({_part(entry)})."
+        return text, entry["after"]["reason"]
+
+    def cut_out(self, entry: Entry) -> tuple[str, str]:
+        """A person left a part of the visitors out."""
+        text = f"Left a part of the visitors out of every version of {self.name(entry['subject'])} ({_part(entry)})."
+        return text, entry["after"]["reason"]
+
     def took_back(self, entry: Entry) -> tuple[str, str]:
         """A person undid a change."""
         return f"Took back change {entry['after']['change']}, on {self.name(entry['subject'])}.", ""
@@ -112,21 +134,33 @@ class Storyteller:
         return f"“{(variant.name if variant else '') or key}”"
 
 
+def _part(entry: Entry) -> str:
+    dimension, name = entry["after"]["dimension"], entry["after"]["name"]
+    return "all of them" if dimension == "total" else f"{dimension} {name}"
+
+
 TELLERS: Mapping[str, Callable[[Storyteller, Entry], tuple[str, str]]] = {
     "experiment.start": Storyteller.started,
     "experiment.conclude": Storyteller.concluded,
     "experiment.end": Storyteller.ended,
     "production.set": Storyteller.produced,
     "allocation.set": Storyteller.shared,
+    "split.alarm": Storyteller.alarmed,
+    "split.explain": Storyteller.explained,
+    "split.cut": Storyteller.cut_out,
     "rollback": Storyteller.took_back,
     "cycle.failure": Storyteller.failed,
 }
 UNDOABLE = {"experiment.start", "experiment.conclude", "production.set", "allocation.set"}
-FOLDED = {"allocation.set", "cycle.failure"}
+SETTLING = {"split.explain", "split.cut"}
+FOLDED = {"allocation.set", "split.alarm", "cycle.failure"}
 
 
 def changes(
-    trail: Sequence[Entry], experiments: Mapping[str, Experiment], decisions: Mapping[str, Decision]
+    trail: Sequence[Entry],
+    experiments: Mapping[str, Experiment],
+    decisions: Mapping[str, Decision],
+    undoable: Collection[int] = (),
 ) -> tuple[Change, ...]:
     """What was changed, oldest first.
 
@@ -134,9 +168,10 @@ def changes(
         trail: entries of the audit trail, newest first; the newest of a folded action stands for all.
         experiments: by id.
         decisions: by id.
+        undoable: numbers of the entries that can be undone; asked of what settled alarms of a split.
     """
     times = Counter((entry["action"], entry["subject"]) for entry in trail)
-    teller = Storyteller(experiments, decisions, times)
+    teller = Storyteller(experiments, decisions, times, undoable)
     newest_first: list[Change] = []
     seen: set[tuple[str, str]] = set()
     for entry in trail:

@@ -18,7 +18,15 @@ def actions(report: Report, warnings: Sequence[str] = ()) -> tuple[Action, ...]:
     broken = [p for p in report.running if p.split == "alarm"]
     invalid = [p for p in report.decided if p.verdict is Verdict.INVALID]
     picked = [p for p in report.unproven if ended_between(p, report.period_start, report.generated_at)]
-    steps = [Action(f"Look at “{p.name}” now: its visitors are not divided as planned.") for p in broken]
+    crossed = [p for p in report.running if p.crossing]
+    steps = [
+        Action(
+            f"Look at “{p.name}” now: its visitors are not divided as planned.",
+            f"cro split list {p.id}" if p.alarms else "",
+        )
+        for p in broken
+    ]
+    steps += [Action(f"Look at “{p.name}”: visitors met more than one of its versions.") for p in crossed]
     steps += [Action(f"Approve or reject: {p.text}", f"cro approve {p.id}") for p in report.pending]
     steps += [
         Action(f"Find out why “{p.name}” could not be measured before you repeat it. {CAUSES}")

@@ -107,6 +107,10 @@ def _running(report: Report) -> Iterator[str]:
         yield from _progress(page, report.zone)
         if page.split == "alarm":
             yield from _wrap(f"WARNING: {page.split_text}", "    ")
+        for alarm in page.alarms:
+            yield from _wrap(f"Split: {alarm}", "    ")
+        if page.crossing:
+            yield from _wrap(f"WARNING: {page.crossing}", "    ")
 
 
 def _arms(page: Sheet) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from cro_core.decision.split_wording import alarm_line
 from cro_core.domain import Experiment, Status, Verdict
 from cro_core.evidence import Decision, Evidence, Look, Step, TotalsWithRate
 from cro_core.reporting import summaries
@@ -34,6 +35,8 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
     arms = tuple(replace(t, name=t.name or names.get(t.variant, t.variant)) for t in evidence.totals)
     checked = evidence.splits or evidence.srm
     split = checked.status if checked else "no_data"
+    said = {r.code: r.text for r in decision.reasons} if decision else {}
+    alarms = evidence.splits.alarms if evidence.splits else ()
     winner = decision.winner if decision else experiment.winner
     verdict = decision.verdict if decision else None
     progress = _progress(experiment, evidence.look, contrasts) if decision else None
@@ -63,7 +66,9 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         contrasts=contrasts,
         progress=progress,
         split=split,
-        split_text=SPLIT.get(split, split),
+        split_text=said.get("srm_explained") or SPLIT.get(split, split),
+        alarms=tuple(alarm_line(alarm, experiment.plan.zone) for alarm in alarms),
+        crossing=said.get("crossing") or said.get("crossing_veto") or "",
         waterfall=evidence.waterfall or tuple(waterfall),
         worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
     )

@@ -31,7 +31,7 @@ def summary(experiment: Experiment, decision: Decision) -> str:
         winner = _name(experiment, decision.winner)
         return f"{winner} is better than {control}: {_counts(decision, decision.winner, experiment.control.key)}."
     if decision.verdict is Verdict.INVALID:
-        return f"The numbers cannot be trusted: {_split(decision)}."
+        return f"The numbers cannot be trusted: {_fault(decision)}."
     if decision.verdict is Verdict.CONTINUE:
         return f"Too early to say. {words.sentence(_look(decision))}."
     why = " ".join(WHY[r.code] for r in decision.reasons if r.code in WHY) or "Nothing was proven."
@@ -84,11 +84,22 @@ def _counts(decision: Decision, winner: str | None, control: str) -> str:
     )
 
 
+def _fault(decision: Decision) -> str:
+    """Why the numbers cannot be trusted: what breaks the split goes before visitors who crossed."""
+    crossing, splits = decision.evidence.crossing, decision.evidence.splits
+    if crossing is not None and splits is not None and not splits.veto:
+        return f"{words.percent(crossing.share)} of the visitors met more than one version"
+    return _split(decision)
+
+
 def _split(decision: Decision) -> str:
     cause = [r.text for r in decision.reasons if r.code == "srm_cause"]
     if cause:
         return f"visitors were not divided between the versions as planned. {cause[0].removesuffix('.')}"
     srm = decision.evidence.srm
+    splits = decision.evidence.splits
+    if splits is not None and splits.veto and srm is not None and not srm.alarm:
+        return "for a time visitors were not divided between the versions as planned, and nobody has explained why"
     if srm is None or not srm.units or not srm.expected:
         return "visitors were not divided between the versions as planned"
     came, planned = (" and ".join(words.count(n) for n in numbers) for numbers in (srm.units, srm.expected))

@@ -154,6 +154,10 @@ class Sheet:
     split_text: str
     waterfall: tuple[Step, ...]
     worth: Worth | None
+    alarms: tuple[str, ...] = ()
+    """Every alarm of that split so far with its state, and every slice that was cut out, as sentences."""
+    crossing: str = ""
+    """What is said of visitors who met more than one version; empty where they are hardly any."""
 
     @property
     def best(self) -> Contrast | None:

@@ -619,7 +619,8 @@ def _hold(m: _Moment, ruling: Ruling) -> Hold | None:
 def _held_back(m: _Moment, hold: Hold) -> LookResult:
     """The result while a winner is held back, and when its seven days are over."""
     name = m.names[hold.challenger]
-    if m.days is None or m.days.mature < hold.ends_with:
+    waits = m.veto is not None and not m.plan.veto_ends and not m.final
+    if m.days is None or m.days.mature < hold.ends_with or waits:
         text = f"{name} is held back for a week: its effect was not the same on all days."
         reasons = [*_veto_reason(m), Reason("holding", text)]
         state = replace(m.before, late=m.late, elapsed=m.elapsed)
@@ -686,7 +687,8 @@ def _verdict(
     """Verdict, winner and the argument."""
     reasons = _veto_reason(m)
     if m.veto:
-        return (Verdict.INVALID if crossed or m.final else Verdict.CONTINUE), None, reasons
+        ends = m.final or (crossed and m.plan.veto_ends)
+        return (Verdict.INVALID if ends else Verdict.CONTINUE), None, reasons
     if few:
         reasons.append(Reason("too_few", f"Every variant needs {m.plan.min_units} counted visitors."))
         return (Verdict.INCONCLUSIVE if m.final else Verdict.CONTINUE), None, reasons

@@ -72,6 +72,8 @@ class LookPlan:
     """Whether a winner whose effect fades or turns with the day is held back, once, for one more week."""
     acting_bounds: bool = False
     """Whether estimates at stopping take the bounds as they could act: gate, first week, holds and vetoes included."""
+    veto_ends: bool = True
+    """Whether a challenger that would win under a veto ends the experiment at once; else it waits to the last look."""
     futility_from_day: int = 3
     """First day on which it may; it asks once a day."""
 

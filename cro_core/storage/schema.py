@@ -241,6 +241,7 @@ split_alarms = sa.Table(
     sa.Column("how", sa.Text),
     sa.Column("reason", sa.Text),
     sa.Column("settled_log_e", sa.Float),
+    sa.Column("largest_log_e", sa.Float),
     comment="Alarms of the split check, as they were first raised, and how a person settled them.",
 )
 

@@ -9,11 +9,12 @@ import sqlalchemy as sa
 
 from cro_core.analytics import reader
 from cro_core.decision.split_check import check_split
+from cro_core.decision.split_memory import remembered
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.segments import analysis
 from cro_core.segments.findings import DIMENSIONS, SegmentAnalysis
-from cro_core.storage import experiments
+from cro_core.storage import experiments, split_alarms
 
 
 def analyse(
@@ -42,6 +43,7 @@ def of_experiment(
     """Analyses an experiment at hand by device, place, time and page, on an open connection."""
     chosen = analysis.check_dimensions(by)
     moment = experiment.judged_at(as_of)
+    alarms = split_alarms.of(connection, experiment.id)  # none under the first rule
     with reader.reading(connection, experiment, moment) as reading:
         cells = reading.cells()
         pairs = analysis.pairs_of(chosen)
@@ -56,5 +58,7 @@ def of_experiment(
             cells=cells,
             goals=reading.goal_times(),
             durations=reading.durations(),
-            split_alarms=check_split(experiment, cells, reading.times()).veto,
+            split_alarms=remembered(
+                experiment, check_split(experiment, cells, reading.times()), alarms, moment
+            ).veto,
         )

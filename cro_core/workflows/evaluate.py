@@ -116,7 +116,7 @@ def count(reading: reader.Reading, alarms: Sequence[SplitAlarm] = (), *, whole: 
     measured = reading.measured(cells, whole=whole)
     if experiment.plan.rule == 1:
         return LookCounts(cells, split, measured)
-    split = remembered(split, alarms, reading.as_of)
+    split = remembered(experiment, split, alarms, reading.as_of)
     return LookCounts(cells, split, measured, reading.days(), reading.crossing())
 
 

@@ -30,6 +30,7 @@ from cro_core.workflows.proposals import propose_ship, withdraw
 from cro_core.workflows.site_traffic import expected_per_day, site_traffic
 from cro_core.workflows.transaction import Transaction, begin
 
+EXPLAIN, CUT = "split.explain", "split.cut"
 START, HOLD, CONCLUDE, ALLOCATE, PRODUCE = (
     "experiment.start",
     "experiment.hold",

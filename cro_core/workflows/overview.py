@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from cro_core.analytics import counts, reader
 from cro_core.clock import iso
+from cro_core.decision.split_wording import VETOING
 from cro_core.domain import Epoch, Experiment, Status, Verdict, to_json
 from cro_core.evidence import Comparison, Decision, Totals
 from cro_core.home import Home
-from cro_core.storage import decisions, events, journal
+from cro_core.storage import decisions, events, journal, split_alarms
 from cro_core.workflows.catalog import catalog
 
 FRESH = timedelta(minutes=5)
@@ -157,6 +158,31 @@ def running_experiments(home: Home, *, now: datetime) -> list[RunningExperiment]
             counted[experiment.id] = known
     home.memory.keep(counted)
     return [known.shown for known in counted.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class StandingAlarm:
+    """An alarm of a running experiment's split that nobody has settled."""
+
+    experiment_id: str
+    dimension: str
+    name: str
+    first_at: datetime
+    vetoes: bool
+    """Whether nothing can win while it stands."""
+
+
+def standing_alarms(home: Home) -> list[StandingAlarm]:
+    """What stands of the alarms that looks have raised, by running experiment, oldest first; nothing is counted."""
+    with home.db.read() as connection:
+        running = [experiment.id for experiment in catalog(home, connection).running]
+        stored = split_alarms.of_all(connection, running)
+    return [
+        StandingAlarm(experiment_id, a.dimension, a.name, a.first_at, a.dimension in VETOING)
+        for experiment_id in running
+        for a in stored.get(experiment_id, ())
+        if a.stands
+    ]
 
 
 def recent_winners(home: Home, limit: int = 20) -> list[ProvenWinner]:

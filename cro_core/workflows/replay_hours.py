@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tqdm import tqdm
 
 from cro_core.analytics import reader
 from cro_core.decision.decide import Judgement, decide
+from cro_core.decision.split_check import check_split
+from cro_core.decision.split_memory import remembered
 from cro_core.domain import Experiment
 from cro_core.errors import Conflict
-from cro_core.evidence import Decision
+from cro_core.evidence import Decision, SplitAlarm
 from cro_core.home import Home
 from cro_core.importing.experiment import HOUR
 from cro_core.importing.import_report import HourlyReplay
 from cro_core.importing.rows import FileEvents
 from cro_core.statistics.looks import LookState
-from cro_core.storage import experiments, look_states
+from cro_core.storage import experiments, look_states, split_alarms
 from cro_core.workflows.evaluate import evaluate
 
 
@@ -38,6 +41,7 @@ def replay_hours(
             for judgement in judgements:
                 if judgement.look_taken:
                     look_states.add(connection, judgement.decision, judgement.state.as_json())
+            split_alarms.add(connection, stored.id, _alarms(judgements))
             experiments.update(connection, stored)
     decision = evaluate(home, stored.id, as_of=stored.ended_at or file_events.ended_at)
     return _replayed(round((decision.as_of - file_events.started_at) / HOUR) - 1, decision)
@@ -57,19 +61,31 @@ def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judge
         for hour in bar:
             as_of = started_at + hour * HOUR
             state = judgements[-1].state if judgements else None
-            judgements.append(_judged(reading.at(as_of), state))
+            judgements.append(_judged(reading.at(as_of), state, _alarms(judgements)))
             if judgements[-1].decision.final:
                 break
     return judgements
 
 
-def _judged(reading: reader.Reading, state: LookState | None) -> Judgement:
-    """One look at the total: what costs more than that is counted for the decision alone."""
+def _alarms(judgements: Sequence[Judgement]) -> tuple[SplitAlarm, ...]:
+    """The alarms of the split that the looks so far have raised."""
+    splits = judgements[-1].decision.evidence.splits if judgements else None
+    return () if splits is None else splits.alarms
+
+
+def _judged(reading: reader.Reading, state: LookState | None, alarms: Sequence[SplitAlarm]) -> Judgement:
+    """One look at the total and its days: what costs more than that is counted for the decision alone."""
     experiment, cells, as_of = reading.experiment, reading.cells(), reading.as_of
     if experiment.plan.rule == 1:
         return decide(experiment, cells, as_of=as_of, state=state)
     return decide(
-        experiment, cells, as_of=as_of, state=state, days=reading.days(), crossing=reading.crossing()
+        experiment,
+        cells,
+        as_of=as_of,
+        state=state,
+        split=remembered(experiment, check_split(experiment, cells, reading.times()), alarms, as_of),
+        days=reading.days(),
+        crossing=reading.crossing(),
     )
 
 

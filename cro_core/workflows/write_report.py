@@ -26,6 +26,7 @@ from cro_core.workflows.analyse_segments import of_experiment as of_whom
 from cro_core.workflows.evaluate import evaluate_within
 from cro_core.workflows.measure_outcomes import measure_outcomes
 from cro_core.workflows.rank_assets import asset_ranking
+from cro_core.workflows.rollback import undoable
 
 JOB = "weekly_report"
 WEEK = timedelta(days=7)
@@ -63,7 +64,7 @@ def weekly_report(home: Home, *, now: datetime) -> Report:
             headline=headline.headline(pages, overview, start, now),
             overview=overview,
             sheets=tuple(pages),
-            changes=changes(trail, by_id, taken),
+            changes=changes(trail, by_id, taken, {change["id"] for change in undoable(connection)}),
             refusals=refusals.refusals(
                 pages, start, now, enabled=automation.enabled, approval=not automation.auto_declare_winners
             ),

@@ -1,9 +1,11 @@
-"""Changing experiments by hand: create, end, approve, reject."""
+"""Changing experiments by hand: create, end, settle alarms of their split, approve, reject."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from cro_core.decision.split_wording import VETOING
 from cro_core.domain import Experiment
 from cro_core.home import Home
 from cro_core.workflows import approval, lifecycle
@@ -11,9 +13,20 @@ from cro_core.workflows.create_experiment import create_experiment
 from service.answers import Answer
 from service.auth import Access
 from service.endpoints import ApiSection, Reply
-from service.schemas import DecideAnswer, DecideBody, EndBody, ExperimentAnswer, ExperimentBody
+from service.schemas import (
+    DecideAnswer,
+    DecideBody,
+    EndBody,
+    ExperimentAnswer,
+    ExperimentBody,
+    SplitAnswer,
+    SplitBody,
+)
 
 section = ApiSection("experiments", "For people and programs that run experiments. Needs the admin key.")
+
+LARGEST = 700.0
+"""Logarithm of the largest e-value that is shown: beyond that floats end."""
 
 ACTOR = "api"
 """Who the audit trail names for what comes over HTTP."""
@@ -61,6 +74,59 @@ def end_test(home: Home, test_id: str, body: EndBody) -> Answer:
         home, test_id, now=home.clock(), actor=ACTOR, winner=body.winner, reason=body.reason
     )
     return Answer(_present(ended))
+
+
+@section.get(
+    "/tests/<test_id>/split",
+    access=Access.READ,
+    path_examples={"test_id": "hero-cta"},
+    errors=(404,),
+    replies={200: Reply(SplitAnswer, "Alarms, oldest first.")},
+)
+def get_split(home: Home, test_id: str) -> Answer:
+    """Alarms of an experiment's split so far, and how each was settled."""
+    return _split(home, test_id, None)
+
+
+@section.post(
+    "/tests/<test_id>/split",
+    access=Access.ADMIN,
+    body=SplitBody,
+    path_examples={"test_id": "hero-cta"},
+    errors=(404, 409),
+    replies={200: Reply(SplitAnswer, "What was done, and the alarms as they stand now.")},
+)
+def settle_split(home: Home, test_id: str, body: SplitBody) -> Answer:
+    """Explain an alarm of a running experiment's split, or leave the slice out of every variant alike.
+
+    An alarm stays, and nothing wins, until one of the two is done; both can be undone by `cro rollback`.
+    """
+    from cro_core.workflows import settle_split as settling  # the statistics take long to load
+
+    act = settling.explain if body.action == "explain" else settling.cut_out
+    done = act(home, test_id, body.dimension, body.name, reason=body.reason, now=home.clock(), actor=ACTOR)
+    return _split(home, test_id, done)
+
+
+def _split(home: Home, test_id: str, done: str | None) -> Answer:
+    from cro_core.workflows import settle_split as settling
+
+    alarms = [
+        {
+            "dimension": alarm.dimension,
+            "name": alarm.name,
+            "first_at": alarm.first_at,
+            "e_value": math.exp(min(alarm.log_e, LARGEST)),
+            "largest_e_value": math.exp(min(alarm.largest, LARGEST)),
+            "vetoes": alarm.stands and alarm.dimension in VETOING,
+            "settled_at": alarm.settled_at,
+            "settled_by": alarm.settled_by,
+            "how": alarm.how,
+            "reason": alarm.reason,
+        }
+        for alarm in settling.alarms(home, test_id)
+    ]
+    return Answer({"test_id": test_id, "alarms": alarms, "done": done})
 
 
 @section.post(
