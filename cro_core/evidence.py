@@ -687,3 +687,12 @@ class Decision:
     def final(self) -> bool:
         """Whether the experiment ends with this decision."""
         return self.verdict is not Verdict.CONTINUE
+
+    @property
+    def stopped_without_proof(self) -> bool:
+        """Whether it ends because nothing was left to prove: no challenger has lost by it.
+
+        The first decision rule called that ``keep_control`` and told it by its reason only.
+        """
+        codes = {reason.code for reason in self.reasons}
+        return self.verdict is Verdict.NO_PRACTICAL_GAIN or ("futile" in codes and "guardrail" not in codes)
