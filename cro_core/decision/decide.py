@@ -26,6 +26,7 @@ from cro_core.decision.inputs import (
     state_before,
     traffic,
 )
+from cro_core.decision.money import money_reasons, net_values
 from cro_core.decision.policy import Conclusion, conclude, vetoed
 from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
@@ -97,12 +98,14 @@ def decide(
     broken = breach(guards)
     if broken is not None:
         reasons, conclusion = [broken, *reasons], _keeping_control(experiment, conclusion)
+    totals_with_rates = tuple(with_rate(t) for t in sums)
+    telling = conclusion.verdict not in (Verdict.CONTINUE, Verdict.INVALID)
     evidence = Evidence(
         plan=experiment.plan,
         epochs=experiment.epochs,
         look=look,
         looks=looks_taken(result.state),
-        totals=tuple(with_rate(t) for t in sums),
+        totals=totals_with_rates,
         comparisons=comparisons,
         srm=split.total,
         splits=split,
@@ -112,7 +115,9 @@ def decide(
         companion=always_valid(experiment, cells) if experiment.plan.companion else None,
         exact=exact,
         e_values=e_values(experiment, cells),
+        money=net_values(experiment, totals_with_rates, comparisons) if telling else (),
     )
+    reasons += money_reasons(evidence, conclusion, experiment.plan.alpha)
     decision = _decision(experiment, cells, as_of, conclusion, reasons, evidence)
     return Judgement(decision, result.state, result.status == "look")
 

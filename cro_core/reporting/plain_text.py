@@ -80,6 +80,8 @@ def _evidence(page: Sheet) -> Iterator[str]:
     yield from _wrap(f"Evidence: {summaries.evidence(page)}", "    ")
     if page.worth is not None:
         yield from _wrap(f"Worth: {summaries.worth(page)}", "    ")
+    if page.net is not None:
+        yield from _wrap(f"Money: {summaries.money(page)}", "    ")
 
 
 def _changes(report: Report) -> Iterator[str]:

@@ -47,6 +47,8 @@ NOT_SHIPPED = (
 )
 """Verdicts after which no challenger is shown."""
 
+ASKED_FIRST = "Your settings ask for a person's approval first."
+
 
 def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict is Verdict.INVALID:
@@ -56,14 +58,9 @@ def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict in NOT_SHIPPED:
         challengers = " or ".join(f"“{c.name}”" for c in page.contrasts) or "a challenger"
         return [Refusal(page.name, f"Did not ship {challengers} in “{page.name}”", page.summary)]
-    if page.verdict is Verdict.SHIP and approval and page.status is Status.COMPLETED:
-        return [
-            Refusal(
-                page.name,
-                f"Did not ship “{page.winner}” by itself",
-                "Your settings ask for a person's approval first.",
-            )
-        ]
+    if page.verdict is Verdict.SHIP and page.status is Status.COMPLETED and (approval or page.costs_more):
+        why = "It converts better, but costs more than it brings." if page.costs_more else ASKED_FIRST
+        return [Refusal(page.name, f"Did not ship “{page.winner}” by itself", why)]
     return []
 
 

@@ -59,6 +59,8 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         ),
         confidence=1 - experiment.plan.alpha / max(len(experiment.challengers), 1),
         min_uplift=experiment.plan.min_uplift,
+        mde=experiment.plan.mde,
+        futility_power=evidence.look.futility_power if evidence.look else None,
         arms=arms,
         contrasts=contrasts,
         progress=progress,
@@ -66,6 +68,7 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         split_text=SPLIT.get(split, split),
         waterfall=evidence.waterfall or tuple(waterfall),
         worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
+        money=evidence.money,
     )
     if page.best is None:
         return page

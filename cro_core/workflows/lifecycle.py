@@ -130,12 +130,14 @@ def hold(transaction: Transaction, experiment: Experiment, held: Hold) -> list[s
 def conclude(transaction: Transaction, experiment: Experiment, decision: Decision) -> list[str]:
     """Ends an experiment with its final decision; returns what was done, in words.
 
-    A winner is shipped where the settings allow it; else shipping is proposed and the experiment waits,
-    completed but not archived.
+    A winner is shipped where the settings allow it, and it does not cost more than it brings; else shipping is
+    proposed and the experiment waits, completed but not archived.
     """
     automation = transaction.home.config.automation
     decisions.add(transaction.connection, decision)
-    proposes = decision.verdict is Verdict.SHIP and not automation.auto_declare_winners
+    won = decision.verdict is Verdict.SHIP
+    shows = decision.winner is not None and (won or decision.unproven)
+    proposes = shows and (decision.costs_more or (won and not automation.auto_declare_winners))
     status = Status.COMPLETED if proposes else Status.ARCHIVED
     ended = replace(experiment, status=status, ended_at=transaction.now, winner=decision.winner)
     experiments.update(transaction.connection, ended)
@@ -154,7 +156,7 @@ def conclude(transaction: Transaction, experiment: Experiment, decision: Decisio
     if proposes:
         propose_ship(transaction, ended, decision)
         return [*done, f"{experiment.id}: proposed to ship {decision.winner}, waiting for approval"]
-    if decision.winner is not None and (decision.verdict is Verdict.SHIP or decision.unproven):
+    if shows:
         ship(transaction, ended, decision)
         return [*done, f"{experiment.slot}: shows {decision.winner} of {experiment.id}"]
     return done
