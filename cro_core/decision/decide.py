@@ -32,7 +32,7 @@ from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
 from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Reason, Verdict
 from cro_core.evidence import Comparison, Crossing, Decision, Evidence, ExactTest, SplitReport
-from cro_core.metrics.guardrails import breach, guardrails
+from cro_core.metrics.guardrails import breach, guardrails, unwatched
 from cro_core.planning import plans
 from cro_core.statistics import looks
 
@@ -98,6 +98,8 @@ def decide(
     broken = breach(guards)
     if broken is not None:
         reasons, conclusion = [broken, *reasons], _keeping_control(experiment, conclusion)
+    if experiment.plan.rule >= 2:
+        reasons += unwatched(guards, final=conclusion.verdict is not Verdict.CONTINUE)
     totals_with_rates = tuple(with_rate(t) for t in sums)
     telling = conclusion.verdict not in (Verdict.CONTINUE, Verdict.INVALID)
     evidence = Evidence(

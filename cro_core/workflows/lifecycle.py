@@ -26,6 +26,7 @@ from cro_core.workflows.feasibility import (
     spending_warning,
     traffic_warning,
 )
+from cro_core.workflows.guardrail_check import check_guardrails
 from cro_core.workflows.proposals import propose_ship, withdraw
 from cro_core.workflows.site_traffic import expected_per_day, site_traffic
 from cro_core.workflows.transaction import Transaction, begin
@@ -67,6 +68,7 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
 
     Raises:
         Conflict: it is no draft, or its slot is taken.
+        InvalidInput: a guardrail of it is known to be blind.
     """
     if draft.status is not Status.DRAFT:
         raise Conflict(f"experiment {draft.id} is {draft.status}: only a draft can be started")
@@ -83,6 +85,7 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
     leveled = replace(granted, plan=plan)
     uplift = attainable_uplift(leveled, None if per_day is None else per_day * plan.admitted)
     warnings = [
+        *check_guardrails(connection, plan, now),
         spending_warning(leveled),
         None if uplift is None else traffic_warning(leveled, uplift),
     ]
