@@ -281,7 +281,7 @@ def _running(page: Sheet, zone: str) -> Markup:
         _threshold_plot(page),
         _rates_plot(page),
         _arms(page),
-        paragraph(f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}."),
+        paragraph(summaries.when(progress, zone)),
     )
 
 

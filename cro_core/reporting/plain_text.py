@@ -144,10 +144,7 @@ def _progress(page: Sheet, zone: str) -> Iterator[str]:
             "    ",
         )
     if progress.ends_at is not None:
-        yield from _wrap(
-            f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}.",
-            "    ",
-        )
+        yield from _wrap(summaries.when(progress, zone), "    ")
 
 
 def _winners(pages: Sequence[Sheet]) -> Iterator[str]:

@@ -76,6 +76,6 @@ def _refused_early(page: Sheet) -> list[Refusal]:
     needed = f": at this hour {line:.2f} is needed" if line else ""
     why = (
         f"One look would call a chi-square of {progress.chi_square:.2f} clear ({words.p_value(alone)}), but this test "
-        f"is looked at every hour{needed}. Stopping at the first good moment declares winners that are none."
+        f"is looked at again and again{needed}. Stopping at the first good moment declares winners that are none."
     )
     return [Refusal(page.name, f"Did not stop “{page.name}” early", why)]

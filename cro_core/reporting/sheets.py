@@ -108,6 +108,7 @@ def _progress(experiment: Experiment, look: Look | None, contrasts: Sequence[Con
         why=look.why if look else "",
         chi_square=max((c.chi_square for c in contrasts if c.chi_square is not None), default=None),
         critical_chi_square=look.critical_chi_square if look else None,
+        next_at=look.next_at if look else None,
     )
 
 

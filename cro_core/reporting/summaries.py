@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from cro_core.domain import Experiment, Verdict
 from cro_core.evidence import Decision, NetValue
 from cro_core.reporting import words
-from cro_core.reporting.values import Sheet
+from cro_core.reporting.values import Progress, Sheet
 
 WHY: Mapping[str, str] = {
     "too_few": "Too few visitors came to compare the versions.",
@@ -78,6 +78,14 @@ def worth(page: Sheet) -> str:
         return text + "."
     low, high = words.more(gain.per_week_low), words.more(gain.per_week_high)
     return f"{text}: about {words.more(gain.per_week)} a week at this traffic (between {low} and {high})."
+
+
+def when(progress: Progress, zone: str) -> str:
+    """When a running test may be decided, in one sentence."""
+    first = "at any hour"
+    if progress.next_at is not None:
+        first = f"on {words.minute(progress.next_at, zone)}, when a day is whole, or on a later day"
+    return f"May be decided {first}, at the latest on {words.day(progress.ends_at, zone)}."
 
 
 def money(page: Sheet) -> str:

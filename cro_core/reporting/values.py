@@ -54,7 +54,7 @@ class Contrast:
 
     @property
     def p_value(self) -> float | None:
-        """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` until it has ended."""
+        """Stagewise-adjusted: valid although the test was looked at often; ``None`` until it has ended."""
         return self.comparison.p_adjusted
 
     @property
@@ -97,6 +97,8 @@ class Progress:
     """Largest of the challengers'."""
     critical_chi_square: float | None
     """What it must reach at this look."""
+    next_at: datetime | None = None
+    """When it may be decided next; ``None`` where it may be at any hour."""
 
     @property
     def fraction(self) -> float | None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from cro_core.analytics.goal_history import GoalHistory, goal_history
+from cro_core.analytics.arrivals import GoalHistory, goal_history
 from cro_core.domain import Guardrail, Plan, Quantity
 from cro_core.errors import InvalidInput
 from cro_core.storage import experiments
