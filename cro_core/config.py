@@ -227,6 +227,19 @@ class Statistics(Section):
         raise ValueError(f"spending_parameter is {parameter:g}, with {family} allowed is {allowed}")
 
 
+class Money(Section):
+    """What a conversion is worth, so that a verdict can say what a variant earns."""
+
+    value_per_conversion: float | None = Field(
+        None, gt=0, le=1e9, description="Worth of one conversion; null: nothing is told in money."
+    )
+    currency: str | None = Field(
+        None,
+        pattern=r"^[^\s\d]{1,10}$",
+        description="What amounts are in, such as EUR; null shows bare numbers.",
+    )
+
+
 class SmartAllocation(Section):
     """Moving traffic towards the leader, one day at a time."""
 
@@ -421,6 +434,7 @@ class Config(Section):
         ("contact_form_submit",), min_length=1, description="Any of these makes a visitor converted."
     )
     statistics: Statistics = Statistics()
+    money: Money = Money()
     smart_traffic_allocation: SmartAllocation = SmartAllocation()
     reporting: Reporting = Reporting()
     privacy: Privacy = Privacy()

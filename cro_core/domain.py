@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Literal
@@ -55,6 +55,10 @@ def added(default: Any, absent: Any = None) -> Any:
     return field(default=default, metadata={"absent": absent})
 
 
+COST = "cost_per_exposure"
+"""Feature of a variant that says what it costs to show it to one visitor."""
+
+
 class Status(StrEnum):
     """Where an experiment is in its life."""
 
@@ -93,6 +97,26 @@ class Variant:
     asset_id: str | None = None
     is_control: bool = False
     features: Json = field(default_factory=dict)
+
+    @property
+    def cost_per_exposure(self) -> float | None:
+        """What it costs to show it to one visitor, kept among the features; ``None`` where nobody said."""
+        cost = self.features.get(COST)
+        return None if cost is None else float(cost)
+
+    def costing(self, cost: float | None) -> Variant:
+        """The variant with what it costs to show it to one visitor.
+
+        Raises:
+            InvalidInput: not a number from 0.
+        """
+        if cost is None:
+            return self
+        if not (math.isfinite(cost) and cost >= 0):
+            raise InvalidInput(
+                f"cost_per_exposure of {self.key} is {cost}: give a number from 0", field="cost_per_exposure"
+            )
+        return replace(self, features={**self.features, COST: cost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +264,10 @@ class Plan:
     """Part of the visitors who met more than one variant above which nothing wins by itself."""
     conversions: float | None = added(None)
     """Conversions expected over all variants; ``None``: ``base_rate`` of ``units``, as far as they are known."""
+    value_per_conversion: float | None = added(None)
+    """What one conversion is worth to the site; ``None`` where nobody said: nothing is told in money."""
+    currency: str | None = added(None)
+    """What amounts are in, such as ``EUR``."""
 
 
 @dataclass(frozen=True, slots=True)

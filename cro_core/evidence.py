@@ -233,6 +233,35 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class NetValue:
+    """What one challenger brings more than the control, per 1,000 visitors, in the money of the site."""
+
+    variant: str
+    """Key of the challenger."""
+    name: str
+    """Name of the challenger for people."""
+    currency: str | None
+    """What amounts are in, such as ``EUR``; ``None`` where nobody said."""
+    gain: Estimate
+    """Value of the conversions that it brings more: uplift x the control's rate x the value of one."""
+    cost: float
+    """What showing it costs more; below 0 where it costs less."""
+    net: Estimate
+    """The gain less the cost, with the interval of the uplift."""
+
+    @property
+    def loses(self) -> bool:
+        """Whether it costs more than it brings, as far as the estimate tells."""
+        return self.net.value is not None and self.net.value < 0
+
+    def amount(self, value: float | None) -> str:
+        """Writes an amount with its sign: ``+12.30 EUR``."""
+        if value is None:
+            return "not known"
+        return f"{value:+,.2f} {self.currency or ''}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class AlwaysValid:
     """What may be said of one challenger whenever one looks, inside the schedule or not; it decides nothing."""
 
@@ -674,6 +703,8 @@ class Evidence:
     """The exact test, where it decides or an arm has few conversions; ``None`` elsewhere."""
     e_values: tuple[EValue, ...] | None = None
     """Evidence on every challenger that adds up over experiments; ``None`` before the second decision rule."""
+    money: tuple[NetValue, ...] = ()
+    """What each challenger is worth; only in final decisions whose plan says what a conversion is worth."""
     metrics: Family | None = None
     """Results of the secondary metrics."""
     measured: Measured | None = None
@@ -723,3 +754,17 @@ class Decision:
     def final(self) -> bool:
         """Whether the experiment ends with this decision."""
         return self.verdict is not Verdict.CONTINUE
+
+    @property
+    def costs_more(self) -> bool:
+        """Whether the variant to show costs more than it brings, so that a person has to decide."""
+        return any(row.loses and row.variant == self.winner for row in self.evidence.money)
+
+    @property
+    def stopped_without_proof(self) -> bool:
+        """Whether it ends because nothing was left to prove: no challenger has lost by it.
+
+        The first decision rule called that ``keep_control`` and told it by its reason only.
+        """
+        codes = {reason.code for reason in self.reasons}
+        return self.verdict is Verdict.NO_PRACTICAL_GAIN or ("futile" in codes and "guardrail" not in codes)

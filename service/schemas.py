@@ -329,6 +329,25 @@ class Comparison(BaseModel):
     reason: str | None = None
 
 
+class Interval(BaseModel):
+    """A number with its interval; null where it cannot be computed."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class NetValue(BaseModel):
+    """What a challenger brings more than the control, per 1,000 visitors, in money."""
+
+    variant: str
+    name: str
+    currency: str | None
+    gain: Interval = Field(description="Value of the conversions that it brings more.")
+    cost: float = Field(description="What showing it costs more.")
+    net: Interval = Field(description="The gain less the cost, with the interval of the uplift.")
+
+
 class Winner(BaseModel):
     """A proven winner."""
 
@@ -339,6 +358,7 @@ class Winner(BaseModel):
     decided_at: datetime
     decision: str = Field(description="Id of the decision.")
     comparison: Comparison | None
+    money: NetValue | None = Field(description="Null where nobody said what a conversion is worth.")
     text: str = Field(description="The decision in one paragraph.")
 
 
@@ -359,6 +379,9 @@ class DecisionBrief(BaseModel):
     verdict: Verdict
     winner: str | None
     unproven: bool
+    money: list[NetValue] = Field(
+        description="What each challenger is worth; empty where nobody said what a conversion is worth."
+    )
     text: str
 
 
@@ -395,6 +418,7 @@ class DecisionsAnswer(BaseModel):
                 "verdict": "keep_control",
                 "winner": "control",
                 "unproven": False,
+                "money": [],
                 "text": "No variant of hero-cta was better than the control.",
             }
         ],
@@ -439,6 +463,13 @@ class VariantIn(BaseModel):
     config: Object = Field(default_factory=dict, description="What the website applies.")
     asset_id: str | None = Field(default=None, max_length=100)
     is_control: bool | None = Field(default=None, description="Default: the first variant is the control.")
+    cost_per_exposure: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e9,
+        strict=True,
+        description="What it costs to show it to one visitor, in the money of `money.value_per_conversion`.",
+    )
 
 
 class ExperimentBody(BaseModel):
@@ -490,7 +521,7 @@ class ExperimentBody(BaseModel):
                 v.config,
                 v.asset_id,
                 is_control=bool(v.is_control) if marked else place == 0,
-            )
+            ).costing(v.cost_per_exposure)
             for place, v in enumerate(self.variants)
         )
         return NewExperiment(
@@ -604,6 +635,7 @@ class VariantAnswer(BaseModel):
     share: Fraction | None = Field(description="Planned share of the first day; null before the start.")
     config: Object
     asset_id: str | None
+    cost_per_exposure: float | None = Field(description="What it costs to show it to one visitor.")
 
 
 class ExperimentAnswer(BaseModel):
@@ -633,8 +665,11 @@ class ExperimentAnswer(BaseModel):
                 "share": 0.5,
                 "config": {"text": "Request a quote"},
                 "asset_id": None,
+                "cost_per_exposure": None,
             }
         ],
+        value_per_conversion=None,
+        currency=None,
     )
 
     test_id: str
@@ -655,6 +690,8 @@ class ExperimentAnswer(BaseModel):
     reasoning: str = Field(description="Why it is run, and what its plan costs or its traffic cannot show.")
     primary_goals: list[str]
     variants: list[VariantAnswer]
+    value_per_conversion: float | None = Field(description="What one conversion is worth; null: nobody said.")
+    currency: str | None
 
 
 class HealthAnswer(BaseModel):

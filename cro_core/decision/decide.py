@@ -26,12 +26,13 @@ from cro_core.decision.inputs import (
     state_before,
     traffic,
 )
+from cro_core.decision.money import money_reasons, net_values
 from cro_core.decision.policy import Conclusion, conclude, vetoed
 from cro_core.decision.split_check import check_split
 from cro_core.decision.wording import look_reason, paragraph
 from cro_core.domain import Cell, DayCell, Experiment, GoalCell, Reason, Verdict
 from cro_core.evidence import Comparison, Crossing, Decision, Evidence, ExactTest, SplitReport
-from cro_core.metrics.guardrails import breach, guardrails
+from cro_core.metrics.guardrails import breach, guardrails, unwatched
 from cro_core.planning import plans
 from cro_core.statistics import looks
 
@@ -98,12 +99,16 @@ def decide(
     broken = breach(guards)
     if broken is not None:
         reasons, conclusion = [broken, *reasons], _keeping_control(experiment, conclusion)
+    if experiment.plan.rule >= 2:
+        reasons += unwatched(guards, final=conclusion.verdict is not Verdict.CONTINUE)
+    totals_with_rates = tuple(with_rate(t) for t in sums)
+    telling = conclusion.verdict not in (Verdict.CONTINUE, Verdict.INVALID)
     evidence = Evidence(
         plan=experiment.plan,
         epochs=experiment.epochs,
         look=look,
         looks=looks_taken(result.state),
-        totals=tuple(with_rate(t) for t in sums),
+        totals=totals_with_rates,
         comparisons=comparisons,
         srm=split.total,
         splits=split,
@@ -113,7 +118,9 @@ def decide(
         companion=always_valid(experiment, cells) if experiment.plan.companion else None,
         exact=exact,
         e_values=e_values(experiment, cells),
+        money=net_values(experiment, totals_with_rates, comparisons) if telling else (),
     )
+    reasons += money_reasons(evidence, conclusion, experiment.plan.alpha)
     decision = _decision(experiment, cells, as_of, conclusion, reasons, evidence)
     return Judgement(decision, result.state, result.status == "look")
 

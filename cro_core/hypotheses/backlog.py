@@ -42,6 +42,8 @@ class MediaAsset:
     subcategory: str | None = None
     occasion: str | None = None
     """Wedding, party, corporate ...; ``None`` where it shows none in particular."""
+    cost_per_exposure: float | None = None
+    """What it costs to show it to one visitor; ``None`` where the manifest does not say."""
 
     @property
     def aspect_ratio(self) -> float | None:
@@ -202,7 +204,8 @@ def asset_variant(asset: MediaAsset, *, is_control: bool = False) -> Variant:
     }
     if len(asset.paths) > 1:
         config["sources"] = list(asset.paths)
-    return Variant(asset.id, _title(asset), config, asset.id, is_control, asset.features)
+    variant = Variant(asset.id, _title(asset), config, asset.id, is_control, asset.features)
+    return variant.costing(asset.cost_per_exposure)
 
 
 def text_features(text: str) -> dict[str, float | str | None]:

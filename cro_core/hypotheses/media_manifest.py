@@ -4,8 +4,8 @@
 
 Where a list of items is expected, a single item may stand. An item has an ``id``, a ``path`` (or ``paths``, a
 list or an object of them) inside the media folder, and where known ``alt``, ``dimensions`` (``width`` and
-``height`` in pixels), ``duration`` (seconds), ``category`` and ``subcategory``. Further keys of an item are
-the website's own business and left alone.
+``height`` in pixels), ``duration`` (seconds), ``category``, ``subcategory`` and ``cost_per_exposure`` (what it costs
+to show it to one visitor). Further keys of an item are the website's own business and left alone.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Item(BaseModel):
     alt: str = Field(default="", max_length=200)
     dimensions: Dimensions | None = None
     duration: float | None = Field(default=None, gt=0, le=24 * 3600)
+    cost_per_exposure: float | None = Field(default=None, ge=0, le=1e9)
     category: str | None = Field(default=None, max_length=60)
     subcategory: str | None = Field(default=None, max_length=60)
 
@@ -160,6 +161,7 @@ def _asset(entry: _Entry, folder: Path) -> MediaAsset:
         category=item.category,
         subcategory=item.subcategory,
         occasion=_occasion(entry.group, item.category, item.subcategory),
+        cost_per_exposure=item.cost_per_exposure,
     )
 
 

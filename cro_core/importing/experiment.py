@@ -33,7 +33,9 @@ def experiment_of(
     """Makes the experiment of imported events: completed, so that no cycle ever changes what the site shows."""
     part = mapping.experiment
     variants = tuple(
-        Variant(variant.key, variant.name or variant.key, is_control=variant.control)
+        Variant(variant.key, variant.name or variant.key, is_control=variant.control).costing(
+            variant.cost_per_exposure
+        )
         for variant in mapping.variants
     )
     plan = (

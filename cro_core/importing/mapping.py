@@ -10,10 +10,18 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from cro_core.clock import zone
-from cro_core.domain import KEY
+from cro_core.domain import COST, KEY
 from cro_core.errors import InvalidInput
 from cro_core.importing.conditions import Cases, Scalar, columns_of, parse_cases, parse_scalar
 
@@ -138,6 +146,13 @@ class VariantPart(Part):
     name: str = Field(default="", max_length=200)
     values: Values = []
     control: bool = False
+    cost_per_exposure: float | None = Field(default=None, ge=0, le=1e9)
+
+    @model_serializer(mode="wrap")
+    def _without_what_nobody_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out a cost that was not given: mappings of before it existed keep their fingerprint."""
+        data: dict[str, Any] = write(self)
+        return {key: value for key, value in data.items() if key != COST or value is not None}
 
     @property
     def spellings(self) -> list[Scalar]:

@@ -67,7 +67,14 @@ def guardrails(
     control = counts[experiment.control.key]
     number = len(rules) * len(experiment.challengers)
     return tuple(
-        _watch(rule, control, counts[challenger.key], challenger.name, number)
+        _watch(
+            rule,
+            control,
+            counts[challenger.key],
+            challenger.name,
+            number,
+            first_rule=experiment.plan.rule == 1,
+        )
         for challenger in experiment.challengers
         for rule in rules
     )
@@ -77,6 +84,25 @@ def breach(states: Sequence[GuardrailState]) -> Reason | None:
     """Why the experiment has to end now and everybody to get the control; ``None`` while all guardrails hold."""
     broken = [state.text for state in states if state.broken]
     return Reason("guardrail", " ".join(broken)) if broken else None
+
+
+def unwatched(states: Sequence[GuardrailState], *, final: bool) -> list[Reason]:
+    """What was not guarded, each measure once: a mean that has no change in per cent at any look, the rest at the end.
+
+    Args:
+        states: every guardrail of every challenger.
+        final: whether the experiment ends with this look.
+    """
+    why: dict[str, tuple[str, str]] = {}
+    for state in states:
+        if state.status == "no_data" and (final or state.reason == companion.NOT_POSITIVE):
+            why.setdefault(state.measure, (state.name, state.reason or ""))
+    watched = {state.measure for state in states if state.status != "no_data"}
+    blind = {measure: told for measure, told in why.items() if measure not in watched}
+    return [
+        Reason("guardrail_unwatched", f"The guardrail of {name} cannot be watched: {reason}.")
+        for name, reason in blind.values()
+    ]
 
 
 def guarded(rule: Guardrail) -> Guarded:
@@ -90,12 +116,14 @@ def guarded(rule: Guardrail) -> Guarded:
 
 
 def _watch(
-    rule: Guardrail, control: Counted, challenger: Counted, variant: str, number: int
+    rule: Guardrail, control: Counted, challenger: Counted, variant: str, number: int, *, first_rule: bool
 ) -> GuardrailState:
     metric = guarded(rule)
     watch = metric.watch(control, challenger, rule.margin, rule.harm, number)
+    watch = _as_told_then(watch) if first_rule else _in_per_cent(watch, metric, control)
     with np.errstate(all="ignore"):
         relative = float(metric.pair(control, challenger).estimate("relative"))
+    blind = watch.reason == companion.NOT_POSITIVE
     state = GuardrailState(
         measure=rule.measure,
         name=metric.name,
@@ -104,13 +132,29 @@ def _watch(
         harm=rule.harm,
         status="broken" if watch.status == "stop" else watch.status,
         broken=watch.status == "stop",
-        relative=relative if math.isfinite(relative) else None,
+        relative=relative if math.isfinite(relative) and (first_rule or not blind) else None,
         e_value=watch.e_value,
         threshold=watch.threshold,
         text="",
         reason=watch.reason,
     )
     return replace(state, text=_sentence(state, variant))
+
+
+def _as_told_then(watch: companion.GuardrailCheck) -> companion.GuardrailCheck:
+    """The check in the words of the first rule."""
+    return replace(watch, reason=companion.NO_BIN) if watch.reason == companion.NOT_POSITIVE else watch
+
+
+def _in_per_cent(
+    watch: companion.GuardrailCheck, metric: Guarded, control: Counted
+) -> companion.GuardrailCheck:
+    """The check, unless it holds only because nothing is told in per cent of a mean of the control not above 0."""
+    if watch.status != "ok" or not isinstance(metric, Mean):
+        return watch
+    if control.sums(metric.quantity).total.sum() > 0:
+        return watch
+    return companion.GuardrailCheck("no_data", None, None, watch.threshold, companion.NOT_POSITIVE)
 
 
 def _sentence(state: GuardrailState, variant: str) -> str:

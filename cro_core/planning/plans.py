@@ -55,6 +55,8 @@ def new_plan(config: Config, base_rate: float | None = None, variants: int = 2) 
         covariate=config.statistics.covariate,
         companion=config.statistics.always_valid_companion,
         max_crossover=config.statistics.max_crossover,
+        value_per_conversion=config.money.value_per_conversion,
+        currency=config.money.currency,
     )
     return with_alpha(plan, plan.alpha, variants=variants)
 

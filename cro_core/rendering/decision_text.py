@@ -119,6 +119,10 @@ def _comparison(c: Comparison, evidence: Evidence) -> Iterator[str]:
         stops = evidence.look.futility_power if evidence.look else None
         below = f"; below {words.percent(stops)} it stops" if stops is not None else ""
         yield f"  chance left {words.percent(c.conditional_power)} to prove a gain of {gain} by the end{below}"
+    worth = next((row for row in evidence.money if row.variant == c.variant), None)
+    if worth is not None and worth.net.value is not None:
+        net, low, high = (worth.amount(end) for end in (worth.net.value, worth.net.low, worth.net.high))
+        yield f"  money       {net} per 1,000 visitors ({low} to {high}), costs of {worth.amount(worth.cost)} included"
     if c.fade is not None and c.weekend is not None:
         yield f"  over days   z = {c.fade:.2f} (fades below -1.96), weekend z = {c.weekend:.2f} (turns beyond 2.58)"
     if c.reason:

@@ -224,8 +224,15 @@ def _ten_seconds(report: Report) -> list[tuple[str, str]]:
     tally = ", ".join(f"{words.VERDICTS[p.verdict].lower()} in “{p.name}”" for p in ended[:3])
     others = f", and {len(ended) - 3} more" if len(ended) > 3 else ""
     lines = [("Decided", words.sentence(tally) + others), ("Evidence", summaries.evidence(first))]
-    lines.append(("Worth", summaries.worth(first) or "No gain was proven."))
+    lines.append(("Worth", summaries.worth(first) or _no_worth(first)))
+    if first.net is not None:
+        lines.append(("Money", summaries.money(first)))
     return [*lines, ("To do", todo + more)]
+
+
+def _no_worth(page: Sheet) -> str:
+    small = page.verdict is Verdict.GAIN_BELOW_MINIMUM
+    return f"Less than the {words.signed(page.min_uplift)} asked for." if small else "No gain was proven."
 
 
 def _line(label: str, text: str) -> Markup:
@@ -253,6 +260,7 @@ def _verdict(page: Sheet) -> Markup:
         _uplift_plot(page) if trusted else Markup(""),
         paragraph(tag("strong", "Evidence: "), summaries.evidence(page)),
         paragraph(tag("strong", "Worth: "), summaries.worth(page)) if page.worth else Markup(""),
+        paragraph(tag("strong", "Money: "), summaries.money(page)) if page.net else Markup(""),
         fold("Visitors, checks and reasons", _arms(page), _checks(page), bullets(page.reasons)),
         tone=TONES[page.verdict],
     )
@@ -270,7 +278,7 @@ def _running(page: Sheet, zone: str) -> Markup:
         _threshold_plot(page),
         _rates_plot(page),
         _arms(page),
-        paragraph(f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}."),
+        paragraph(summaries.when(progress, zone)),
     )
 
 

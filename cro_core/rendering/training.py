@@ -21,7 +21,8 @@ STATUS = {
 LEFT_OUT = {
     "invalid": "could not be measured",
     "without_verdict": "ended by hand, before a verdict",
-    "uninformative": "too small, or with versions that differ in nothing the model knows",
+    "uninformative": "too small, stopped before anything was proven, or with versions that differ in nothing the "
+    "model knows",
 }
 
 FEATURES = {

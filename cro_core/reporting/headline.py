@@ -24,7 +24,8 @@ def headline(pages: Sequence[Sheet], overview: Overview, start: datetime, end: d
             else ""
         )
         others = f" and {words.some(len(won) - 1, 'other winner')}" if len(won) > 1 else ""
-        return f"“{won[0].winner}” won “{won[0].name}”{gain}{others}."
+        loss = ", but costs more than it brings" if won[0].costs_more else ""
+        return f"“{won[0].winner}” won “{won[0].name}”{gain}{loss}{others}."
     if ended:
         return f"{words.some(len(ended), 'test')} ended, none with a proven winner; the site stays as it was."
     if overview.running:

@@ -80,6 +80,8 @@ def _evidence(page: Sheet) -> Iterator[str]:
     yield from _wrap(f"Evidence: {summaries.evidence(page)}", "    ")
     if page.worth is not None:
         yield from _wrap(f"Worth: {summaries.worth(page)}", "    ")
+    if page.net is not None:
+        yield from _wrap(f"Money: {summaries.money(page)}", "    ")
 
 
 def _changes(report: Report) -> Iterator[str]:
@@ -146,10 +148,7 @@ def _progress(page: Sheet, zone: str) -> Iterator[str]:
             "    ",
         )
     if progress.ends_at is not None:
-        yield from _wrap(
-            f"May be decided at any hour, at the latest on {words.day(progress.ends_at, zone)}.",
-            "    ",
-        )
+        yield from _wrap(summaries.when(progress, zone), "    ")
 
 
 def _winners(pages: Sequence[Sheet]) -> Iterator[str]:

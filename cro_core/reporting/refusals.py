@@ -47,6 +47,8 @@ NOT_SHIPPED = (
 )
 """Verdicts after which no challenger is shown."""
 
+ASKED_FIRST = "Your settings ask for a person's approval first."
+
 
 def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict is Verdict.INVALID:
@@ -56,14 +58,9 @@ def _refused_at_end(page: Sheet, approval: bool) -> list[Refusal]:
     if page.verdict in NOT_SHIPPED:
         challengers = " or ".join(f"“{c.name}”" for c in page.contrasts) or "a challenger"
         return [Refusal(page.name, f"Did not ship {challengers} in “{page.name}”", page.summary)]
-    if page.verdict is Verdict.SHIP and approval and page.status is Status.COMPLETED:
-        return [
-            Refusal(
-                page.name,
-                f"Did not ship “{page.winner}” by itself",
-                "Your settings ask for a person's approval first.",
-            )
-        ]
+    if page.verdict is Verdict.SHIP and page.status is Status.COMPLETED and (approval or page.costs_more):
+        why = "It converts better, but costs more than it brings." if page.costs_more else ASKED_FIRST
+        return [Refusal(page.name, f"Did not ship “{page.winner}” by itself", why)]
     return []
 
 
@@ -79,6 +76,6 @@ def _refused_early(page: Sheet) -> list[Refusal]:
     needed = f": at this hour {line:.2f} is needed" if line else ""
     why = (
         f"One look would call a chi-square of {progress.chi_square:.2f} clear ({words.p_value(alone)}), but this test "
-        f"is looked at every hour{needed}. Stopping at the first good moment declares winners that are none."
+        f"is looked at again and again{needed}. Stopping at the first good moment declares winners that are none."
     )
     return [Refusal(page.name, f"Did not stop “{page.name}” early", why)]

@@ -62,6 +62,8 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         ),
         confidence=1 - experiment.plan.alpha / max(len(experiment.challengers), 1),
         min_uplift=experiment.plan.min_uplift,
+        mde=experiment.plan.mde,
+        futility_power=evidence.look.futility_power if evidence.look else None,
         arms=arms,
         contrasts=contrasts,
         progress=progress,
@@ -71,6 +73,7 @@ def sheet(experiment: Experiment, decision: Decision | None, waterfall: Sequence
         crossing=said.get("crossing") or said.get("crossing_veto") or "",
         waterfall=evidence.waterfall or tuple(waterfall),
         worth=_worth(contrasts, arms, winner, progress) if verdict is Verdict.SHIP else None,
+        money=evidence.money,
     )
     if page.best is None:
         return page
@@ -110,6 +113,7 @@ def _progress(experiment: Experiment, look: Look | None, contrasts: Sequence[Con
         why=look.why if look else "",
         chi_square=max((c.chi_square for c in contrasts if c.chi_square is not None), default=None),
         critical_chi_square=look.critical_chi_square if look else None,
+        next_at=look.next_at if look else None,
     )
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cro_core.domain import Experiment, Verdict
-from cro_core.evidence import Decision
+from cro_core.evidence import Decision, NetValue
 from cro_core.reporting import words
-from cro_core.reporting.values import Sheet
+from cro_core.reporting.values import Progress, Sheet
 
 WHY: Mapping[str, str] = {
     "too_few": "Too few visitors came to compare the versions.",
@@ -29,16 +29,16 @@ def summary(experiment: Experiment, decision: Decision) -> str:
     control = _name(experiment, experiment.control.key)
     if decision.verdict is Verdict.SHIP:
         winner = _name(experiment, decision.winner)
-        return f"{winner} is better than {control}: {_counts(decision, decision.winner, experiment.control.key)}."
+        counts = _counts(decision, decision.winner, experiment.control.key)
+        return f"{winner} is better than {control}: {counts}.{_at_a_loss(decision)}"
     if decision.verdict is Verdict.INVALID:
         return f"The numbers cannot be trusted: {_fault(decision)}."
     if decision.verdict is Verdict.CONTINUE:
         return f"Too early to say. {words.sentence(_look(decision))}."
     why = " ".join(WHY[r.code] for r in decision.reasons if r.code in WHY) or "Nothing was proven."
     if decision.unproven:
-        return (
-            f"{why} Your settings ask to show the leader all the same, {_name(experiment, decision.winner)}."
-        )
+        leader = _name(experiment, decision.winner)
+        return f"{why} Your settings ask to show the leader all the same, {leader}.{_at_a_loss(decision)}"
     return f"{why} {control} stays."
 
 
@@ -52,8 +52,20 @@ def evidence(page: Sheet) -> str:
     span = words.interval(best.uplift.low, best.uplift.high)
     return (
         f"{words.signed(best.uplift.value)} conversions with “{best.name}” over “{page.control}” "
-        f"({words.level(page.confidence)} interval {span}), {words.some(page.units, 'visitor')}, {words.p_value(best.p_value)}."
+        f"({words.level(page.confidence)} interval {span}), {words.some(page.units, 'visitor')}, "
+        f"{words.p_value(best.p_value)}.{_chance_left(page)}"
     )
+
+
+def _chance_left(page: Sheet) -> str:
+    """What a test that stopped without proof could still have shown, with a space before it; else empty."""
+    chances = [c.comparison.conditional_power for c in page.contrasts]
+    largest = max((chance for chance in chances if chance is not None), default=None)
+    if page.verdict is not Verdict.NO_PRACTICAL_GAIN or largest is None:
+        return ""
+    limit = f"; below {words.share(page.futility_power)} a test stops" if page.futility_power else ""
+    chance = "under 0.1\u00a0%" if largest < 0.001 else words.percent(largest)
+    return f" Were the uplift {words.signed(page.mde)}, the chance to prove it by the end would be {chance}{limit}."
 
 
 def worth(page: Sheet) -> str:
@@ -66,6 +78,39 @@ def worth(page: Sheet) -> str:
         return text + "."
     low, high = words.more(gain.per_week_low), words.more(gain.per_week_high)
     return f"{text}: about {words.more(gain.per_week)} a week at this traffic (between {low} and {high})."
+
+
+def when(progress: Progress, zone: str) -> str:
+    """When a running test may be decided, in one sentence."""
+    first = "at any hour"
+    if progress.next_at is not None:
+        first = f"on {words.minute(progress.next_at, zone)}, when a day is whole, or on a later day"
+    return f"May be decided {first}, at the latest on {words.day(progress.ends_at, zone)}."
+
+
+def money(page: Sheet) -> str:
+    """What the best version is worth in money, in one sentence; empty where nobody said what a conversion is worth."""
+    row = page.net
+    if row is None or row.net.value is None:
+        return ""
+    text = f"{_amount(row, row.net.value)} per 1,000 visitors with “{row.name}” over “{page.control}”"
+    if row.net.low is not None and row.net.high is not None:
+        span = f"{_amount(row, row.net.low)} to {_amount(row, row.net.high)}"
+        text += f" ({words.level(page.confidence)} interval {span})"
+    if row.cost:
+        text += f": {_amount(row, row.gain.value)} by conversions, {_amount(row, -row.cost)} by what showing it costs"
+    return text + "."
+
+
+def _amount(row: NetValue, value: float | None) -> str:
+    """An amount that stays on one line, with a true minus."""
+    return row.amount(value).replace("-", "−").replace(" ", words.NBSP)
+
+
+def _at_a_loss(decision: Decision) -> str:
+    if not decision.costs_more:
+        return ""
+    return " It costs more than it brings, so a person decides whether it is shown."
 
 
 def _name(experiment: Experiment, key: str | None) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cro_core.domain import Status, Verdict, to_json
-from cro_core.evidence import Comparison, Estimate, Outcomes, Step, TotalsWithRate
+from cro_core.evidence import Comparison, Estimate, NetValue, Outcomes, Step, TotalsWithRate
 
 if TYPE_CHECKING:  # they bring the statistics with them, which the service can do without
     from cro_core.learning.asset_ranking import Ranking
@@ -54,7 +54,7 @@ class Contrast:
 
     @property
     def p_value(self) -> float | None:
-        """Stagewise-adjusted: valid although the test was looked at every hour; ``None`` until it has ended."""
+        """Stagewise-adjusted: valid although the test was looked at often; ``None`` until it has ended."""
         return self.comparison.p_adjusted
 
     @property
@@ -75,6 +75,7 @@ class Contrast:
             "high": self.comparison.high,
             "chi_square": self.chi_square,
             "p_value": self.p_value,
+            "conditional_power": self.comparison.conditional_power,
             "reason": self.reason,
         }
 
@@ -96,6 +97,8 @@ class Progress:
     """Largest of the challengers'."""
     critical_chi_square: float | None
     """What it must reach at this look."""
+    next_at: datetime | None = None
+    """When it may be decided next; ``None`` where it may be at any hour."""
 
     @property
     def fraction(self) -> float | None:
@@ -145,6 +148,10 @@ class Sheet:
     """Level of the interval of ``best``."""
     min_uplift: float
     """Uplift that is worth shipping."""
+    mde: float
+    """Uplift that was planned for."""
+    futility_power: float | None
+    """Chance to prove ``mde`` by the end below which the test stops; ``None`` where it does not stop for want of it."""
     arms: tuple[TotalsWithRate, ...]
     """Each variant's counted visitors."""
     contrasts: tuple[Contrast, ...]
@@ -154,10 +161,23 @@ class Sheet:
     split_text: str
     waterfall: tuple[Step, ...]
     worth: Worth | None
+    money: tuple[NetValue, ...]
+    """What each challenger is worth; empty while the test runs, and where nobody said what a conversion is worth."""
     alarms: tuple[str, ...] = ()
     """Every alarm of that split so far with its state, and every slice that was cut out, as sentences."""
     crossing: str = ""
     """What is said of visitors who met more than one version; empty where they are hardly any."""
+
+    @property
+    def net(self) -> NetValue | None:
+        """What the best challenger is worth."""
+        best = self.best
+        return next((row for row in self.money if best is not None and row.variant == best.variant), None)
+
+    @property
+    def costs_more(self) -> bool:
+        """Whether the version to show costs more than it brings."""
+        return any(row.loses and row.variant == self.winner_key for row in self.money)
 
     @property
     def best(self) -> Contrast | None:
@@ -346,7 +366,8 @@ class Report:
     @property
     def unproven(self) -> tuple[Sheet, ...]:
         """Experiments whose variant was picked by policy, without proof."""
-        return tuple(s for s in self.sheets if s.unproven and s.ended_at and not s.taken_back)
+        shown = (s for s in self.sheets if s.status is not Status.COMPLETED)  # that waits for a person
+        return tuple(s for s in shown if s.unproven and s.ended_at and not s.taken_back)
 
 
 def as_json(report: Report) -> str:

@@ -58,6 +58,8 @@ GLOSSARY: dict[str, str] = {
     "no difference is proven.",
     "Chi-square": "how far the observed rates are apart, measured in chance; the critical value is what it must reach.",
     "Split check": "whether visitors were divided between the versions as planned; if not, nothing else can be trusted.",
+    "Stopped, nothing proven": "the planned uplift could hardly have been proven any more, so no more visitors were spent; "
+    "no version lost by it.",
     "Unproven pick": "a version that is shown because the settings say so after an undecided test, not because it won.",
 }
 

@@ -183,13 +183,16 @@ def guardrail_mean(
     n, total, squares = np.moveaxis(np.array(rows, dtype=float).reshape(-1, 2, 3), -1, 0)
     if not _counting(n, total).any():
         enough = (n.min(axis=-1) >= LEAST).any()
-        reason = NOT_POSITIVE if enough else f"no bin with {LEAST} units in each variant and a positive mean"
+        reason = NOT_POSITIVE if enough else NO_BIN
         return GuardrailCheck("no_data", None, None, threshold, reason)
     return _watch(float(guardrail_mean_log_e(n, total, squares, margin, harm)), threshold)
 
 
 NOT_POSITIVE = "its mean is not above 0, so that no change in per cent can be told"
 """Why a mean that has units enough cannot be watched."""
+
+NO_BIN = f"no bin with {LEAST} units in each variant and a positive mean"
+"""Why a mean cannot be watched before there are units enough."""
 
 
 def guardrail_log_e(units: ArrayLike, conversions: ArrayLike, margin: float, harm: Harm = "less") -> Floats:

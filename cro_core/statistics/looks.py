@@ -742,7 +742,8 @@ def _undecided(
         return verdict, None, [*reasons, Reason("horizon", "The last look is taken.")]
     if power is not None and (power[ruling.active] < m.plan.futility_power).all():
         text = (
-            f"Were the uplift {m.plan.mde:.0%}, the chance to prove it here would be under {m.plan.futility_power:.0%}. "
+            f"Were the uplift {100 * m.plan.mde:.3g}%, the chance to prove it here would be under "
+            f"{m.plan.futility_power:.0%}. "
             f"That does not prove {m.names[CONTROL]} better."
         )
         return Verdict.NO_PRACTICAL_GAIN, None, [*reasons, Reason("futile", text)]

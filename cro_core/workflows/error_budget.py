@@ -6,6 +6,7 @@ giving each experiment, when it starts, the level that the results known by then
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 NO_QUESTIONS = ("import", "generate")
 """Sources of experiments that nobody ran to learn something about this site."""
+
+PROVEN = (Verdict.SHIP, Verdict.KEEP_CONTROL, Verdict.GAIN_BELOW_MINIMUM)
+"""Verdicts that a difference was found; every other is no discovery."""
 
 
 def granted(connection: sa.Connection, rate: float, now: datetime) -> float:
@@ -52,7 +56,9 @@ def history(connection: sa.Connection) -> list[tuple[Experiment, Trial]]:
     """Every experiment that was ever started here, in that order, with its times and result.
 
     The result is the smallest stagewise p-value of its final decision. There is none while it runs, nor where
-    a person ended it or its data could not be trusted; it then counts as if nothing had been found.
+    a person ended it or its data could not be trusted; it then counts as if nothing had been found. Where the
+    decision proves nothing, it is no discovery either, however small the p-value: one that stops early may have
+    crossed no boundary and yet a p-value below its error rate.
     """
     started = experiments.ever_started(connection, without_sources=NO_QUESTIONS)
     begun = [(e.started_at, e) for e in started if e.started_at is not None]
@@ -75,7 +81,10 @@ def _p_value(connection: sa.Connection, experiment: Experiment) -> float | None:
     if decision is None or not decision.final or decision.verdict is Verdict.INVALID:
         return None
     p_values = (comparison.p_adjusted for comparison in decision.evidence.comparisons)
-    return min((p for p in p_values if p is not None), default=None)
+    smallest = min((p for p in p_values if p is not None), default=None)
+    if smallest is None or (decision.verdict in PROVEN and not decision.stopped_without_proof):
+        return smallest
+    return max(smallest, math.nextafter(experiment.plan.alpha, 1.0))
 
 
 def _not_before(trials: Sequence[Trial], now: datetime) -> float:

@@ -26,6 +26,7 @@ from cro_core.workflows.feasibility import (
     spending_warning,
     traffic_warning,
 )
+from cro_core.workflows.guardrail_check import check_guardrails
 from cro_core.workflows.proposals import propose_ship, withdraw
 from cro_core.workflows.site_traffic import expected_per_day, site_traffic
 from cro_core.workflows.transaction import Transaction, begin
@@ -68,6 +69,7 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
 
     Raises:
         Conflict: it is no draft, or its slot is taken.
+        InvalidInput: a guardrail of it is known to be blind.
     """
     if draft.status is not Status.DRAFT:
         raise Conflict(f"experiment {draft.id} is {draft.status}: only a draft can be started")
@@ -84,6 +86,7 @@ def start(transaction: Transaction, draft: Experiment) -> Started:
     leveled = replace(granted, plan=plan)
     uplift = attainable_uplift(leveled, None if per_day is None else per_day * plan.admitted)
     warnings = [
+        *check_guardrails(connection, plan, now),
         spending_warning(leveled),
         None if uplift is None else traffic_warning(leveled, uplift),
     ]
@@ -131,12 +134,14 @@ def hold(transaction: Transaction, experiment: Experiment, held: Hold) -> list[s
 def conclude(transaction: Transaction, experiment: Experiment, decision: Decision) -> list[str]:
     """Ends an experiment with its final decision; returns what was done, in words.
 
-    A winner is shipped where the settings allow it; else shipping is proposed and the experiment waits,
-    completed but not archived.
+    A winner is shipped where the settings allow it, and it does not cost more than it brings; else shipping is
+    proposed and the experiment waits, completed but not archived.
     """
     automation = transaction.home.config.automation
     decisions.add(transaction.connection, decision)
-    proposes = decision.verdict is Verdict.SHIP and not automation.auto_declare_winners
+    won = decision.verdict is Verdict.SHIP
+    shows = decision.winner is not None and (won or decision.unproven)
+    proposes = shows and (decision.costs_more or (won and not automation.auto_declare_winners))
     status = Status.COMPLETED if proposes else Status.ARCHIVED
     ended = replace(experiment, status=status, ended_at=transaction.now, winner=decision.winner)
     experiments.update(transaction.connection, ended)
@@ -155,7 +160,7 @@ def conclude(transaction: Transaction, experiment: Experiment, decision: Decisio
     if proposes:
         propose_ship(transaction, ended, decision)
         return [*done, f"{experiment.id}: proposed to ship {decision.winner}, waiting for approval"]
-    if decision.winner is not None and (decision.verdict is Verdict.SHIP or decision.unproven):
+    if shows:
         ship(transaction, ended, decision)
         return [*done, f"{experiment.slot}: shows {decision.winner} of {experiment.id}"]
     return done

@@ -15,7 +15,7 @@ from cro_core.analytics import counts, reader
 from cro_core.clock import iso
 from cro_core.decision.split_wording import VETOING
 from cro_core.domain import Epoch, Experiment, Status, Verdict, to_json
-from cro_core.evidence import Comparison, Decision, Totals
+from cro_core.evidence import Comparison, Decision, NetValue, Totals
 from cro_core.home import Home
 from cro_core.storage import decisions, events, journal, split_alarms
 from cro_core.workflows.catalog import catalog
@@ -79,6 +79,8 @@ class ProvenWinner:
     """Id of the decision."""
     comparison: Comparison | None
     """The variant against the control, as the decision holds it; ``None`` where it holds none."""
+    money: NetValue | None
+    """What it is worth; ``None`` where nobody said what a conversion is worth."""
     text: str
     """The decision in one paragraph."""
 
@@ -93,6 +95,8 @@ class DecisionSummary:
     verdict: Verdict
     winner: str | None
     unproven: bool
+    money: tuple[NetValue, ...]
+    """What each challenger is worth; empty where nobody said what a conversion is worth."""
     text: str
 
 
@@ -203,7 +207,9 @@ def decision_list(home: Home, limit: int = 50) -> DecisionList:
         taken = decisions.latest(connection, limit=limit)
         pending = decisions.recommendations(connection)
     summaries = [
-        DecisionSummary(d.id, d.experiment_id, d.as_of, d.verdict, d.winner, d.unproven, d.text)
+        DecisionSummary(
+            d.id, d.experiment_id, d.as_of, d.verdict, d.winner, d.unproven, d.evidence.money, d.text
+        )
         for d in taken
     ]
     return DecisionList(tuple(summaries), pending)
@@ -223,6 +229,7 @@ def _winner(experiment: Experiment, decision: Decision) -> ProvenWinner:
         decision.as_of,
         decision.id,
         next((c for c in decision.evidence.comparisons if c.variant == decision.winner), None),
+        next((row for row in decision.evidence.money if row.variant == decision.winner), None),
         decision.text,
     )
 

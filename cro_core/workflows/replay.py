@@ -30,6 +30,7 @@ COMPARED = (
     "companion",
     "exact",
     "e_values",
+    "money",
     "metrics",
 )
 """Parts of the evidence that follow from the counts."""

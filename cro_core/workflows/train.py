@@ -20,7 +20,7 @@ from cro_core.storage import decisions, experiments, journal
 
 INVALID, UNDECIDED, UNINFORMATIVE = "invalid", "without_verdict", "uninformative"
 """Why an archived experiment is not learned from: its verdict was invalid; it was ended by hand before one; it is
-too small, or its variants differ in nothing that the model knows."""
+too small, its variants differ in nothing that the model knows, or it stopped before anything was proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,8 @@ def _examples(
         return UNDECIDED
     if last[0].verdict is Verdict.INVALID:
         return INVALID
+    if last[0].stopped_without_proof:  # what is behind is what stops early, so its place teaches nothing
+        return UNINFORMATIVE
     return prediction.examples_of(experiment, last[0].cells, assets) or UNINFORMATIVE
 
 

@@ -173,7 +173,10 @@ def _present(experiment: Experiment) -> dict[str, Any]:
                 "share": shares.get(v.key),
                 "config": v.config,
                 "asset_id": v.asset_id,
+                "cost_per_exposure": v.cost_per_exposure,
             }
             for v in experiment.variants
         ],
+        "value_per_conversion": experiment.plan.value_per_conversion,
+        "currency": experiment.plan.currency,
     }

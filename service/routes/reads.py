@@ -64,7 +64,9 @@ def get_recent_winners(home: Home, query: LimitQuery) -> Answer:
 )
 def get_decisions(home: Home, query: LimitQuery) -> Answer:
     """What was decided, and what waits for a person."""
-    return Answer(in_website_words(views.decision_list(home, query.limit)))
+    listed = views.decision_list(home, query.limit)
+    shown = [in_website_words(d) | {"money": to_json(d.money)} for d in listed.decisions]
+    return Answer({"decisions": shown, "pending": listed.pending})
 
 
 @section.get(
@@ -78,7 +80,7 @@ def get_recommendations(home: Home) -> Answer:
 def present_winner(won: views.ProvenWinner) -> dict[str, Any]:
     """A proven winner in a website's words, its comparison in the words in which decisions are printed and stored."""
     answer: dict[str, Any] = in_website_words(won, WINNER_WORDS)
-    return answer | {"comparison": to_json(won.comparison)}
+    return answer | {"comparison": to_json(won.comparison), "money": to_json(won.money)}
 
 
 def present_run(home: Home, run: Any) -> Any:

@@ -62,6 +62,12 @@ def test_a_manifest_becomes_assets_in_its_order(folder: Path) -> None:
     ]
 
 
+def test_an_item_may_say_what_it_costs_to_show(folder: Path) -> None:
+    (dear,) = read_manifest(write(folder, {"hero": {**HALL, "cost_per_exposure": 0.02}}))
+    (free,) = read_manifest(write(folder, {"hero": HALL}))
+    assert (dear.cost_per_exposure, free.cost_per_exposure) == (0.02, None)
+
+
 def test_without_a_manifest_there_are_no_assets(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == ()
     assert read_manifest(write(tmp_path, {"hero": []})) == ()
@@ -84,6 +90,7 @@ def test_without_a_manifest_there_are_no_assets(tmp_path: Path) -> None:
         ({"hero": {"id": "a", "path": "a.jpg", "paths": ["b.jpg"]}}, "give either path or paths"),
         ({"hero": {"id": "a", "paths": []}}, r"hero \(a\): paths"),
         ({"hero": {"id": "a", "path": "a.jpg", "duration": -1}}, r"hero \(a\): duration: got -1"),
+        ({"hero": {"id": "a", "path": "a.jpg", "cost_per_exposure": -1}}, "cost_per_exposure: got -1"),
         ({"hero": {"id": "a", "path": "a.jpg", "dimensions": {"width": 0, "height": 1}}}, "width: got 0"),
         ({"hero": [HALL, {**HALL, "path": "a.jpg"}]}, r"hero\[1\]: id 'hall' is used twice"),
         ({"hero": {"id": "a", "path": "c.jpg"}}, r"hero \(a\): its file c.jpg is missing"),

@@ -36,6 +36,7 @@ from cro_core.importing import rows as rows_module
 from cro_core.importing.conditions import Check, holds, parse_cases
 from cro_core.importing.files import read
 from cro_core.importing.loading import load_mapping, parse_mapping, shipped
+from cro_core.importing.mapping import fingerprint_text
 from cro_core.importing.rows import FileEvents, prepare
 from cro_core.ingest.cleaning import Rules, clean
 from cro_core.ingest.cleaning_by_column import clean_columns
@@ -197,6 +198,29 @@ def test_the_experiment_is_finished_and_no_cycle_touches_it(home: Home, csv: Cal
     assert "p = .480 at one look\n" in text
     assert "(p at one look; these metrics never decide)" in text
     assert "hourly looks" not in text
+
+
+def test_a_file_is_told_in_money_where_the_mapping_says_what_a_variant_costs(
+    tmp_path: Path, csv: Callable[..., Path]
+) -> None:
+    worth = {"money": {"value_per_conversion": 40, "currency": "EUR"}, "statistics": {"max_crossover": 1}}
+    home = create_home(tmp_path / "worth", worth, environ={})
+    place = next(n for n, variant in enumerate(MAPPING["variants"]) if not variant.get("control"))
+    import_file(home, csv(), changed(f"variants.{place}.cost_per_exposure", 0.5), now=NOW)
+    decision = evaluate(home, "shop", as_of=NOW)
+    (row,) = decision.evidence.money
+    assert (row.cost, row.currency) == (500.0, "EUR")
+    assert sum(reason.code == "money" for reason in decision.reasons) == 1
+    assert " EUR per 1,000 visitors" in decision_text(decision)
+    home.db.close()
+
+
+def test_a_mapping_that_says_no_cost_has_the_fingerprint_it_always_had() -> None:
+    """What was imported before costs were known is still known as imported."""
+    dear = changed("variants.0.cost_per_exposure", 0.5)
+    plain, costing = (fingerprint_text(parse_mapping(each, "m.toml")) for each in (MAPPING, dear))
+    assert "cost_per_exposure" not in plain
+    assert '"cost_per_exposure": 0.5' in costing
 
 
 def test_visitors_are_hashed_also_in_quarantine(home: Home, csv: Callable[..., Path]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from cro_core.domain import Cell, Experiment, Plan, Status, Variant, Verdict
+from cro_core.domain import Cell, Experiment, Plan, Reason, Status, Variant, Verdict
 from cro_core.errors import InvalidInput
 from cro_core.evidence import Decision
 from cro_core.home import Home, create_home
@@ -237,7 +237,9 @@ def home(tmp_path: Path) -> Iterator[Home]:
     made.db.close()
 
 
-def store(home: Home, number: int, verdict: Verdict | None = Verdict.SHIP, *, clip: int = 70) -> None:
+def store(
+    home: Home, number: int, verdict: Verdict | None = Verdict.SHIP, *, clip: int = 70, code: str = ""
+) -> None:
     """An archived experiment: a picture of 50 in 500 against a clip of ``clip``."""
     arms = ({"kind": "image"}, {"kind": "video", "duration_s": 5.0 + number})
     found = replace(experiment(f"e{number:02}", *arms), status=Status.ARCHIVED)
@@ -245,7 +247,8 @@ def store(home: Home, number: int, verdict: Verdict | None = Verdict.SHIP, *, cl
         experiments.add(connection, found)
         if verdict:
             cells = (Cell(0, "v0", 500, 50), Cell(0, "v1", 500, clip))
-            decisions.add(connection, Decision(found.id, NOW, verdict, (), cells, id=f"d:{found.id}"))
+            reasons = (Reason(code, ""),) if code else ()
+            decisions.add(connection, Decision(found.id, NOW, verdict, reasons, cells, id=f"d:{found.id}"))
 
 
 def stored_model(home: Home) -> dict[str, Any]:
@@ -310,6 +313,26 @@ def test_training_and_prediction_on_a_home(home: Home) -> None:
     assert "1 finished test could not be measured" in blocks.summary(result).html
     assert blocks.score(result).html.count("<svg") == 2
     assert result["rules"][0]["text"] in blocks.rules(result).text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "taught"),
+    [
+        (Verdict.NO_PRACTICAL_GAIN, "futile", False),
+        (Verdict.KEEP_CONTROL, "futile", False),  # as the first rule told it
+        (Verdict.GAIN_BELOW_MINIMUM, "gain_too_small", True),
+        (Verdict.KEEP_CONTROL, "control_wins", True),
+    ],
+)
+def test_an_early_stop_without_proof_is_no_loss(
+    home: Home, verdict: Verdict, code: str, taught: bool
+) -> None:
+    """What is behind is what stops early: learnt from, every challenger without an effect would have lost."""
+    store(home, 0, verdict, clip=40, code=code)
+    result = train(home, now=NOW, rng=np.random.default_rng(1))
+    assert result.training.examples == 2 * taught
+    assert result.left_out["uninformative"] == (not taught)
+    assert ("stopped before anything was proven" in blocks.summary(result.as_dict()).text) != taught
 
 
 def test_the_newest_training_counts(home: Home) -> None:

@@ -13,7 +13,8 @@ from numpy.random import default_rng
 
 from cro_core.clock import iso
 from cro_core.config import resolve
-from cro_core.domain import Experiment, Status, Variant, Verdict
+from cro_core.domain import Experiment, Reason, Status, Variant, Verdict
+from cro_core.evidence import Comparison, Decision, Evidence
 from cro_core.home import Home, create_home, open_home, set_clock
 from cro_core.planning import plans
 from cro_core.planning.plans import settings_warnings
@@ -491,3 +492,50 @@ class TestPace:
         assert (settings_warnings(late.loaded), create(late, "hero").reasoning) == ((), "")
         usual, dear, cheap = (plans.new_plan(h.config).units or 0 for h in (plain, home, late))
         assert cheap < usual < dear == pytest.approx(1.22 * usual, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "discovered"),
+    [
+        (Verdict.SHIP, "crossed", True),
+        (Verdict.KEEP_CONTROL, "control_wins", True),
+        (Verdict.KEEP_CONTROL, "guardrail", True),
+        (Verdict.GAIN_BELOW_MINIMUM, "gain_too_small", True),
+        (Verdict.NO_PRACTICAL_GAIN, "futile", False),
+        (Verdict.KEEP_CONTROL, "futile", False),  # as the first rule told it
+        (Verdict.INCONCLUSIVE, "faded", False),
+    ],
+)
+def test_what_is_not_proven_is_no_discovery_and_no_loss(
+    home: Home, verdict: Verdict, code: str, discovered: bool
+) -> None:
+    """An early stop may have a small p-value without a crossing; it pays nothing, and costs what a near miss costs."""
+    small = 1e-4
+    made = create(home, "one")
+    comparison = Comparison(variant="b", name="b", active=True, p_adjusted=small)
+    stored = Decision(
+        made.id,
+        START + DAY,
+        verdict,
+        (Reason(code, ""),),
+        (),
+        evidence=Evidence(comparisons=(comparison,)),
+        id="d",
+    )
+    with home.db.write() as connection:
+        decisions.add(connection, stored)
+        experiments.update(connection, replace(made, status=Status.ARCHIVED, ended_at=START + DAY))
+    with home.db.read() as connection:
+        ((_, trial),) = error_budget.history(connection)
+    assert trial.p_value is not None
+    assert (trial.p_value <= made.plan.alpha) == discovered
+    assert trial.p_value <= 0.5  # a candidate for a discovery spends no part of the budget
+    level = granted(home)
+    near_miss, found = ([Trial(START.timestamp(), (START + DAY).timestamp(), p)] for p in (0.06, small))
+    later = Trial(home.clock().timestamp() + 86_400)
+    assert home.clock() == START
+    set_clock(home, START + 2 * DAY)
+    (_, after_miss), (_, after_find) = (saffron([*past, later], RATE) for past in (near_miss, found))
+    assert granted(home) == (after_find if discovered else after_miss).level
+    assert after_find.level > after_miss.level
+    assert level <= after_miss.level

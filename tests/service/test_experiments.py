@@ -213,3 +213,19 @@ def test_a_wrong_decision_is_refused(
 ) -> None:
     answer = client.post("/api/cro/decisions", json=body, headers=key)
     assert (answer.status_code, answer.json["error"]["field"]) == (status, field)
+
+
+def test_money_is_given_and_told(client: FlaskClient, key: dict[str, str]) -> None:
+    dear = {**OTHER, "variants": [{"variant_id": "a"}, {"variant_id": "b", "cost_per_exposure": 0.25}]}
+    answer = client.post("/api/cro/tests", json=dear, headers=key).json
+    check_shape(schemas.ExperimentAnswer, answer)
+    assert [v["cost_per_exposure"] for v in answer["variants"]] == [None, 0.25]
+    assert (answer["value_per_conversion"], answer["currency"]) == (None, None)
+    assert [v["config"] for v in answer["variants"]] == [{}, {}]  # a website never sees a cost
+
+
+@pytest.mark.parametrize("cost", [-0.1, "1", True, 1e10])
+def test_a_cost_that_is_none_is_refused(client: FlaskClient, key: dict[str, str], cost: Any) -> None:
+    bad = {**OTHER, "variants": [{"variant_id": "a"}, {"variant_id": "b", "cost_per_exposure": cost}]}
+    answer = client.post("/api/cro/tests", json=bad, headers=key)
+    assert (answer.status_code, "variants.1.cost_per_exposure" in answer.text) == (422, True)

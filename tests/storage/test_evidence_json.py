@@ -202,7 +202,7 @@ def test_a_part_that_a_decision_has_not_got_is_left_out_and_reads_as_none() -> N
     assert evidence_from_json({}) == Evidence()
     assert evidence_to_json(Evidence(guardrails=())) == {"guardrails": []}
     whole = to_record(decided({(0, "a"): (900, 9), (0, "b"): (900, 30)}, 60.0))["evidence"]
-    dear = {"days", "crossing", "metrics", "measured", "waterfall", "store", "outcomes"}
+    dear = {"days", "crossing", "money", "metrics", "measured", "waterfall", "store", "outcomes"}
     assert {part.name for part in fields(Evidence)} - set(whole) == dear
     older = {name: part for name, part in whole.items() if name not in ("splits", "looks", "guardrails")}
     older["comparisons"] = [{"variant": "b", "relative": 0.2, "of_another_version": 1}]

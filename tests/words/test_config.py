@@ -137,6 +137,8 @@ RANGES = [
     ("statistics.max_crossover", [-0.01, 1.1, "x", True], "a number >= 0 and <= 1"),
     ("statistics.always_valid_companion", ["x", None], "true or false"),
     ("statistics.stream_false_discovery_rate", [0, 0.51, -0.1, "x"], "null or a number > 0 and <= 0.5"),
+    ("money.value_per_conversion", [0, -1, 1e10, "x", True], "null or a number > 0 and <= 1000000000"),
+    ("money.currency", ["", "two words", "€10", 3], "null or text"),
     ("smart_traffic_allocation.enabled", ["x"], "true or false"),
     ("smart_traffic_allocation.min_traffic_to_loser", [0, 0.3, 51, "10 %"], "a number >= 1 and <= 50"),
     ("reporting.weekly_report", ["x"], "true or false"),
