@@ -648,7 +648,7 @@ class Crossing:
     limit: float
     """Part of them above which nothing wins by itself."""
     arms: tuple[CrossingFrom, ...] = added((), absent=())
-    """The same by the variant met first, in the experiment's order; empty where they were not told apart."""
+    """Visitors by the variant they met first, in the experiment's order; empty where they were not told apart."""
 
     @property
     def share(self) -> float:

@@ -50,7 +50,7 @@ EVENTS: Mapping[str, str] = {
 UNITS: Mapping[str, str] = {
     "unit": "str", "variant": "str", "exposed_at": TIME, "epoch": "int64", "device": "str", "city": "str",
     "country": "str", "occasion": "str", "asset_id": "str", "converted": "bool", "converted_at": TIME,
-    "score": "float64", "value": "float64",
+    "score": "float64", "value": "float64", "mature": "bool",
 }  # fmt: skip
 """Columns of the table of units, with their kinds; what they mean is in ``docs/notebooks.md``."""
 
@@ -135,7 +135,9 @@ ORDER BY occurred_at, id
 """  # noqa: S608  words of this package
 
 
-def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.DataFrame:
+def units(
+    home: Home, experiment_id: str, as_of: datetime | None = None, *, immature: bool = False
+) -> pd.DataFrame:
     """One row per counted visitor of an experiment, in order of first exposure: :data:`UNITS`.
 
     ``attrs["left_out"]`` says how many exposed visitors do not count, by reason (:data:`definitions.STEPS`): mostly
@@ -145,6 +147,8 @@ def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         home: where it is.
         experiment_id: a started experiment.
         as_of: the moment of the look; default: now.
+        immature: those who may still convert too, with whether they have so far, and NaN for what else they may do:
+            together they decide where shares are fixed.
 
     Raises:
         NotFound: no such experiment.
@@ -155,6 +159,11 @@ def units(home: Home, experiment_id: str, as_of: datetime | None = None) -> pd.D
         with reading:
             frame: pd.DataFrame = reading.unit_table().to_pandas()
     counts = frame["standing"] == definitions.COUNTED
+    frame["mature"] = counts
+    if immature:
+        early = frame["standing"] == definitions.IMMATURE
+        frame.loc[early, ["score", "value"]] = float("nan")
+        counts |= early
     left_out = {
         str(name): int(number) for name, number in frame.loc[~counts, "standing"].value_counts().items()
     }

@@ -192,10 +192,16 @@ PROFILE_TABLE = _unit_table("profiles", *CONTEXT)
 """Whether a unit counts, and what its first exposure says of it."""
 
 UNITS = f"""{PROFILE_TABLE}
-SELECT unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
-       converted, converted_at, score, value
-FROM unit_table
-ORDER BY exposed_at, unit
+SELECT u.unit, variant, exposed_at, epoch, device, city, country, occasion, asset_id, standing,
+       COALESCE(s.converted, u.converted) AS converted, COALESCE(s.converted_at, u.converted_at) AS converted_at,
+       score, value
+FROM unit_table u
+LEFT JOIN (             -- who may still convert, and has
+    SELECT unit, converted, converted_at
+    FROM placed
+    WHERE standing = '{IMMATURE}' AND converted_at < $as_of
+) s ON s.unit = u.unit
+ORDER BY exposed_at, u.unit
 """
 
 QUARTER = timedelta(minutes=15)

@@ -25,6 +25,7 @@ from cro_core.importing.rows import FileEvents
 from cro_core.planning import plans
 
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 
 
 def experiment_of(
@@ -94,7 +95,13 @@ def _live_plan(config: Config, mapping: ImportMapping, file_events: FileEvents) 
         window = timedelta(hours=hours)
     elif not mapping.goals_have_times:
         window = timedelta(0)  # a table with a single time holds each outcome at once
-    return replace(plan, window=window, horizon=plans.enrolment(plan) + window)
+    weeks, _ = plans.pace(plan.units, _traffic_per_day(file_events), plans.enrolment_weeks(plan))
+    return replace(plan, window=window, horizon=weeks * plans.WEEK + window)
+
+
+def _traffic_per_day(file_events: FileEvents) -> float:
+    """Visitors a day over all variants, from the first exposure of a file to its last, a day at least."""
+    return file_events.units / max((file_events.last_exposure_at - file_events.started_at) / DAY, 1.0)
 
 
 def _plan(config: Config, mapping: ImportMapping) -> Plan:

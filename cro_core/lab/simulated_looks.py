@@ -55,7 +55,7 @@ class Clock:
     enrolled: Ints
     """Hours of enrolment behind the experiment when the look is taken."""
     times: Floats
-    """Spending time."""
+    """Spending time at each look."""
     information: Floats
     """Information, the mean over programmes; with several epochs the planned share of traffic."""
     critical: Floats
@@ -94,9 +94,9 @@ class SimulatedOutcomes:
     naive_winner: NDArray[np.intp]
     """Variant the naive rule would have declared first; -1: none."""
     clock: Clock
-    """Of the data that decide."""
+    """Clock of the data that decide."""
     mature_clock: Clock
-    """Of the mature units alone."""
+    """Clock of the mature units alone."""
     stopped: Aggregates
     """Counts where each programme stopped."""
     weights: Floats
@@ -129,7 +129,7 @@ class _Data(Protocol):
         """What a live look at these programmes would have been given."""
 
     def by_day(self, rows: NDArray[np.intp], look: int) -> Aggregates:
-        """The same by day of exposure."""
+        """Counts by day of exposure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Wave:
     alarmed: Share
     """Programmes in which the total or a day alarms at any hour."""
     standing: Share
-    """Of those, the programmes in which the alarm still is a veto at the end."""
+    """Programmes with an alarm in which the alarm still is a veto at the end."""
 
 
 def srm_alarms(

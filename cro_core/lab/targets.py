@@ -123,7 +123,7 @@ class _Task:
     seed: int
 
     def lines(self) -> list[Line]:
-        """Simulates it."""
+        """Simulates the task and returns its lines."""
         target = TARGETS[self.name]()
         rng = np.random.default_rng([self.seed, int(self.name[1:]), self.number])
         return target.runs[self.number](max(round(target.part * self.programmes), 1), rng)

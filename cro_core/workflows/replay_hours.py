@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from tqdm import tqdm
 
 from cro_core.analytics import reader
 from cro_core.decision.decide import Judgement, decide
+from cro_core.decision.inputs import hold_ends_at
 from cro_core.decision.split_check import check_split
 from cro_core.decision.split_memory import remembered
 from cro_core.domain import Experiment
@@ -19,6 +21,7 @@ from cro_core.home import Home
 from cro_core.importing.experiment import HOUR
 from cro_core.importing.import_report import HourlyReplay
 from cro_core.importing.rows import FileEvents
+from cro_core.planning import plans
 from cro_core.statistics.looks import LookState
 from cro_core.storage import experiments, look_states, split_alarms
 from cro_core.workflows.evaluate import evaluate
@@ -36,8 +39,9 @@ def replay_hours(
         stored = experiments.get(connection, experiment.id)
     if stored.ended_at is None:
         judgements = _looks(home, stored, quiet)
-        stored = replace(stored, ended_at=judgements[-1].decision.as_of)
+        stored = replace(_held(stored, judgements), ended_at=judgements[-1].decision.as_of)
         with home.db.write() as connection:
+            experiments.lengthen(connection, stored)
             for judgement in judgements:
                 if judgement.look_taken:
                     look_states.add(connection, judgement.decision, judgement.state.as_json())
@@ -49,22 +53,34 @@ def replay_hours(
 
 def _looks(home: Home, experiment: Experiment, quiet: bool | None) -> list[Judgement]:
     """What was found at the end of each hour, up to the look that ends the experiment; at least one."""
-    started_at, judgements = experiment.started_at, list[Judgement]()
-    if started_at is None:  # an experiment starts with its first exposure
-        raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
-    hours = range(1, math.ceil(experiment.plan.horizon / HOUR) + 1)
-    with (
-        home.db.read() as connection,
-        reader.reading(connection, experiment, started_at + hours[-1] * HOUR) as reading,
-        tqdm(hours, "replaying hours", unit=" h", disable=quiet) as bar,
-    ):
-        for hour in bar:
-            as_of = started_at + hour * HOUR
-            state = judgements[-1].state if judgements else None
-            judgements.append(_judged(reading.at(as_of), state, _alarms(judgements)))
-            if judgements[-1].decision.final:
-                break
+    judgements = list[Judgement]()
+    with home.db.read() as connection, tqdm(desc="replaying hours", unit=" h", disable=quiet) as bar:
+        while not judgements or not judgements[-1].decision.final:
+            experiment = _held(experiment, judgements)
+            moments = list(_moments(experiment, judgements))
+            with reader.reading(connection, experiment, moments[-1]) as reading:
+                for as_of in moments:
+                    state = judgements[-1].state if judgements else None
+                    judgements.append(_judged(reading.at(as_of), state, _alarms(judgements)))
+                    bar.update()
+                    if judgements[-1].decision.final or _held(experiment, judgements) != experiment:
+                        break
     return judgements
+
+
+def _held(experiment: Experiment, judgements: Sequence[Judgement]) -> Experiment:
+    """The experiment with the week for which a winner is held back, where one is."""
+    held = judgements[-1].state.hold if judgements else None
+    return experiment if held is None else plans.extended(experiment, hold_ends_at(experiment, held))
+
+
+def _moments(experiment: Experiment, judgements: Sequence[Judgement]) -> Iterator[datetime]:
+    """The ends of the hours that come next, up to the last look."""
+    started_at, ends_at = experiment.started_at, experiment.horizon_ends_at
+    if started_at is None or ends_at is None:  # an experiment starts with its first exposure
+        raise Conflict(f"experiment {experiment.id} has no start: import it anew with --replace")
+    for hour in range(len(judgements) + 1, math.ceil((ends_at - started_at) / HOUR) + 1):
+        yield started_at + hour * HOUR
 
 
 def _alarms(judgements: Sequence[Judgement]) -> tuple[SplitAlarm, ...]:

@@ -30,6 +30,7 @@ SETTINGS: Mapping[str, Any] = {
     "site": {"name": "Sample site", "time_zone": "Europe/Copenhagen"},
     "statistics": {"base_rate": 0.08, "minimum_detectable_uplift": 0.6},
     "smart_traffic_allocation": {"enabled": False},
+    "automation": {"test_duration_max_days": 7},
 }
 
 EXPERIMENTS = (
@@ -63,6 +64,9 @@ EXPERIMENTS = (
     ),
 )
 
+LATER: Mapping[str, int] = {"wedding-gallery": 4}
+"""Experiments that start after the others, and how many days."""
+
 CRAWLER = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 TRUTH = synthetic_visitors.Truth(base_rate=0.08, visitors_per_day=240, uplifts={("hero-film", "film"): 0.75})
 
@@ -78,7 +82,7 @@ def moment(as_of: str, home: Home) -> datetime:
 
 
 def sample_home(folder: Path | None = None) -> Home:
-    """A home with a proven winner, an experiment that kept its control and a running one, always the same.
+    """A home with a proven winner, an experiment that proved nothing and a running one, always the same.
 
     Args:
         folder: where to make it; default: a temporary folder that is removed when this process ends.
@@ -90,10 +94,13 @@ def sample_home(folder: Path | None = None) -> Home:
     began = NOW - timedelta(days=DAYS)
     set_clock(home, began)
     home = open_home(root, environ={})
-    started = [create_experiment(home, wanted, now=began, actor="sample") for wanted in EXPERIMENTS]
-    events = list(_life(started, began, np.random.default_rng(SEED)))
-    for day in range(1, DAYS + 1):
-        _live_through(home, events, began + timedelta(days=day))
+    rng, started, events = np.random.default_rng(SEED), list[Experiment](), list[dict[str, Any]]()
+    for day in range(DAYS):
+        morning = began + timedelta(days=day)
+        due = [wanted for wanted in EXPERIMENTS if LATER.get(wanted.id, 0) == day]
+        started += [create_experiment(home, wanted, now=morning, actor="sample") for wanted in due]
+        events += _day(started, morning, rng)
+        _live_through(home, events, morning + timedelta(days=1))
     return home
 
 
@@ -111,12 +118,12 @@ def _live_through(home: Home, events: list[dict[str, Any]], until: datetime) -> 
     orchestrate(home, now=until)
 
 
-def _life(
-    experiments: list[Experiment], began: datetime, rng: np.random.Generator
+def _day(
+    experiments: list[Experiment], morning: datetime, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """Everything the visitors do in these days, in no order."""
-    for hour in range(DAYS * 24):
-        for visit in synthetic_visitors.visits(TRUTH, began + timedelta(hours=hour), rng):
+    """Everything that the visitors of a day do, then and later, in no order."""
+    for hour in range(24):
+        for visit in synthetic_visitors.visits(TRUTH, morning + timedelta(hours=hour), rng):
             shown = {e.id: _assigned(e, visit.visitor) for e in experiments}
             yield from (synthetic_visitors.exposure(visit, met) for met in shown.values())
             keys = {key: met.variant for key, met in shown.items()}

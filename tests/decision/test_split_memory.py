@@ -33,6 +33,7 @@ from cro_core.storage.database import Database
 from cro_core.workflows.create_experiment import NewExperiment, create_experiment
 from cro_core.workflows.evaluate import evaluate
 from cro_core.workflows.ingest import ingest
+from cro_core.workflows.lifecycle import end_experiment
 from cro_core.workflows.orchestrate import orchestrate
 from cro_core.workflows.replay import replay
 from cro_core.workflows.rollback import rollback, undoable
@@ -541,10 +542,11 @@ class TestLive:
         assert (offered(), alarms(home, "hero")) == ([], raised)
         assert evaluate(home, "hero", as_of=now + DAY).evidence.totals[0].units == 1_000
         explain(home, "hero", "total", "all", reason="a load test", now=now, actor="ann")
-        assert rollback(home, now=now, actor="ann") == "hero: ended; its slot shows production again"
-        assert (
-            offered() == []
-        )  # what a person settled is no automatic change, and nothing of it can be undone now
+        with pytest.raises(NotFound, match="no automatic change"):  # what a person settled is none
+            rollback(home, now=now, actor="ann")
+        assert offered() == [("split.explain", "all")]
+        end_experiment(home, "hero", now=now, actor="ann")
+        assert offered() == []  # nobody judges it any more
 
     def test_a_decision_under_alarms_replays(self, home: Home) -> None:
         visit(home, START + 6 * HOUR, photo=(500, 100), film=(700, 300))

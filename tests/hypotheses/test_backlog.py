@@ -183,7 +183,7 @@ def test_what_a_person_declined_is_not_proposed_again(tmp_path: Path) -> None:
     assert "hero.dance" not in backlog(home)
     assert "cta.check-your-date" in backlog(home)
     said = approval.approve(home, pending["cta.check-your-date"], now=NOW, actor="admin")
-    assert said == "cta.check-your-date: started"
+    assert said.startswith("cta.check-your-date: started. New visitors count for 2 weeks")
     assert "cta.check-your-date" not in backlog(home)
     home.db.close()
 

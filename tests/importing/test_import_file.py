@@ -193,7 +193,8 @@ def test_the_experiment_is_finished_and_no_cycle_touches_it(home: Home, csv: Cal
     assert (experiment.plan.units, experiment.plan.adaptive) == (None, False)
     # The last exposure, at the very end of the file, is counted too.
     decision = evaluate(home, "shop", as_of=NOW)
-    assert decision.verdict is Verdict.INCONCLUSIVE
+    assert decision.verdict is Verdict.INVALID  # one of three visitors met both
+    assert "crossing_veto" in {reason.code for reason in decision.reasons}
     text = decision_text(decision)
     assert "p = .480 at one look\n" in text
     assert "(p at one look; these metrics never decide)" in text
@@ -1064,9 +1065,8 @@ def test_the_command_replays_as_live(home: Home, written: Path) -> None:
     mapping = written / "newsletter.toml"
     mapping.write_text(doc_parts()["newsletter.toml"] + "planned_units = 4\n", encoding="utf-8")
     report = run(home, str(written / "visitors.csv"), "--mapping", str(mapping), "--as-live")
-    # The first visitor comes at 08:15 UTC, the fourth that counts at 07:05 on the next day; no look comes
-    # before a whole day is over.
-    assert (report["experiment_id"], report["replay"]["hour"]) == ("newsletter-live", 23)
+    # Four visitors come within a week: new ones count for that week, and there is no window after it.
+    assert (report["experiment_id"], report["replay"]["hour"]) == ("newsletter-live", 167)
     assert [v["units"] for v in report["replay"]["variants"]] == [2, 2]
 
 
@@ -1130,20 +1130,23 @@ def live_rows(days: int, *, better: bool = False, an_hour: int = 4) -> list[str]
     return rows
 
 
-def test_as_live_ends_at_the_planned_size(tmp_path: Path, csv: Callable[..., Path]) -> None:
+@pytest.mark.parametrize(("planned", "hour", "each"), [(410, 167, 336), (700, 335, 672), (9_000, 335, 672)])
+def test_as_live_ends_after_the_whole_weeks_that_the_planned_size_takes(
+    tmp_path: Path, csv: Callable[..., Path], planned: int, hour: int, each: int
+) -> None:
+    """At 96 visitors a day; the settings allow two weeks."""
     home = create_home(tmp_path / "patient", environ={"CRO_STATISTICS__FUTILITY": "false"})
-    mapping = changed("plan", {"shares": "equal", "planned_units": 410})
-    report = import_file(home, csv(live_rows(6)), mapping, now=NOW, as_live=True)
+    mapping = changed("plan", {"shares": "equal", "planned_units": planned})
+    report = import_file(home, csv(live_rows(15)), mapping, now=NOW, as_live=True)
     replay = report.replay
     assert replay is not None
     assert report.experiment_id == "shop-live"
-    # 412 visitors have come by the end of hour 102, the first being hour 0.
-    assert (replay.hour, replay.planned_units, replay.verdict) == (102, 410, "inconclusive")
+    assert (replay.hour, replay.planned_units, replay.verdict) == (hour, planned, "inconclusive")
     assert [(v["variant"], v["units"], v["conversions"]) for v in replay.variants] == [
-        ("old", 206, 52),
-        ("new", 206, 52),
+        ("old", each, each // 4),
+        ("new", each, each // 4),
     ]
-    assert "ends in hour 102" in report.text
+    assert f"ends in hour {hour}" in report.text
 
 
 def test_as_live_decides_as_the_cycle_would_have(home: Home, csv: Callable[..., Path]) -> None:
@@ -1153,13 +1156,13 @@ def test_as_live_decides_as_the_cycle_would_have(home: Home, csv: Callable[..., 
     replay = report.replay
     assert replay is not None
     assert replay.verdict == "ship"
-    assert replay.hour <= 200  # the planned size is reached then
+    assert replay.hour == 167  # every weekday has been seen then
     taken = rows_of(home, schema.looks)
     assert taken[-1]["as_of"] == replay.decided_at
     assert [look["number"] for look in taken] == list(range(1, len(taken) + 1))
-    # The first look at which every variant has 100 visitors and the boundary is crossed.
     crossed = [look["units"] >= 200 and look["z"][0] >= look["critical_z"] for look in taken]
-    assert crossed == [False] * (len(taken) - 1) + [True]
+    assert crossed[-1]
+    assert sum(crossed) > 24
     # The stored experiment says the same whenever it is asked, and again when it is imported again.
     assert evaluate(home, "shop-live", as_of=NOW).winner == "new"
     stored = [rows_of(home, table) for table in schema.metadata.sorted_tables]
@@ -1226,7 +1229,7 @@ def test_few_conversions_of_unequal_shares_are_left_to_the_exact_test(
     assert not beside.decides
 
 
-@pytest.mark.sizes(4, 14)
+@pytest.mark.sizes(7, 14)
 def test_as_live_stands_beside_the_finished_experiment(
     tmp_path: Path, csv: Callable[..., Path], size: int
 ) -> None:
@@ -1241,12 +1244,25 @@ def test_as_live_stands_beside_the_finished_experiment(
     assert waterfall(home) == before
 
 
-def test_as_live_needs_a_window_shorter_than_the_horizon(home: Home, csv: Callable[..., Path]) -> None:
-    mapping = changed("plan", {"shares": "equal", "window_hours": 336})
-    with pytest.raises(
-        MappingError, match=r"plan\.window_hours: got 336 hours; wanted less than the horizon of 336"
-    ):
-        import_file(home, csv(), mapping, now=NOW, as_live=True)
+def test_as_live_holds_a_winner_back_whose_effect_fades(home: Home, csv: Callable[..., Path]) -> None:
+    """New visitors count for the week that the winner is held back, as they do on a live site."""
+    start, rows = datetime(2026, 1, 5, tzinfo=UTC), []
+    for n in range(16 * 400):
+        day, new = n // 400, n % 2
+        rate = 0.1 if not new or day > 5 else (0.45, 0.3, 0.2, 0.14, 0.12, 0.1)[day]
+        done = (n * 0.6180339887) % 1 < rate
+        rows.append(
+            f"v{n},{(start + timedelta(days=n / 400)).isoformat()},{'AB'[new]},{('old', 'new')[new]},{int(done)},"
+        )
+    mapping = changed("plan", {"shares": "equal", "planned_units": 2_000})
+    report = import_file(home, csv(rows), mapping, now=NOW, as_live=True)
+    assert report.replay is not None
+    assert (report.replay.hour, report.replay.verdict) == (359, "inconclusive")
+    assert "faded" in report.replay.text
+    with home.db.read() as connection:
+        stored = experiments.get(connection, "shop-live")
+    assert stored.epochs[-1].ends_at == start + timedelta(days=15)
+    assert evaluate(home, "shop-live", as_of=NOW).text == report.replay.text
 
 
 # ---- the plan

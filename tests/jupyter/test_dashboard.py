@@ -108,7 +108,7 @@ def test_the_choice_of_a_test_changes_the_page_and_nothing_leaves(
         expect(page.locator(".cro-headline")).to_contain_text("won “Front page: photo or film”")
         titles = page.locator(".cro-card h3")
         expect(titles).to_have_text(
-            ["Wedding gallery: first picture", "Words on the button", "Front page: photo or film"]
+            ["Wedding gallery: first picture", "Front page: photo or film", "Words on the button"]
         )
         page.locator("select").select_option("Words on the button")
         expect(titles).to_have_text(

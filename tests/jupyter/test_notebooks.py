@@ -196,7 +196,8 @@ def test_explore_finds_two_tools_of_one_opinion(outcome: Any) -> None:
     assert ours == pytest.approx(theirs, rel=1e-9)
     assert ours > 3.84
     assert recorded["z"]["cro_core"] == pytest.approx(recorded["z"]["pandas"], rel=1e-9)
-    assert recorded["z"]["pandas"] ** 2 == pytest.approx(theirs * (1 - 1 / recorded["visitors"]), rel=1e-9)
+    # Those who may still convert decide too, and are not in the pooled table.
+    assert recorded["z"]["pandas"] ** 2 != pytest.approx(theirs * (1 - 1 / recorded["visitors"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("keys", [("a", "b"), ("a", "b", "c")])
@@ -247,7 +248,7 @@ def test_train_says_that_two_finished_tests_are_too_few(outcome: Any) -> None:
     assert outcome("train")["status"] == "not_enough_history"
 
 
-def test_the_sample_home_has_a_winner_a_control_that_stayed_and_a_running_test(tmp_path: Path) -> None:
+def test_the_sample_home_has_a_winner_a_test_that_proved_nothing_and_a_running_one(tmp_path: Path) -> None:
     home = report_samples.sample(tmp_path)
     assert home.clock() == NOW
     assert home.simulated
@@ -255,6 +256,6 @@ def test_the_sample_home_has_a_winner_a_control_that_stayed_and_a_running_test(t
         known = {e.id: (e.status, e.winner) for e in experiments.with_status(connection)}
     assert known == {
         "hero-film": (Status.ARCHIVED, "film"),
-        "button-words": (Status.ARCHIVED, "contact"),
+        "button-words": (Status.ARCHIVED, None),
         "wedding-gallery": (Status.RUNNING, None),
     }
