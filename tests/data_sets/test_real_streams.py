@@ -12,7 +12,6 @@ from cro_core.domain import Verdict
 from cro_core.statistics.looks import Aggregates, LookPlan, take_look
 from cro_core.statistics.proportions import difference
 from cro_core.statistics.rules import compare
-from cro_core.statistics.sample_size import plan_size
 from cro_core.statistics.sequential import LEAST_STEP, boundaries
 
 pytestmark = REAL
@@ -157,8 +156,8 @@ def test_an_experiment_without_effect_never_stops(hours):
 
 
 def test_as_if_live_it_ends_at_its_planned_sample(hours):
-    """Base rate 12 %, MDE 10 %: 13,204 visitors per variant are in when hour 48, counted from 0, is over."""
+    """Planned for 13,204 visitors per variant: they are in when hour 48, counted from 0, is over."""
     n, x = hours
-    hour, result = run(LookPlan(planned_units=plan_size(0.12, 0.1).units), n, x, 336)
+    hour, result = run(LookPlan(planned_units=2 * 13_204), n, x, 336)
     assert (hour, result.verdict) == (49, Verdict.INCONCLUSIVE)
     assert (n[49].tolist(), x[49].tolist()) == ([13_458, 13_453], [1_586, 1_543])

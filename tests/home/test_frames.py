@@ -112,6 +112,30 @@ class TestFrames:
         assert (frame["device"].iloc[0], frame["city"].iloc[1]) == ("mobile", "Århus")
         assert frame.groupby("variant")["converted"].mean().to_dict() == {"a": 0.0, "b": 1.0}
 
+    def test_those_who_may_still_convert_are_told_apart(self, site: Home) -> None:
+        stored(site.db, running())
+        soon = START + 5 * HOUR
+        posted = [
+            exposure("u1", "a", START),
+            exposure("u2", "b", START + HOUR),
+            event("lead", "u2", START + 2 * HOUR, value=5.0),
+            exposure("u3", "b", START + 2 * HOUR),
+            event("lead", "u3", soon),  # nobody has seen that at the moment of the look
+        ]
+        with site.db.write() as connection:
+            events.record(connection, posted, (), START)
+        assert frames.units(site, "hero", soon).empty
+        frame = frames.units(site, "hero", soon, immature=True)
+        assert list(frame["unit"]) == ["u1", "u2", "u3"]
+        assert list(frame["converted"]) == [False, True, False]
+        assert frame["converted_at"].notna().tolist() == [False, True, False]
+        assert frame[["score", "value"]].isna().all(axis=None)
+        assert frame.attrs["left_out"] == {}
+        assert not frame["mature"].any()
+        later = frames.units(site, "hero", LATE, immature=True)
+        assert later["mature"].all()
+        assert list(later["converted"]) == [False, True, True]
+
     def test_a_day_is_one_of_the_site_and_every_variant_has_it(self, make_site: Callable[..., Home]) -> None:
         site = make_site()
         stored(site.db, running(zone="Pacific/Auckland"))  # 13 hours ahead of UTC
