@@ -86,14 +86,22 @@ def cut_out(
     Raises:
         NotFound: no such experiment.
         Conflict: the experiment is not running, its alarms end by themselves, or the slice is cut out already.
-        InvalidInput: a slice that cannot be cut out, no reason, or one that is too long.
+        InvalidInput: a slice that cannot be cut out or holds all of a variant, no reason, or one that is too long.
     """
     said, slice_ = _checked(reason), (dimension, name)
     with home.db.read() as connection:
         experiment = _running(connection, experiment_id)
         before = split_alarms.cut_out(connection, experiment_id, now)
+        with reader.reading(connection, experiment, now, without=before) as reading:
+            met = _met(reading)
         with reader.reading(connection, experiment, now, without=[*before, slice_]) as reading:
-            still = ever_alarming(experiment, reading.pieces())
+            still, emptied = ever_alarming(experiment, reading.pieces()), met - _met(reading)
+    if emptied:
+        raise InvalidInput(
+            f"without {_named(*slice_)} nobody is left of {', '.join(sorted(emptied))}: "
+            "cut out a slice that every variant has, or end the experiment",
+            field="name",
+        )
     with begin(home, now=now, actor=actor) as transaction:
         connection = transaction.connection
         _running(connection, experiment_id)
@@ -114,6 +122,11 @@ def cut_out(
         if stay:
             return f"{done}; without it the split was broken all the same, so the alarm of {stay} stands on"
         return f"{done}; the rest is judged anew"
+
+
+def _met(reading: reader.Reading) -> set[str]:
+    """The variants that somebody met, mature or not."""
+    return {day.variant for day in reading.days() if day.exposed}
 
 
 def _settled(

@@ -504,6 +504,13 @@ class TestLive:
         assert done.endswith("the rest is judged anew")
         assert [a for a in alarms(home, "hero") if a.stands and a.dimension in ("total", "day")] == []
 
+    def test_a_slice_that_is_all_of_a_variant_is_not_cut_out(self, home: Home) -> None:
+        visit(home, START + 6 * HOUR, device="tablet", film=(700, 300))
+        visit(home, START + 6 * HOUR, device="phone", photo=(500, 100))
+        with pytest.raises(InvalidInput, match="without device tablet nobody is left of film"):
+            cut_out(home, "hero", "device", "tablet", reason="x", now=START + DAY, actor="ann")
+        assert alarms(home, "hero") == ()
+
     def test_what_settled_an_alarm_is_undone(self, home: Home) -> None:
         visit(home, START + 6 * HOUR, device="tablet", photo=(500, 100), film=(800, 300))
         visit(home, START + 6 * HOUR, device="phone", photo=(500, 100), film=(500, 300))
