@@ -85,7 +85,7 @@ def test_shares_that_follow_the_past_leave_the_expectation() -> None:
     assert np.exp(log_e_value(counts, shares)).mean() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize("homes", [1, 5, 20])
+@pytest.mark.parametrize("homes", [1, 5, 20, pytest.param(50, marks=pytest.mark.slow)])
 def test_products_over_homes_seldom_reach_20(homes: int) -> None:
     """26 weeks at 9 conversions a day; a home starts anew above 3 and pauses below 1/3."""
     rng, repeats = np.random.default_rng(SEED), 1_500
