@@ -279,7 +279,8 @@ def decide(
             active[rows], winner[rows] = ruling.active, ruling.winner
             control_won[rows] = ~ruling.active.any(-1)
             if now < last and _asks_for_futility(plan, deciding.clock, now):
-                futile[rows] = _futile(plan, deciding, rows, now, active[rows])
+                final = _final_information(deciding, mature, now)
+                futile[rows] = _futile(plan, deciding, rows, now, active[rows], final)
                 futile[rows] &= (winner[rows] < 0) & ~control_won[rows]
         stopped = alive & ((winner >= 0) | control_won | futile)
         look[stopped], alive = now, alive & ~stopped
@@ -447,7 +448,22 @@ def _asks_for_futility(plan: LookPlan, clock: Clock, look: int) -> bool:
     return plan.futility and first and bool(day >= plan.futility_from_day)
 
 
-def _futile(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: int, active: Bools) -> Bools:
+def _final_information(deciding: _Deciding, mature: _Deciding, look: int) -> float:
+    """Information that is expected of the last look, the mean over programmes."""
+    now, elapsed = float(deciding.clock.information[look]), float(mature.clock.times[look])
+    if deciding is mature or not elapsed:
+        return now / float(deciding.clock.times[look])
+    return max(now, float(mature.clock.information[look]) / elapsed)
+
+
+def _futile(
+    plan: LookPlan,
+    deciding: _Deciding,
+    rows: NDArray[np.intp],
+    look: int,
+    active: Bools,
+    final: float,
+) -> Bools:
     """Finds the programmes that have no practical gain to hope for."""
     clock = deciding.clock
     weights = used_weights(plan, clock.information[look])
@@ -455,8 +471,7 @@ def _futile(plan: LookPlan, deciding: _Deciding, rows: NDArray[np.intp], look: i
     divisors = range(1, active.shape[-1] + 1)
     last = np.array([np.inf, *(last_critical(plan.spending, plan.alpha / divisor) for divisor in divisors)])
     critical = last[active.sum(-1, keepdims=True)]
-    time = float(clock.times[look])
-    power_left = chance_left(plan, deciding.data.at(rows, look), weights, comparisons, critical, time)
+    power_left = chance_left(plan, deciding.data.at(rows, look), weights, comparisons, critical, final)
     return np.asarray((~active | (power_left < plan.futility_power)).all(-1))
 
 

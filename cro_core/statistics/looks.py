@@ -672,7 +672,19 @@ def _futility(m: _Moment) -> Floats | None:
     if not due:
         return None
     critical = last_critical(m.plan.spending, m.plan.alpha / m.count)
-    return chance_left(m.plan, m.data, m.weights, m.comparisons, critical, m.time)
+    return chance_left(m.plan, m.data, m.weights, m.comparisons, critical, _final_information(m))
+
+
+def _final_information(m: _Moment) -> float:
+    """The information that is expected of the last look.
+
+    Of visitors who may still convert it is not known how much they will bring: where they decide too, it is told by
+    the mature ones.
+    """
+    now = float(m.comparisons.information)
+    if m.maturity is None or m.mature is not None or not m.maturity.elapsed:
+        return now / m.time
+    return max(now, float(compare(m.maturity.data, m.weights).information) / m.maturity.elapsed)
 
 
 def _verdict(

@@ -323,7 +323,7 @@ def chance_left(
     weights: Floats,
     comparisons: Comparisons,
     critical: ArrayLike,
-    time: float,
+    final: ArrayLike,
 ) -> Floats:
     """Conditional power of each challenger if the MDE were true, shape ``(..., challengers)``.
 
@@ -338,12 +338,12 @@ def chance_left(
         weights: as in :func:`compare`.
         comparisons: of :func:`compare` at this look.
         critical: of :func:`last_critical`; broadcasts with the result.
-        time: spending time at this look, in (0, 1].
+        final: information that is expected of the last look.
     """
     now = comparisons.information[..., None]
     z_mde = np.stack([combined_z(pair, weights, plan.mde) for pair in data.pairs()], axis=-1)
     drift = np.where(now > 0, (comparisons.z - z_mde) / np.sqrt(np.where(now > 0, now, 1)), 0)
-    chance = conditional_power(comparisons.z * np.sqrt(now), now, now / time, critical, drift)
+    chance = conditional_power(comparisons.z * np.sqrt(now), now, final, critical, drift)
     told = np.stack([pair.has_interval("relative") for pair in data.pairs()], axis=-1)
     return np.where(told, chance, np.nan)
 

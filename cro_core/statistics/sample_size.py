@@ -31,10 +31,10 @@ LOOKS = 336
 SWING = 1.05
 """Price of a conversion rate that swings over the week, in visitors."""
 
-FUTILITY = 1.045
+FUTILITY = 1.08
 """Price of stopping where the planned uplift can hardly be proven any more, in visitors."""
 
-FLOORS: Mapping[float, tuple[float, float]] = {0.1: (1.28, 1.35), 0.2: (1.24, 1.27), 0.3: (1.18, 1.22)}
+FLOORS: Mapping[float, tuple[float, float]] = {0.1: (1.28, 1.37), 0.2: (1.24, 1.33), 0.3: (1.18, 1.235)}
 """Floor -> inflation with two variants and moving shares, without and with futility; simulated for
 Hwang-Shih-DeCani spending with gamma = -4 (errors of .02). Between and below by interpolation, in the logarithm of
 the floor; at half the visitors shares are fixed."""

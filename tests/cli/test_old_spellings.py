@@ -72,7 +72,7 @@ def test_targets_as_before() -> None:
         for order in ([*FAST, "targets", "--only", "T9"], ["targets", *FAST, "--only", "T9"])
     )
     assert (old.exit_code, old.stdout) == (new.exit_code, new.stdout)
-    assert "of 2 figures are within their bounds" in new.stdout
+    assert "of 4 figures are within their bounds" in new.stdout
     assert (old.stderr, new.stderr) == ("hint: `cro lab ... targets` is now `cro lab targets ...`\n", "")
 
 

@@ -71,7 +71,7 @@ def test_without_a_home_the_shipped_settings_are_simulated() -> None:
     setup = call_json("measure", "fpr", "--programmes", "20")["setup"]
     assert (setup["alpha"], setup["mde"], setup["min_uplift"], setup["base_rate"]) == (0.05, 0.1, 0.1, 0.03)
     assert (setup["days"], setup["looks"], setup["whole_weeks"]) == (14, 14, True)  # shares move by the day
-    assert setup["visitors"] == setup["planned_visitors"] == 2 * round(1.35 * sample_size(0.03, 0.1))
+    assert setup["visitors"] == setup["planned_visitors"] == 2 * round(1.37 * sample_size(0.03, 0.1))
     assert (setup["adaptive"], setup["floor"], setup["futility"]) == (True, 0.1, True)
     assert (setup["spending"], setup["spending_parameter"]) == ("hwang_shih_decani", -4)
 

@@ -153,23 +153,23 @@ def test_the_visitors_let_in_are_enough_and_few(units: int, traffic: float, most
 def test_a_plan_is_settled_at_its_start() -> None:
     plan = replace(plans.new_plan(Config()), adaptive=False)
     plan = plans.with_alpha(plan, plan.alpha)
-    assert plan.units == 122_828
-    slow, two, quick, rush = (plans.settled(plan, traffic) for traffic in (3000, 9000, 18_000, 100_000))
+    assert plan.units == 126_942
+    slow, two, quick, rush = (plans.settled(plan, traffic) for traffic in (3000, 9000, 18_500, 100_000))
     weeks = [plans.enrolment(p) / timedelta(weeks=1) for p in (slow, two, quick, rush)]
     assert weeks == [2, 2, 1, 1]
-    assert [p.admitted for p in (slow, two, quick, rush)] == [1, 1, 0.98, 0.18]
+    assert [p.admitted for p in (slow, two, quick, rush)] == [1, 1, 0.99, 0.19]
     assert rush.horizon == timedelta(days=8)
-    assert rush == replace(plan, horizon=rush.horizon, admitted=0.18)
+    assert rush == replace(plan, horizon=rush.horizon, admitted=0.19)
     assert plans.settled(plan, None) == plan
     assert plans.settled(replace(plan, window=timedelta(hours=6)), 9000).horizon == timedelta(
         days=14, hours=6
     )
     patient = plans.patient(plan, 8)
     assert patient.horizon == timedelta(weeks=8, hours=24)
-    assert plans.enrolment_weeks(plans.settled(patient, 3000)) == 6
+    assert plans.enrolment_weeks(plans.settled(patient, 3000)) == 7
     three = plans.settled(plan, 9000, variants=3)
     assert three.units is not None
-    assert three.units > 1.5 * 122_828
+    assert three.units > 1.5 * 126_942
 
 
 def test_a_draft_of_the_first_rule_becomes_one_of_the_second_when_it_starts() -> None:

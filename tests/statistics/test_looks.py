@@ -9,9 +9,10 @@ from scipy.stats import multivariate_normal, norm
 from cro_core.domain import Verdict
 from cro_core.errors import Conflict, InvalidInput
 from cro_core.statistics import proportions
-from cro_core.statistics.looks import Aggregates, Effect, LookPlan, LookState, take_look
-from cro_core.statistics.rules import spending_time, step_down
-from cro_core.statistics.sequential import FURTHEST, Spending, boundaries
+from cro_core.statistics.combination import combined_z
+from cro_core.statistics.looks import Aggregates, Effect, LookPlan, LookState, Maturity, take_look
+from cro_core.statistics.rules import compare, last_critical, spending_time, step_down
+from cro_core.statistics.sequential import FURTHEST, Spending, boundaries, conditional_power
 
 HORIZON = 336.0
 
@@ -151,6 +152,29 @@ def test_futility_asks_once_a_day_from_the_third():
     assert look(patient, 240.0, *flat).verdict is Verdict.CONTINUE
     bold = LookPlan(futility=True, mde=0.3)
     assert look(bold, 240.0, *flat).challengers[0].conditional_power > found.challengers[0].conditional_power
+
+
+def test_what_is_to_come_is_told_by_the_visitors_whose_window_is_over():
+    """All exposed ones have converted less than they will: they tell how far it is, not how much is left."""
+    plan = LookPlan(futility=True)
+    exposed, mature = ((30_000, 700), (30_000, 690)), table((20_000, 600), (20_000, 592))
+    hours, share = np.array([600.0, 592.0]), 1 / 3
+
+    def asked(part):
+        maturity = Maturity(mature, part, hours / 10, hours, 2 * hours)
+        return look(plan, AT_DAY_7, *exposed, maturity=maturity).challengers[0]
+
+    row = asked(share)
+    now = take_look(LookPlan(), table(*exposed), elapsed=0.5, hours=AT_DAY_7).information
+    final = float(compare(mature, np.ones(1)).information) / share
+    drift = (row.z - combined_z(table(*exposed).pair(1), np.ones(1), plan.mde)) / math.sqrt(now)
+    chance = conditional_power(row.z * math.sqrt(now), now, final, last_critical(plan.spending, 0.05), drift)
+    assert row.conditional_power == pytest.approx(float(chance), rel=1e-9)
+    assert final > 1.05 * now / ((0.5 + share) / 2)
+    assert asked(0.25).conditional_power > row.conditional_power  # more is to come
+    assert (
+        asked(0.0).conditional_power < row.conditional_power
+    )  # nothing is mature: as if those exposed told it
 
 
 def test_hope_lost_within_a_day_waits_for_the_next():
