@@ -52,6 +52,15 @@ LEAST_STEP = 1e-4
 _STRAIGHT = 1e-16
 """Size of gamma below which Hwang, Shih and DeCani's family spends evenly, to the last digit."""
 
+_PANEL = 128
+"""Nodes of a short quadrature rule."""
+
+_FURTHEST_JUMP = 39.0
+"""Standard deviations beyond which the normal density is 0 to the computer."""
+
+_LARGEST_EXPONENT = 700.0
+"""Largest exponent whose power is a number."""
+
 _RESOLUTION = 2.0
 """Quadrature nodes per standard deviation of an increment; 2 gives ten digits."""
 
@@ -193,7 +202,7 @@ class State:
 class Corridor:
     """The recursion between a lower and an upper bound that need not mirror each other; start with ``Corridor()``.
 
-    The density of ``B`` without drift is kept at Gauss-Legendre nodes between the bounds of the last look.
+    The density of ``B`` under one drift is kept at Gauss-Legendre nodes between the bounds of the last look.
     """
 
     now: float = 0.0
@@ -204,6 +213,8 @@ class Corridor:
     """Upper bound of ``B`` at the last look."""
     mass: Floats = field(default_factory=lambda: np.array([1.0]), compare=False)
     """Density times quadrature weight at the nodes: what is left is their sum."""
+    drift: float = 0.0
+    """Drift that the density is of: the others follow from it, those near it without loss."""
 
     def after(self, information: float, low: float, high: float, following: float | None = None) -> Corridor:
         """The corridor after a look.
@@ -222,18 +233,18 @@ class Corridor:
         check_between(high, "high", low, math.inf)
         sd = math.sqrt(information - self.now)
         finest = sd if following is None else min(sd, math.sqrt(following - information))
-        position, weight = _legendre(_node_count(high - low, finest))
-        target = low + (high - low) * position
-        density = _bell(target[:, None], self._nodes, sd) @ self.mass
-        return Corridor(float(information), low, high, density * weight * (high - low))
+        position, weight = _panels(_node_count(high - low, finest))
+        arrived = self._nodes + self.drift * (information - self.now)
+        density = _jumped(low + (high - low) * position, arrived, self.mass, sd)
+        return Corridor(float(information), low, high, density * weight * (high - low), self.drift)
 
     def beyond(self, information: float, bound: ArrayLike, drift: ArrayLike = 0.0) -> Floats:
         """Probability of no exit so far and ``B >= bound`` at a next look; arguments as for :func:`crossing`."""
-        return _tail(self._nodes, self.mass, self.now, information, bound, drift)
+        return _tail(self._nodes, self.mass, self.now, information, bound, drift, self.drift)
 
     @property
     def _nodes(self) -> Floats:
-        return self.low + (self.high - self.low) * _legendre(len(self.mass))[0]
+        return self.low + (self.high - self.low) * _panels(len(self.mass))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,13 +341,20 @@ def crossing(state: State, information: float, bound: ArrayLike, drift: ArrayLik
 
 
 def _tail(
-    nodes: Floats, mass: Floats, now: float, information: float, bound: ArrayLike, drift: ArrayLike
+    nodes: Floats,
+    mass: Floats,
+    now: float,
+    information: float,
+    bound: ArrayLike,
+    drift: ArrayLike,
+    known: float = 0.0,
 ) -> Floats:
-    """Probability of ``B >= bound`` at a next look under a drift, from the density without drift at ``now``."""
+    """Probability of ``B >= bound`` at a next look under a drift, from the density under a known one at ``now``."""
     bound, drift = np.broadcast_arrays(np.asarray(bound, float), np.asarray(drift, float))
     sd = math.sqrt(information - now)
     slope = drift[..., None]
-    likelihood = np.exp(slope * nodes - slope**2 * now / 2)
+    exponent = (slope - known) * nodes - (slope**2 - known**2) * now / 2
+    likelihood = np.exp(np.minimum(exponent, _LARGEST_EXPONENT))  # where it is larger no mass is left
     tail = ndtr((nodes + slope * sd * sd - bound[..., None]) / sd)
     result: Floats = (likelihood * tail) @ mass
     return result
@@ -536,6 +554,20 @@ def _legendre(count: int) -> tuple[Floats, Floats]:
 
 
 @lru_cache(maxsize=64)
+def _panels(count: int) -> tuple[Floats, Floats]:
+    """Nodes and weights on [0, 1], at least so many: of one rule, or of short ones side by side.
+
+    A long rule takes seconds to find, and short ones do as well: each has as many nodes a standard deviation.
+    """
+    if count <= 2 * _PANEL:
+        return _legendre(count)
+    panels = math.ceil(count / _PANEL)
+    position, weight = _legendre(_PANEL)
+    nodes = (np.arange(panels)[:, None] + position) / panels
+    return nodes.ravel(), np.tile(weight / panels, panels)
+
+
+@lru_cache(maxsize=64)
 def _polynomials(count: int, degrees: int) -> Floats:
     """Legendre polynomials (columns) at the nodes (rows) of :func:`_legendre`."""
     return np.asarray(legvander(2 * _legendre(count)[0] - 1, degrees - 1))
@@ -544,6 +576,18 @@ def _polynomials(count: int, degrees: int) -> Floats:
 def _bell(value: Floats, centre: Floats, sd: float) -> Floats:
     scaled = (value - centre) / sd
     return np.asarray(np.exp(-0.5 * scaled * scaled) / (sd * math.sqrt(2 * math.pi)))
+
+
+def _jumped(target: Floats, nodes: Floats, mass: Floats, sd: float) -> Floats:
+    """Density at the targets after a jump from the nodes, both increasing; from further away than it reaches it is 0."""
+    density = np.empty(len(target))
+    for start in range(0, len(target), _PANEL):
+        block = target[start : start + _PANEL]
+        first, last = np.searchsorted(
+            nodes, (block[0] - _FURTHEST_JUMP * sd, block[-1] + _FURTHEST_JUMP * sd)
+        )
+        density[start : start + _PANEL] = _bell(block[:, None], nodes[first:last], sd) @ mass[first:last]
+    return density
 
 
 def _beyond(bound: float, nodes: Floats, sd: float) -> Floats:

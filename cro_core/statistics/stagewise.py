@@ -31,6 +31,9 @@ _REACH = 8.0
 """Standard errors around the naive estimate in which the answers are looked for."""
 _TINY = 1e-15
 
+_FAR = 20.0
+"""Standard errors from which an outcome is so far from no drift that the density under none does not reach it."""
+
 
 @dataclass(frozen=True, slots=True)
 class StagewiseEstimate:
@@ -140,10 +143,14 @@ def estimate(
     if acted is None:  # the mirror image of a negative outcome has the same place
         found = _estimates(partial(climb, times, critical), times, at, np.abs(given), level)
     else:
+        far = np.abs(given) > _FAR * np.sqrt(times[at])
         for rows, bounds in ((given >= 0, acted), (given < 0, _mirrored(acted))):
-            if rows.any():
+            near = rows & ~far
+            if near.any():
                 ladder = partial(_climb_between, times, bounds)
-                found[:, rows] = _estimates(ladder, times, at[rows], np.abs(given[rows]), level)
+                found[:, near] = _estimates(ladder, times, at[near], np.abs(given[near]), level)
+            for row in np.flatnonzero(rows & far):
+                found[:, row] = _far_estimate(times, bounds, at[row], abs(given[row]), level)
     median, lower, upper, p = found
     flipped = given < 0
     return StagewiseEstimate(
@@ -163,11 +170,30 @@ def _estimates(
 ) -> Floats:
     """Median, lower and upper end, and p-value of outcomes that are not negative; shape ``(4, outcomes)``."""
     naive, unit = size / times[at], 1 / np.sqrt(times[at])
-    ladder = ladder_of(float((naive - _REACH * unit).min()), float((naive + _REACH * unit).max()))
+    least, most = float((naive - _REACH * unit).min()), float((naive + _REACH * unit).max())
+    ladder = ladder_of(min(least, 0.0), max(most, 0.0))
+    answers = _solve(ladder, at, size, naive, unit, _targets(level)).T
+    return np.vstack([answers, _p_values(ladder, at, size)])
+
+
+def _far_estimate(times: Floats, acted: Bounds, look: np.intp, size: float, level: float) -> Floats:
+    """Estimates of one outcome by the density under the drift that it speaks for, and the p-value by that under none."""
+    at, value = np.array([look]), np.array([size])
+    naive, unit = value / times[at], 1 / np.sqrt(times[at])
+    drift, reach = float(naive[0]), _REACH * float(unit[0])
+    ladder = _climb_between(times, acted, drift - reach, drift + reach, drift)
+    answers = _solve(ladder, at, value, naive, unit, _targets(level)).T
+    return np.vstack([answers, _p_values(_climb_between(times, acted, -reach, reach), at, value)])[:, 0]
+
+
+def _targets(level: float) -> Floats:
+    """Where the truth stands to an outcome whose median it is, and whose lower and upper end."""
     tail = (1 - level) / 2
-    answers = _solve(ladder, at, size, naive, unit, np.array([0.5, tail, 1 - tail])).T
-    p = np.minimum(1, 2 * ladder.above(at, size, np.zeros((len(at), 1)))[:, 0])
-    return np.vstack([answers, p])
+    return np.array([0.5, tail, 1 - tail])
+
+
+def _p_values(ladder: Ladder, at: NDArray[np.intp], size: Floats) -> Floats:
+    return np.asarray(np.minimum(1, 2 * ladder.above(at, size, np.zeros((len(at), 1)))[:, 0]))
 
 
 def _mirrored(bounds: Bounds) -> Bounds:
@@ -182,7 +208,6 @@ def climb(information: ArrayLike, critical: ArrayLike, low: float, high: float) 
         InvalidInput: looks out of order or boundaries that are not above 0.
     """
     times, bounds = np.asarray(information, float), np.asarray(critical, float)
-    low, high = min(low, 0.0), max(high, 0.0)
     points, drifts = _drifts(times, low, high)
     state, states, chances = State(), [], [np.zeros(len(points))]
     for t, z in zip(times, bounds, strict=True):
@@ -192,19 +217,22 @@ def climb(information: ArrayLike, critical: ArrayLike, low: float, high: float) 
     return Ladder(times, tuple(states), _coefficients(points, chances), low, high)
 
 
-def _climb_between(information: Floats, acted: Bounds, low: float, high: float) -> Ladder:
-    """:func:`climb` between bounds of which each may be open; an open one lies beyond what any drift reaches."""
-    low, high = min(low, 0.0), max(high, 0.0)
+def _climb_between(information: Floats, acted: Bounds, low: float, high: float, drift: float = 0.0) -> Ladder:
+    """:func:`climb` between bounds of which each may be open; an open one lies beyond what any drift reaches.
+
+    The densities are those under ``drift``; the drifts asked for may be some 28 standard errors from it.
+    """
     points, drifts = _drifts(information, low, high)
-    state, states, chances = Corridor(), [], [np.zeros(len(points))]
+    state, states, chances = Corridor(drift=drift), [], [np.zeros(len(points))]
     following = [*map(float, information[1:]), None]
     for t, lower, upper, then in zip(information, *acted, following, strict=True):
         root = math.sqrt(t)
         states.append(state)
         gone = 0.0 if upper is None else state.beyond(t, upper * root, drifts)
         chances.append(chances[-1] + gone)
-        floor = min(low, 0.0) * root - FURTHEST if lower is None else lower
-        ceiling = max(high, 0.0) * root + FURTHEST if upper is None else upper
+        floor = low * root - FURTHEST if lower is None else lower
+        ceiling = high * root + FURTHEST if upper is None else upper
+        floor = min(floor, ceiling - 1.0)  # such drifts have crossed long before: nobody is left between
         state = state.after(float(t), floor * root, ceiling * root, then)
     return Ladder(information, tuple(states), _coefficients(points, chances), low, high)
 

@@ -172,9 +172,10 @@ def test_what_is_to_come_is_told_by_the_visitors_whose_window_is_over():
     assert row.conditional_power == pytest.approx(float(chance), rel=1e-9)
     assert final > 1.05 * now / ((0.5 + share) / 2)
     assert asked(0.25).conditional_power > row.conditional_power  # more is to come
-    assert (
-        asked(0.0).conditional_power < row.conditional_power
-    )  # nothing is mature: as if those exposed told it
+    early = conditional_power(
+        row.z * math.sqrt(now), now, now / 0.25, last_critical(plan.spending, 0.05), drift
+    )
+    assert asked(0.0).conditional_power == pytest.approx(float(early), rel=1e-9)  # nothing is mature yet
 
 
 def test_hope_lost_within_a_day_waits_for_the_next():

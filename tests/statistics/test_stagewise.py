@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from cro_core.errors import InvalidInput
+from cro_core.statistics import stagewise
 from cro_core.statistics.sequential import State, boundaries, exits, step
 from cro_core.statistics.stagewise import climb, estimate, p_value, p_values, z_left
 
@@ -123,3 +124,29 @@ def test_bad_input_is_named():
         estimate(TIMES, BOUNDS, 0, 2.0, level=1.5)
     with pytest.raises(InvalidInput, match="give looks in order"):
         estimate(TIMES[::-1], BOUNDS, 0, 2.0)
+
+
+OPEN = ([-3.0, -2.9, -2.8, -2.75, -2.7, -2.6], [None, 3.0, 2.9, None, 2.7, 2.6])
+UNEVEN = np.array([10.0, 20.0, 30.0, 30.01, 31.0, 31.01])
+
+
+@pytest.mark.parametrize("z", [-12.0, -4.0, 2.0, 5.0, 19.0])
+def test_the_density_under_any_drift_gives_the_same(z, monkeypatch):
+    def found():
+        e = estimate(UNEVEN, [3.0] * 6, 5, z * np.sqrt(UNEVEN[5]), acted=OPEN)
+        return [float(e.median), float(e.low), float(e.high), float(e.p_value)]
+
+    usual = found()
+    monkeypatch.setattr(stagewise, "_FAR", 0.5)
+    assert found() == pytest.approx(usual, rel=1e-7)
+
+
+@pytest.mark.parametrize("z", [-300.0, -45.0, 30.0, 75.0])
+def test_however_far_an_outcome_is_it_has_an_estimate(z):
+    """Nothing could act at any look before it, so its interval is the usual one; finding it takes no long rule."""
+    times = np.array([*np.arange(1.0, 168.0), 167.0 * 1.0002])
+    shut = ([None] * 168, [*[None] * 167, 2.5])
+    e = estimate(times, [3.0] * 168, 167, z * np.sqrt(times[-1]), acted=shut)
+    ends = np.array([float(e.median), float(e.low), float(e.high)]) * np.sqrt(times[-1])
+    assert ends == pytest.approx(z + np.array([0, -1.959964, 1.959964]), rel=1e-7)
+    assert float(e.p_value) <= 1e-190
