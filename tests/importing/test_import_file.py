@@ -1130,7 +1130,14 @@ def live_rows(days: int, *, better: bool = False, an_hour: int = 4) -> list[str]
     return rows
 
 
-@pytest.mark.parametrize(("planned", "hour", "each"), [(410, 167, 336), (700, 335, 672), (9_000, 335, 672)])
+@pytest.mark.parametrize(
+    ("planned", "hour", "each"),
+    [
+        (410, 167, 336),
+        pytest.param(700, 335, 672, marks=pytest.mark.slow),
+        pytest.param(9_000, 335, 672, marks=pytest.mark.slow),
+    ],
+)
 def test_as_live_ends_after_the_whole_weeks_that_the_planned_size_takes(
     tmp_path: Path, csv: Callable[..., Path], planned: int, hour: int, each: int
 ) -> None:
@@ -1208,7 +1215,7 @@ def uneven_rows(days: int) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("as_live", [False, True])
+@pytest.mark.parametrize("as_live", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_few_conversions_of_unequal_shares_are_left_to_the_exact_test(
     home: Home, csv: Callable[..., Path], as_live: bool
 ) -> None:
