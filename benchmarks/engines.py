@@ -49,7 +49,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 """What is simulated, by its name."""
 
 
-ENGINES = ("ours", "ours, without whole weeks", "one look at the end")
+ENGINES = ("ours", "ours, without futility", "ours, without futility and whole weeks", "one look at the end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +122,16 @@ def main() -> None:
     asked = parser.parse_args()
     kept: dict[str, Floats] = {"fixed": np.array(FIXED), "hours": np.array(AS_SHIPPED.hours)}
     for name, scenario in SCENARIOS.items():
-        rng = np.random.default_rng(asked.seed)
+        rng, weeks = np.random.default_rng(asked.seed), np.random.default_rng(asked.seed + 1)
         batches: list[tuple[Found, ...]] = []
         pieces: list[tuple[Floats, Floats]] = []
         for done in range(0, asked.programmes, BATCH):
             traffic = simulate(scenario, min(BATCH, asked.programmes - done), rng)
             n, x = counts(scenario, traffic)
-            hasty = ours(replace(scenario, whole_weeks=False), traffic, rng)
-            batches.append((ours(scenario, traffic, rng), hasty, at_the_end(n, x)))
+            patient = replace(scenario, plan=LookPlan())
+            hasty = replace(patient, whole_weeks=False)
+            found = [ours(each, traffic, weeks) for each in (scenario, patient, hasty)]
+            batches.append((*found, at_the_end(n, x)))
             pieces.append((n.astype(np.int32), x.astype(np.int32)))
         print(f"\n{name}: {asked.programmes:,} programmes, seed {asked.seed}")
         for engine, found in zip(ENGINES, zip(*batches, strict=True), strict=True):
