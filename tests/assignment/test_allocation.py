@@ -250,5 +250,6 @@ def test_programmes_on_leading_axes():
     ],
 )
 def test_bad_input_is_named(call, message):
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInput, match=message) as refused:
         call()
+    assert refused.value.field in {"units", "conversions", "floor", "active", "exponent", "epoch"}

@@ -137,6 +137,12 @@ def test_moving_a_border_moves_only_those_between() -> None:
         assert (before != after) == between
 
 
+def test_a_place_beyond_the_rounded_sum_is_the_last_variants() -> None:
+    shares = [0.1] * 10
+    assert sum(shares) < 1
+    assert choose(math.nextafter(1.0, 0.0), shares) == 9
+
+
 def test_ranges_hold_their_start_and_not_their_end() -> None:
     assert choose(0.0, [0.5, 0.5]) == 0
     assert choose(0.4999, [0.5, 0.5]) == 0

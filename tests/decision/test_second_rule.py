@@ -119,7 +119,7 @@ class TestFixedShares:
         assert (found.decision.verdict, found.decision.winner) == (Verdict.SHIP, "b")
         look = found.decision.evidence.look
         assert look is not None
-        assert (look.exposed_units, look.counted_units) == (32_000, 28_000)
+        assert (look.exposed_units, look.counted_units, look.days) == (32_000, 28_000, 8)
         (row,) = found.decision.evidence.comparisons
         assert row.relative == pytest.approx(0.25)
 

@@ -137,6 +137,8 @@ class TestMemory:
             "In total since 2026-03-03 01:00 Europe/Berlin (e-value then 2,303, at most "
         )
         assert alarm_line(grown, "UTC").endswith("): stands.")
+        slice_ = replace(grown, dimension="device", name="tablet")
+        assert alarm_line(slice_, "UTC").endswith("): stands, which is no veto.")
 
     def test_until_the_end_the_reason_says_what_ends_it(self) -> None:
         experiment, alarm = self.alarmed()

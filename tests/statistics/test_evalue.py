@@ -122,3 +122,7 @@ def test_it_finds_what_is_there() -> None:
 def test_bad_arguments_are_named(counts: list[list[float]], shares: list[float], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         e_value(counts, shares)
+
+
+def test_an_epoch_without_conversions_may_have_any_share() -> None:
+    assert e_value([[0, 0], [5, 9]], [1.0, 0.5]) == e_value([[5, 9]], [0.5]) > 1

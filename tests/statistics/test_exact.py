@@ -195,6 +195,9 @@ def test_a_broken_state_is_refused(data: dict[str, object]) -> None:
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(InvalidInput, match="conversions are 2 after 3"):
         step(step(State(0.5), 3, 0.01), 2, 0.02)
+    with pytest.raises(InvalidInput, match=r"share is 1") as refused:
+        State.after(1.0, [])
+    assert refused.value.field == "share"
     with pytest.raises(InvalidInput, match=r"allowed is 1\.0"):
         step(State(0.5), 3, 1.0)
     with pytest.raises(InvalidInput, match="conversions are 4 of 3"):

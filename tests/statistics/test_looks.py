@@ -321,6 +321,15 @@ def test_p_goes_with_the_level_that_holm_has_reached():
             rel=0.01,  # the clock is common, a little of the third pair is in it
         )
     assert later.challengers[2].p_value is None
+    same = look(plan, 201.0, *grown, sizes[3], state=later.state)
+    assert (same.status, [row.active for row in same.challengers]) == ("nothing_new", [True, True, False])
+
+
+def test_no_p_value_is_above_1():
+    sizes = (20_000, 600), (20_000, 601), (20_000, 599), (20_000, 600)
+    plan = replace(PLAN, acting_bounds=True)
+    for asked in (PLAN, plan):
+        assert [row.p_value for row in look(asked, HORIZON, *sizes).challengers] == [1.0, 1.0, 1.0]
 
 
 def test_a_veto_changes_no_number_of_several_challengers():
