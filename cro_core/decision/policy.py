@@ -62,7 +62,7 @@ def vetoed(
     comparisons: Sequence[Comparison],
     per_day: float,
     *,
-    but_for: str = "the broken split",
+    but_for: str,
 ) -> tuple[Reason, ...]:
     """What a veto has kept from happening; nothing where no challenger would have won.
 

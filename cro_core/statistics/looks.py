@@ -303,7 +303,7 @@ def take_look(
     before = state or fresh
     _check_look(plan, data, elapsed, hours, before)
     if before.hours and hours == before.hours[-1] and (clock or hours) > (before.clock or hours):
-        return _between_looks(plan, data, elapsed, before, veto, names, days)
+        return _between_looks(plan, data, elapsed, before, veto, days)
     if maturity is not None and before.mature is None:
         before = replace(before, mature=fresh)
     called = tuple(names or ["the control", *(f"challenger {k}" for k in range(1, data.variants))])
@@ -320,7 +320,6 @@ def _between_looks(
     elapsed: float,
     before: LookState,
     veto: str | None,
-    names: Sequence[str] | None,
     days: ByDay | None,
 ) -> LookResult:
     """The numbers of the last look once more: its data are the same, and they are asked only once."""
@@ -332,7 +331,6 @@ def _between_looks(
         hours=hours,
         state=before.rewind(hours),
         veto=veto,
-        names=names,
         days=days,
         clock=before.clock,
     )

@@ -156,6 +156,7 @@ def test_what_is_needed_is_the_plans_error_rate_over_all_challengers(
         middle = (low + high) // 2
         counts = cells(*((5_000, 150 + middle * (key == "b")) for key in "abcd"[:arms]))
         row = judged(experiment, counts, START + 14 * DAY).evidence.companion[0]
+        assert (row.variant, row.name) == (experiment.challengers[0].key, experiment.challengers[0].name)
         assert row.needed == pytest.approx(needed)
         assert row.shown == (row.log_e >= math.log(needed))
         low, high = (low, middle) if row.shown else (middle, high)

@@ -197,6 +197,7 @@ def test_pick_leader_is_labelled_unproven() -> None:
     found = judged((5_000, 150), (5_000, 155), plan=replace(PLAN, at_horizon="pick_leader"))
     assert (found.verdict, found.winner, found.unproven) == (Verdict.INCONCLUSIVE, "b", True)
     assert "unproven pick" in found.text
+    assert codes(found)[-1] == "unproven_pick"
 
 
 @pytest.mark.parametrize(("gate", "ships"), [("not_excluded", True), ("point", True), ("proven", False)])
@@ -204,6 +205,9 @@ def test_gate_asks_for_the_minimum_uplift(gate: str, ships: bool) -> None:
     found = judged((5_000, 150), (5_000, 200), plan=replace(PLAN, gate=gate))  # +33 %, from +8 %
     assert (found.verdict is Verdict.SHIP) == ships
     assert ("gain_too_small" in codes(found)) != ships
+    if ships:
+        shown = {"not_excluded": "+64.1%", "point": "+33.3%"}[gate]
+        assert next(r.text for r in found.reasons if r.code == "worth_it").endswith(f"is {shown}.")
 
 
 def test_significant_but_too_small_keeps_the_control() -> None:
@@ -261,7 +265,9 @@ def test_cannot_be_computed_has_a_reason_and_no_p_value() -> None:
         None,
     )
     assert comparison.reason
+    assert comparison.difference == 0
     assert "no_information" in codes(found)
+    assert "No look yet: " in judged((50, 0), (50, 0), as_of=START + timedelta(hours=5)).text
 
 
 def test_empty_experiment_continues_and_then_ends() -> None:

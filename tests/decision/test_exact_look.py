@@ -67,7 +67,8 @@ class TestOneLook:
         assert comparison.stopped_low is not None
         assert comparison.stopped_low < 0
         assert decision.evidence.looks is not None
-        assert (comparison.z is None, comparison.critical_z) == (False, None)
+        assert (comparison.z is None, comparison.critical_z, comparison.crossed) == (False, None, None)
+        assert "horizon" in [reason.code for reason in decision.reasons]
 
     def test_a_winner_is_one_by_the_exact_test(self) -> None:
         decision = at_end(self.experiment, (700, 6), (300, 10))
@@ -85,6 +86,7 @@ class TestOneLook:
         assert (decision.verdict, decision.winner) == (Verdict.KEEP_CONTROL, "a")
         assert decision.evidence.comparisons[0].active is False
         assert "16 conversions 0 are of B" in decision.text
+        assert "in less than 0.1% of experiments" in at_end(self.experiment, (700, 6), (300, 20)).text
 
     def test_the_terminal_shows_its_bounds(self) -> None:
         text = decision_text(at_end(self.experiment, (700, 7), (300, 9)))

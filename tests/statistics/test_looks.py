@@ -423,6 +423,8 @@ def test_a_look_is_repeated_from_the_rewound_state():
     ended = replace(state, ended=True, dropped=(48.0,))
     assert ended.rewind(48.0).active == (True,)
     assert not ended.rewind(48.0).ended
+    watched = replace(state, late=30.0)
+    assert (watched.rewind(30.0).late, watched.rewind(30.5).late) == (None, 30.0)
     n = np.full((1, 2), 80.0 * 48)
     totals = Aggregates.of(n, [[190, 200]])
     once, twice = (

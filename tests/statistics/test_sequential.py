@@ -123,6 +123,10 @@ def test_what_looking_costs():
     assert five.inflation == pytest.approx(1.023, abs=digits(3))
     assert five.expected == pytest.approx(0.7366, abs=digits(4))
     assert five.expected < five.expected_null < five.inflation
+    stops = exits(even(5), five.critical)
+    stopped = (stops.upper + stops.lower)[:, 0]
+    null = (stopped * even(5)).sum() + 1 - stopped.sum()
+    assert five.expected_null == pytest.approx(null * five.inflation)
     drift = stats.norm.isf(0.025) + stats.norm.isf(0.2)
     for looks, at_fixed, inflation in ((14, 0.785, 1.039), (336, 0.780, 1.052)):
         found = design(even(looks))
