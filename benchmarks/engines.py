@@ -6,7 +6,8 @@
 The second runs where spotify-confidence and gbstats are installed, which this project does not need:
 `docs/comparison.md` keeps what it found, with their versions. Visitors come by day and night, conversions late; all
 engines see whoever was exposed, with the conversions so far. The sample is the planner's own for an uplift of 10 %, over
-two weeks and one window: what the default settings do.
+two weeks and one window: what the default settings do. Moving shares are part of our rule and have programmes of
+their own, of the size that the planner asks for them.
 """
 
 import argparse
@@ -37,6 +38,13 @@ AS_SHIPPED = Scenario(
 )
 """Two variants with equal shares under the default settings."""
 
+MOVING = replace(
+    AS_SHIPPED, adaptive=True, floor=0.1, units=round(FIXED * inflation(adaptive=True, floor=0.1))
+)
+"""The same where each day's shares follow what is known of the variants."""
+
+EFFECTS = {"no effect": 0.0, "+10 %": 0.10, "+15 %": 0.15, "+20 %": 0.20}
+
 SCENARIOS: Mapping[str, Scenario] = {
     "no effect": AS_SHIPPED,
     "no effect, the challenger's conversions come 4 hours later": replace(
@@ -45,6 +53,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "+10 %": replace(AS_SHIPPED, uplifts=(0.10,)),
     "+15 %": replace(AS_SHIPPED, uplifts=(0.15,)),
     "+20 %": replace(AS_SHIPPED, uplifts=(0.20,)),
+    **{f"moving shares, {name}": replace(MOVING, uplifts=(uplift,)) for name, uplift in EFFECTS.items()},
 }
 """What is simulated, by its name."""
 
@@ -64,14 +73,17 @@ class Found:
     """Visitors who had come when it stopped."""
 
 
-def counts(scenario: Scenario, traffic: Traffic) -> tuple[Floats, Floats]:
-    """Visitors and conversions so far at the end of each hour, shape ``(programmes, hours, 2)``."""
+def counts(scenario: Scenario, traffic: Traffic) -> tuple[Floats, Floats, Floats]:
+    """Visitors by the end of each hour, their conversions by then, and by the end of their windows.
+
+    Each has shape ``(programmes, hours, 2)``. Where shares move only the last are simulated, and stand for both.
+    """
     hours = scenario.hours + scenario.window
-    n, x = np.zeros((2, len(traffic.n), hours, 2))
-    n[:, : scenario.hours] = traffic.n
-    for late, converted in traffic.parts:
+    n, x, whole = np.zeros((3, len(traffic.n), hours, 2))
+    n[:, : scenario.hours], whole[:, : scenario.hours] = traffic.n, traffic.x
+    for late, converted in traffic.parts or ((0, traffic.x),):
         x[:, late : late + scenario.hours] += converted
-    return n.cumsum(1), x.cumsum(1)
+    return n.cumsum(1), x.cumsum(1), whole.cumsum(1)
 
 
 def ours(scenario: Scenario, traffic: Traffic, rng: np.random.Generator) -> Found:
@@ -120,23 +132,26 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20261201)
     parser.add_argument("--counts", help="file for the counts of all programmes, for other engines")
     asked = parser.parse_args()
-    kept: dict[str, Floats] = {"fixed": np.array(FIXED), "hours": np.array(AS_SHIPPED.hours)}
+    kept: dict[str, Floats] = {"fixed": np.array(FIXED), "window": np.array(AS_SHIPPED.window)}
     for name, scenario in SCENARIOS.items():
         rng, weeks = np.random.default_rng(asked.seed), np.random.default_rng(asked.seed + 1)
         batches: list[tuple[Found, ...]] = []
-        pieces: list[tuple[Floats, Floats]] = []
+        pieces: list[list[Floats]] = []
         for done in range(0, asked.programmes, BATCH):
             traffic = simulate(scenario, min(BATCH, asked.programmes - done), rng)
-            n, x = counts(scenario, traffic)
+            n, x, whole = counts(scenario, traffic)
             patient = replace(scenario, plan=LookPlan())
             hasty = replace(patient, whole_weeks=False)
             found = [ours(each, traffic, weeks) for each in (scenario, patient, hasty)]
             batches.append((*found, at_the_end(n, x)))
-            pieces.append((n.astype(np.int32), x.astype(np.int32)))
+            pieces.append(
+                [each.astype(np.int32) for each in ((n, whole) if scenario.adaptive else (n, whole, x))]
+            )
         print(f"\n{name}: {asked.programmes:,} programmes, seed {asked.seed}")
         for engine, found in zip(ENGINES, zip(*batches, strict=True), strict=True):
             print(line(engine, joined(found)))
-        kept[f"n {name}"], kept[f"x {name}"] = (np.concatenate(part) for part in zip(*pieces, strict=True))
+        named = zip(("n", "whole", "x"), zip(*pieces, strict=True), strict=False)
+        kept |= {f"{what} {name}": np.concatenate(part) for what, part in named}
     if asked.counts:
         np.savez(asked.counts, **kept)
 

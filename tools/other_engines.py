@@ -4,12 +4,15 @@
     other/bin/python tools/other_engines.py counts.npz
 
 Both are used as their documentation says: spotify-confidence's group-sequential z-test with the final sample it expects,
-gbstats' sequential t-test with its default tuning parameter of 5,000. Their own functions are called for each look of some
-programmes; for all of them one formula is taken, after it has given the same there.
+gbstats' sequential t-test with its default tuning parameter of 5,000, and with the final sample for it. Each is given
+everyone exposed with the conversions so far, and only those whose window is over. All begin after 24 hours of data, and
+take the last look when the last window is over. Their own functions are called for each look of some programmes; for
+all of them one formula is taken, after it has given the same there.
 """
 
 import argparse
 import sys
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from spotify_confidence import ZTest
 from spotify_confidence.analysis.frequentist.confidence_computers.z_test_computer import sequential_bounds
 
 ALPHA, TUNING = 0.05, 5_000
+DAY = 24
 
 
 def welch_z(n, x):
@@ -28,14 +32,15 @@ def welch_z(n, x):
     return (rate[..., 1] - rate[..., 0]) / spread
 
 
-def spotify_lines(n, total):
-    """The |z| from which each look is significant, by the visitors so far and those expected, shape ``(looks,)``."""
-    return sequential_bounds(np.minimum(n / total, 1), alpha=ALPHA, sides=2).bounds
+@cache
+def spotify_lines(parts):
+    """The |z| from which each look is significant, by the parts of the final sample that it has, shape ``(looks,)``."""
+    return sequential_bounds(np.array(parts), alpha=ALPHA, sides=2).bounds
 
 
-def growthbook_lines(n):
+def growthbook_lines(n, tuning):
     """The |z| whose confidence sequence touches 0, by the visitors so far."""
-    rho2 = (-2 * np.log(ALPHA) + np.log(-2 * np.log(ALPHA) + 1)) / TUNING
+    rho2 = (-2 * np.log(ALPHA) + np.log(-2 * np.log(ALPHA) + 1)) / tuning
     return np.sqrt(2 * (n * rho2 + 1) / (n * rho2) * np.log(np.sqrt(n * rho2 + 1) / ALPHA))
 
 
@@ -54,12 +59,12 @@ def spotify_says(n, x, total):
     return found["is_significant"].to_numpy(bool)
 
 
-def growthbook_says(n, x):
+def growthbook_says(n, x, tuning):
     """Which looks of one programme the package itself calls significant."""
     said = []
     for units, converted in zip(n, x, strict=True):
         arms = [ProportionStatistic(n=int(u), sum=int(c)) for u, c in zip(units, converted, strict=True)]
-        config = SequentialConfig(alpha=ALPHA, difference_type="absolute", sequential_tuning_parameter=TUNING)
+        config = SequentialConfig(alpha=ALPHA, difference_type="absolute", sequential_tuning_parameter=tuning)
         low, high = SequentialTwoSidedTTest(*arms, config).compute_result().ci
         said.append(low > 0 or high < 0)
     return np.array(said)
@@ -80,6 +85,28 @@ def row(engine, z, lines, units, fixed):
     return "| " + " | ".join(cells) + " |"
 
 
+def feeds(kept, name):
+    """What each look is given: name, indices of its hours, visitors and conversions by then, ``(programmes, looks, 2)``.
+
+    Yields the hourly looks and the daily ones among them.
+    """
+    window = int(kept["window"])
+    n, whole = kept[f"n {name}"], kept[f"whole {name}"]
+    last = n.shape[1] - 1
+    for often, step in (("hourly", 1), ("daily", DAY)):
+        if f"x {name}" in kept.files:
+            looks = np.append(np.arange(DAY - 1, last - window, step), last)
+            yield often, looks, n[:, looks].astype(float), kept[f"x {name}"][:, looks].astype(float)
+        looks = np.arange(DAY - 1 + window, last + 1, step)
+        mature = [counts[:, looks - window].astype(float) for counts in (n, whole)]
+        yield f"{often}, mature visitors", looks, *mature
+
+
+def agree(says, z, lines):
+    """Whether the formula finds of the first programmes what the package says of each."""
+    return all(np.array_equal(np.abs(mine) >= lines, own) for mine, own in zip(z, says, strict=False))
+
+
 def main():
     """Prints the rows of both engines, hourly and daily, for every scenario of the file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -89,29 +116,25 @@ def main():
     )
     asked = parser.parse_args()
     kept = np.load(asked.counts)
-    fixed, last = float(kept["fixed"]), int(kept["hours"])
     for name in (key[2:] for key in kept.files if key.startswith("n ")):
-        n, x = (kept[f"{what} {name}"].astype(float) for what in "nx")
-        print(f"\n{name}: {len(n):,} programmes")
-        for often, step in (("hourly", 1), ("daily", 24)):
-            looks = np.arange(23, n.shape[1], step)
-            units = n[0, looks].sum(-1)
-            z, total = welch_z(n[:, looks], x[:, looks]), n[0, -1].sum()
-            growing = (
-                looks < last
-            )  # information is counted in visitors: nothing is new after the last has come
-            spotify, growthbook = spotify_lines(units[growing], total), growthbook_lines(units)
-            if step > 1:
-                for k in range(asked.checked):
-                    mine = (np.abs(z[k, growing]) >= spotify, np.abs(z[k]) >= growthbook)
-                    own = (
-                        spotify_says(n[k, looks[growing]], x[k, looks[growing]], total),
-                        growthbook_says(n[k, looks], x[k, looks]),
-                    )
-                    if not all(np.array_equal(a, b) for a, b in zip(mine, own, strict=True)):
-                        sys.exit(f"{name}, programme {k}: the formula is not what the package says")
-            print(row(f"spotify-confidence, {often}", z[:, growing], spotify, units[growing], fixed))
-            print(row(f"gbstats, {often}", z, growthbook, units, fixed))
+        exposed = kept[f"n {name}"][0].sum(-1)
+        total = int(exposed[-1])
+        print(f"\n{name}: {len(kept[f'n {name}']):,} programmes")
+        for how, looks, n, x in feeds(kept, name):
+            units, z = n[0].sum(-1), welch_z(n, x)
+            checked = range(asked.checked if "daily" in how else min(asked.checked, 1))
+            spotify = spotify_lines(tuple(units / total))
+            tunings = {"": TUNING, ", tuned": total}
+            lines = {engine: growthbook_lines(units, tuning) for engine, tuning in tunings.items()}
+            agreed = agree((spotify_says(n[k], x[k], total) for k in checked), z, spotify)
+            for engine, tuning in tunings.items():
+                own = (growthbook_says(n[k], x[k], tuning) for k in checked)
+                agreed = agreed and agree(own, z, lines[engine])
+            if not agreed:
+                sys.exit(f"{name}, {how}: the formula is not what the package says")
+            print(row(f"spotify-confidence, {how}", z, spotify, exposed[looks], float(kept["fixed"])))
+            for engine, line in lines.items():
+                print(row(f"gbstats{engine}, {how}", z, line, exposed[looks], float(kept["fixed"])))
 
 
 if __name__ == "__main__":
