@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from cro_core import cli
 from cro_core.errors import InvalidInput
+from cro_core.home import open_home, set_clock
 
 
 def commands(group: Any, before: str = "") -> dict[str, Any]:
@@ -117,6 +119,9 @@ def test_config_shows_values_and_sources(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_generate_evaluate_orchestrate_status(home: Path) -> None:
+    set_clock(
+        open_home(home, environ={}), datetime(2026, 3, 16, 8, tzinfo=UTC)
+    )  # what is found depends on the hour
     made = run_json("generate", "2", "600", "--seed", "3")
     assert len(made["experiments"]) == 2
     first = made["experiments"][0]
